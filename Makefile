@@ -1,0 +1,73 @@
+# Drawbridge. "make" prints what there is to make.
+
+GO        ?= go
+BIN       := bin/drawbridge
+PREFIX    ?= /usr/local
+SUDO      := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+# Tools are pinned in a module of their own, so that their dependencies are not ours.
+TOOL      := $(GO) tool -modfile=tools/go.mod
+
+.PHONY: help
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: build
+build: ## Build bin/drawbridge, a static program
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/drawbridge
+
+.PHONY: deps
+deps: ## Install the Debian packages that tests and the demo need
+	$(SUDO) ./test/install.sh
+
+.PHONY: demo
+demo: deps build ## Show a network with a published port on a throw-away engine (needs root)
+	$(GO) run ./test/demo -plugin $(CURDIR)/$(BIN)
+
+.PHONY: test
+test: deps test-unit test-kernel test-engine ## Run all tests (needs root)
+
+.PHONY: test-unit
+test-unit: ## Tests that touch nothing of the machine
+	$(GO) test ./...
+
+.PHONY: test-kernel
+test-kernel: ## Tests with real packets and rules in network namespaces (needs root)
+	$(GO) test -count=1 -tags kernel $$($(GO) list -tags kernel ./... | grep -v /test/)
+
+.PHONY: test-engine
+test-engine: build ## Tests with a real dockerd, D-Bus and firewalld in namespaces (needs root)
+	DRAWBRIDGE_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -p 1 -timeout 25m -tags engine ./test/...
+
+.PHONY: check
+check: deps fmt-check vet lint race test-kernel test-engine ## All tests with the race detector, formatting, vet and lint
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(TOOL) gofumpt -w $$(git ls-files '*.go')
+
+.PHONY: fmt-check
+fmt-check:
+	@out=$$($(TOOL) gofumpt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not formatted (make fmt):"; echo "$$out"; exit 1; }
+
+.PHONY: vet
+vet: ## Run go vet over all build tags
+	$(GO) vet -tags kernel,engine ./...
+
+.PHONY: lint
+lint: ## Run golangci-lint
+	$(TOOL) golangci-lint run --build-tags kernel,engine ./...
+
+.PHONY: race
+race: ## Run the unit tests with the race detector
+	$(GO) test -race ./...
+
+.PHONY: install
+install: build ## Install the program and its systemd unit
+	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/sbin/drawbridge
+	install -D -m 0644 packaging/drawbridge.service $(DESTDIR)/etc/systemd/system/drawbridge.service
+	sed -i 's|/usr/local/sbin|$(PREFIX)/sbin|' $(DESTDIR)/etc/systemd/system/drawbridge.service
+	@echo 'Now: systemctl daemon-reload && systemctl enable --now drawbridge'
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin

@@ -1,0 +1,103 @@
+// Drawbridge is a Docker network and IPAM plugin: a bridge driver that leaves the host's
+// firewall in charge. This program is the daemon (drawbridge serve) and the commands that look at it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drawbridge-net/drawbridge/control"
+)
+
+// Exit codes, which scripts rely on.
+const (
+	exitOK          = 0
+	exitFailed      = 1 // the thing asked for or checked does not hold
+	exitUsage       = 2
+	exitUnreachable = 3 // the daemon cannot be reached
+)
+
+// Paths that are fixed unless a flag says otherwise.
+const (
+	defaultPluginSocket  = "/run/docker/plugins/drawbridge.sock"
+	defaultControlSocket = "/run/drawbridge/control.sock"
+	defaultState         = "/var/lib/drawbridge/state.db"
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "drawbridge:", err)
+	}
+	return exitCode(err)
+}
+
+// usageError is a command line that cannot be understood.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func exitCode(err error) int {
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, control.ErrUnreachable):
+		return exitUnreachable
+	}
+	return exitFailed
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "drawbridge",
+		Short: "A Docker network and IPAM plugin that leaves the host's firewall in charge",
+		Long: `Drawbridge is a Docker network and IPAM plugin: bridge networks with addresses, masquerade,
+published ports and isolation, as Docker's own, by rules that heal themselves and that can be looked at.
+
+Start the daemon with "drawbridge serve" (as root), then
+
+  docker network create -d drawbridge --ipam-driver drawbridge web
+  docker run --network web -p 8080:80 …
+  drawbridge ports
+
+Exit codes: 0 fine, 1 what was asked for does not hold or failed, 2 wrong usage, 3 the daemon cannot be reached.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          subcommandNeeded,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(newServe(), newStatus(), newPorts(), newRules(), newPurge(), newVersion())
+	return root
+}
+
+func subcommandNeeded(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("%q is not a command: see `%s --help`", args[0], cmd.CommandPath())}
+	}
+	return nil
+}
+
+// noArgs refuses arguments, as a mistake of usage.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if err := cobra.NoArgs(cmd, args); err != nil {
+		return usageError{err}
+	}
+	return nil
+}

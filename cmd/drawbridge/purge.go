@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drawbridge-net/drawbridge/control"
+	"github.com/drawbridge-net/drawbridge/firewall/iptables"
+	"github.com/drawbridge-net/drawbridge/firewalld"
+	"github.com/drawbridge-net/drawbridge/internal/process"
+	"github.com/drawbridge-net/drawbridge/link"
+	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/store"
+)
+
+// purge holds the flags of the command.
+type purge struct {
+	controlSocket, state string
+	keepState, force     bool
+}
+
+func newPurge() *cobra.Command {
+	var p purge
+	cmd := &cobra.Command{
+		Use:   "purge",
+		Short: "Take everything of Drawbridge off this host",
+		Long: `Take everything of Drawbridge off this host: links, firewall rules and sets, firewalld's bindings, and the
+state file. The daemon must not be running. It works without a state file too: what is ours is
+recognised by its marks.
+
+What stays: rules that you put into DOCKER-USER or DRAWBRIDGE-USER, firewalld's zone "docker", and
+net.ipv4.ip_forward, which others may rely on by now.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := fromEnvironment(cmd); err != nil {
+				return err
+			}
+			return p.run(cmd.Context(), cmd.OutOrStdout())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&p.controlSocket, "control-socket", defaultControlSocket, "unix socket of the daemon, which must not answer")
+	f.StringVar(&p.state, "state", defaultState, "state file of the daemon")
+	f.BoolVar(&p.keepState, "keep-state", false, "keep the state file: the daemon's next start makes everything again")
+	f.BoolVar(&p.force, "force", false, "purge even though containers are attached")
+	return cmd
+}
+
+func (p purge) run(ctx context.Context, out io.Writer) error {
+	if _, err := control.Dial(p.controlSocket).Status(ctx); !errors.Is(err, control.ErrUnreachable) {
+		return errors.New("the daemon is running: stop it first")
+	}
+	known, err := p.readState()
+	if err != nil {
+		return err
+	}
+	if n := len(known.Endpoints); n > 0 && !p.force {
+		return fmt.Errorf("%d containers are attached to drawbridge networks: stop them, or purge with --force", n)
+	}
+	if err := p.clean(ctx, known, out); err != nil {
+		return err
+	}
+	if p.keepState {
+		return nil
+	}
+	if err := os.Remove(p.state); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing the state: %w", err)
+	}
+	return nil
+}
+
+// readState returns what the state file says, if there is one. It also makes sure that no
+// daemon has it open.
+func (p purge) readState() (state.Snapshot, error) {
+	if _, err := os.Stat(p.state); errors.Is(err, fs.ErrNotExist) {
+		return state.Snapshot{}, nil
+	}
+	s, err := store.Open(p.state)
+	if err != nil {
+		return state.Snapshot{}, fmt.Errorf("%w; to purge without it, move it away", err)
+	}
+	defer s.Close()
+	return s.Snapshot(), nil
+}
+
+// clean takes links away before rules, so that nothing is open in between.
+func (p purge) clean(ctx context.Context, known state.Snapshot, out io.Writer) error {
+	links, err := link.New(link.Sysctl{Root: "/proc/sys"})
+	if err != nil {
+		return err
+	}
+	defer links.Close()
+	bridges, err := links.Purge()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "links: %d bridges removed\n", len(bridges))
+	retired := state.Snapshot{Retired: append(bridges, known.Retired...)}
+	if err := firewalld.New(firewalld.Options{}).Apply(ctx, retired); err != nil {
+		return err
+	}
+	backend, err := iptables.New(ctx, process.Run)
+	if err != nil {
+		fmt.Fprintln(out, "firewall: left alone:", err)
+	} else if err := backend.Purge(ctx); err != nil {
+		return err
+	} else {
+		fmt.Fprintln(out, "firewall: chains and sets removed")
+	}
+	if known.Forwarding.V4 || known.Forwarding.V6 {
+		fmt.Fprintln(out, "note: drawbridge had turned on IP forwarding and leaves it on; turn it off with `sysctl -w net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0`")
+	}
+	return nil
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+
+	"github.com/drawbridge-net/drawbridge/control"
+	"github.com/drawbridge-net/drawbridge/internal/version"
+	"github.com/drawbridge-net/drawbridge/plugin"
+)
+
+func newServe() *cobra.Command {
+	var s settings
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the daemon that dockerd talks to",
+		Long: `Run the daemon that dockerd talks to. It needs root.
+
+Every flag can be given as an environment variable: --log-level as DRAWBRIDGE_LOG_LEVEL, and so on; the
+flag wins. Flags that dockerd has too have dockerd's meaning.
+
+On SIGTERM calls under way are finished and the sockets removed. Containers keep their
+networks: rules and links stay until "drawbridge purge" or until their networks are removed.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := fromEnvironment(cmd); err != nil {
+				return err
+			}
+			p, err := s.parse()
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), s, p)
+		},
+	}
+	s.register(cmd.Flags())
+	return cmd
+}
+
+// serve listens first, so that dockerd's calls wait instead of failing, then loads the state and
+// answers until ctx ends. The parts end in the opposite order: no new calls, calls
+// under way finished, then the loop that they wait for, then the sockets of published ports.
+func serve(ctx context.Context, s settings, p parsed) error {
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: p.level}))
+	listener, err := plugin.Listen(s.pluginSocket)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	commands, err := control.Listen(s.controlSocket)
+	if err != nil {
+		return err
+	}
+	defer commands.Close()
+	d, err := newDaemon(ctx, s, p, log)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var running sync.WaitGroup
+	for name, task := range d.tasks {
+		running.Go(func() {
+			if err := task(background); err != nil && background.Err() == nil {
+				log.Error("a part of the daemon ended", "part", name, "error", err)
+			}
+		})
+	}
+	log.Info("serving", "version", version.String(), "socket", s.pluginSocket, "backend", d.backend)
+	notify(log, daemon.SdNotifyReady)
+	err = d.answer(ctx, listener, commands)
+	notify(log, daemon.SdNotifyStopping)
+	stop()
+	running.Wait()
+	return err
+}
+
+// answer serves both sockets until ctx ends. If one of them fails the other is ended too.
+func (d *daemonParts) answer(ctx context.Context, engine, commands net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make(chan error, 2)
+	go func() { failed <- d.plugin.Serve(ctx, engine) }()
+	go func() { failed <- d.control.Serve(ctx, commands) }()
+	first := <-failed
+	cancel()
+	return errors.Join(first, <-failed)
+}
+
+// notify tells systemd; without systemd it does nothing.
+func notify(log *slog.Logger, what string) {
+	if _, err := daemon.SdNotify(false, what); err != nil {
+		log.Warn("telling systemd", "error", err)
+	}
+}
+
+// checkInterval is how often the host is compared with the state when nothing happens.
+const checkInterval = 30 * time.Second

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/drawbridge-net/drawbridge/driver"
+	"github.com/drawbridge-net/drawbridge/ipam"
+)
+
+// settings are the flags of serve as given; parsed is what they mean.
+type settings struct {
+	pluginSocket, controlSocket, state string
+	iptables, ipForward                bool
+	ip                                 string
+	mtu                                int
+	addressPools                       []string
+	backend, firewalld, logLevel       string
+}
+
+type parsed struct {
+	driver driver.Options
+	pools  []ipam.BasePool
+	level  slog.Level
+}
+
+func (s *settings) register(f *pflag.FlagSet) {
+	f.StringVar(&s.pluginSocket, "plugin-socket", defaultPluginSocket, "unix socket on which dockerd finds the plugin")
+	f.StringVar(&s.controlSocket, "control-socket", defaultControlSocket, "unix socket for the other commands and for monitoring")
+	f.StringVar(&s.state, "state", defaultState, "file that keeps networks, endpoints, ports and addresses")
+	f.BoolVar(&s.iptables, "iptables", true, "add rules to the host's firewall; with false no rule is changed")
+	f.BoolVar(&s.ipForward, "ip-forward", true, "turn on the host's IP forwarding when a network needs it; with false it is left alone")
+	f.StringVar(&s.ip, "ip", "0.0.0.0", "host address of published ports that name none")
+	f.IntVar(&s.mtu, "mtu", 0, "MTU of networks that name none, in bytes (0: the kernel's default)")
+	f.StringArrayVar(&s.addressPools, "default-address-pool", nil, "where subnets are taken from: base=10.0.0.0/8,size=24 (repeatable)")
+	f.StringVar(&s.backend, "firewall-backend", "auto", "how rules are written: auto or iptables")
+	f.StringVar(&s.firewalld, "firewalld", "auto", "auto: put bridges into firewalld's docker zone where firewalld runs; off: leave firewalld alone")
+	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
+}
+
+// environmentPrefix begins the variable of every flag: --log-level is DRAWBRIDGE_LOG_LEVEL.
+const environmentPrefix = "DRAWBRIDGE_"
+
+// fromEnvironment sets flags that were not given from their variables. A list is
+// separated by spaces.
+func fromEnvironment(cmd *cobra.Command) error {
+	var err error
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		name := environmentPrefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		value, ok := os.LookupEnv(name)
+		if !ok || f.Changed || err != nil {
+			return
+		}
+		values := []string{value}
+		if f.Value.Type() == "stringArray" {
+			values = strings.Fields(value)
+		}
+		for _, v := range values {
+			if e := cmd.Flags().Set(f.Name, v); e != nil {
+				err = usageError{fmt.Errorf("environment variable %s: %w", name, e)}
+			}
+		}
+	})
+	return err
+}
+
+// parse checks every setting before anything is started.
+func (s *settings) parse() (parsed, error) {
+	p, err := s.parseAll()
+	if err != nil {
+		return p, usageError{err}
+	}
+	return p, nil
+}
+
+func (s *settings) parseAll() (parsed, error) {
+	p := parsed{driver: driver.Options{IPForward: s.ipForward, MTU: s.mtu}, pools: ipam.DefaultBasePools()}
+	var err error
+	if p.driver.HostIP, err = netip.ParseAddr(s.ip); err != nil {
+		return p, fmt.Errorf("--ip %s is not an address", s.ip)
+	}
+	if s.mtu < 0 || s.mtu > 65535 {
+		return p, fmt.Errorf("--mtu %d is not possible: give 68 to 65535, or 0", s.mtu)
+	}
+	if err := p.level.UnmarshalText([]byte(s.logLevel)); err != nil {
+		return p, fmt.Errorf("--log-level %s is not debug, info, warn or error", s.logLevel)
+	}
+	if !slices.Contains([]string{"auto", "iptables"}, s.backend) {
+		return p, fmt.Errorf("--firewall-backend %s is not available: choose auto or iptables", s.backend)
+	}
+	if !slices.Contains([]string{"auto", "off"}, s.firewalld) {
+		return p, fmt.Errorf("--firewalld %s is not auto or off", s.firewalld)
+	}
+	if len(s.addressPools) > 0 {
+		p.pools = nil
+	}
+	for _, text := range s.addressPools {
+		pool, err := ipam.ParseBasePool(text)
+		if err != nil {
+			return p, fmt.Errorf("--default-address-pool: %w", err)
+		}
+		p.pools = append(p.pools, pool)
+	}
+	return p, nil
+}

@@ -1,0 +1,100 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+)
+
+// ErrUnreachable says that no daemon answers on the control socket. The command line
+// ends with exit code 3 for it.
+var ErrUnreachable = errors.New("the daemon cannot be reached")
+
+// Client asks the daemon. Its methods may be called concurrently.
+type Client struct {
+	path string
+	http http.Client
+}
+
+// Dial returns a client of the control socket at path. The connection is made by each
+// question anew, so that there is nothing to close.
+func Dial(path string) *Client {
+	c := &Client{path: path}
+	c.http.Transport = &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		},
+	}
+	return c
+}
+
+// Status asks how the daemon is doing.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var s Status
+	err := c.get(ctx, statusPath, &s)
+	return s, err
+}
+
+// Ports asks for the published ports.
+func (c *Client) Ports(ctx context.Context) ([]Port, error) {
+	var ports []Port
+	err := c.get(ctx, portsPath, &ports)
+	return ports, err
+}
+
+// Rules asks for the firewall rules that should be in the kernel, as text.
+func (c *Client) Rules(ctx context.Context) (string, error) {
+	var r rules
+	err := c.get(ctx, rulesPath, &r)
+	return r.Text, err
+}
+
+func (c *Client) get(ctx context.Context, path string, answer any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://drawbridge"+path, nil)
+	if err != nil {
+		return fmt.Errorf("asking the daemon for %s: %w", path, err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return c.unreachable(ctx, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body := json.NewDecoder(resp.Body)
+	if resp.StatusCode == http.StatusOK {
+		if err := body.Decode(answer); err != nil {
+			return fmt.Errorf("the answer of the daemon at %s to %s is malformed: %w", c.path, path, err)
+		}
+		return nil
+	}
+	var f failure
+	if body.Decode(&f) != nil || f.Error == "" {
+		return fmt.Errorf("the daemon at %s answered %s with %s", c.path, path, resp.Status)
+	}
+	return errors.New(f.Error)
+}
+
+// unreachable says why there was no answer and what to do.
+func (c *Client) unreachable(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return ctx.Err() // nobody wants to know
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w at %s: it did not answer in time", ErrUnreachable, c.path)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w at %s: only root may ask it", ErrUnreachable, c.path)
+	}
+	return fmt.Errorf("%w at %s: is `drawbridge serve` running? (%w)", ErrUnreachable, c.path, rootCause(err))
+}
+
+// rootCause leaves out the address of the request, which means nothing on a unix socket.
+func rootCause(err error) error {
+	for next := err; next != nil; next = errors.Unwrap(next) {
+		err = next
+	}
+	return err
+}

@@ -1,0 +1,403 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var sample = snapshot(
+	endpoint("epaaaaaaaaaa0000", web, "10.0.0.2/24", "fd00::2/64", state.Port{Proto: state.TCP, HostPort: 8080, ContainerPort: 80}),
+)
+
+// answers are sources that know everything.
+func answers() Sources {
+	return Sources{
+		Status: func(context.Context) (Status, error) {
+			s := Count(sample)
+			s.Version, s.Backend, s.Applied = "1.2.3", "nftables", 7
+			s.Since = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+			return s, nil
+		},
+		Snapshot: func() state.Snapshot { return sample },
+		Rules:    func(context.Context) (string, error) { return "table inet drawbridge {\n}\n", nil },
+	}
+}
+
+func socketPath(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ct")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return filepath.Join(dir, "drawbridge", "control.sock")
+}
+
+// serve answers from s until the test ends, or stop is called.
+func serve(t *testing.T, s Sources) (path string, stop func()) {
+	t.Helper()
+	path = socketPath(t)
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- NewServer(s).Serve(ctx, l); close(ended) }()
+	stop = func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	}
+	t.Cleanup(stop)
+	return path, stop
+}
+
+func TestClientAndServer(t *testing.T) {
+	path, _ := serve(t, answers())
+	c := Dial(path)
+	for range 2 {
+		status, err := c.Status(t.Context())
+		want, _ := answers().Status(t.Context())
+		if diff := cmp.Diff(want, status); err != nil || diff != "" {
+			t.Errorf("status: %v %s", err, diff)
+		}
+		ports, err := c.Ports(t.Context())
+		if diff := cmp.Diff(Ports(sample), ports, cmpNetip); err != nil || diff != "" {
+			t.Errorf("ports: %v %s", err, diff)
+		}
+		text, err := c.Rules(t.Context())
+		if err != nil || text != "table inet drawbridge {\n}\n" {
+			t.Errorf("rules: %v %q", err, text)
+		}
+	}
+}
+
+// ask returns what the server sends, as monitoring would see it.
+func ask(t *testing.T, path, method, what string) (int, string) {
+	t.Helper()
+	c := Dial(path)
+	req, err := http.NewRequest(method, "http://localhost"+what, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if got := resp.Header.Get("Content-Type"); got != "application/json" {
+		t.Errorf("content type %q", got)
+	}
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, strings.TrimSpace(string(b))
+}
+
+func TestWire(t *testing.T) {
+	empty := Sources{
+		Status:   func(context.Context) (Status, error) { return Status{}, nil },
+		Snapshot: func() state.Snapshot { return state.Snapshot{} },
+		Rules:    func(context.Context) (string, error) { return "", nil },
+	}
+	failing := Sources{
+		Status:   func(context.Context) (Status, error) { return Status{}, errors.New("the state is not loaded yet") },
+		Snapshot: func() state.Snapshot { panic("out of thin air") },
+		Rules:    func(context.Context) (string, error) { return "", errors.New("no backend yet") },
+	}
+	rows := []struct {
+		name         string
+		sources      Sources
+		method, path string
+		status       int
+		body         string
+	}{
+		{"status", answers(), "GET", "/v1/status", 200, `{"version":"1.2.3","since":"2026-03-04T05:06:07Z","backend":"nftables",` +
+			`"revision":7,"applied":7,"networks":2,"endpoints":1,"ports":2,"pools":0,"errors":[]}`},
+		{"empty status", empty, "GET", "/v1/status", 200, `{"version":"","since":"0001-01-01T00:00:00Z","backend":"",` +
+			`"revision":0,"applied":0,"networks":0,"endpoints":0,"ports":0,"pools":0,"errors":[]}`},
+		{"no ports", empty, "GET", "/v1/ports", 200, `[]`},
+		{"no rules", empty, "GET", "/v1/rules", 200, `{"text":""}`},
+		{"failing status", failing, "GET", "/v1/status", 500, `{"error":"the state is not loaded yet"}`},
+		{"panic", failing, "GET", "/v1/ports", 500, `{"error":"drawbridge failed to answer (out of thin air): this is a bug"}`},
+		{"failing rules", failing, "GET", "/v1/rules", 500, `{"error":"no backend yet"}`},
+		{"unknown", empty, "GET", "/v2/ports", 404, `{"error":"there is no \"/v2/ports\" here: ask for /v1/status, /v1/ports or /v1/rules"}`},
+		{"a slash too many", empty, "GET", "/v1/ports/", 404, `{"error":"there is no \"/v1/ports/\" here: ask for /v1/status, /v1/ports or /v1/rules"}`},
+		{"POST", empty, "POST", "/v1/ports", 405, `{"error":"/v1/ports is to be asked with GET: nothing can be changed here"}`},
+		{"DELETE", empty, "DELETE", "/v1/status", 405, `{"error":"/v1/status is to be asked with GET: nothing can be changed here"}`},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			path, _ := serve(t, row.sources)
+			status, body := ask(t, path, row.method, row.path)
+			if diff := cmp.Diff(row.body, body); status != row.status || diff != "" {
+				t.Errorf("status %d, want %d; %s", status, row.status, diff)
+			}
+		})
+	}
+}
+
+func TestSocketIsPrivateAndGoesAway(t *testing.T) {
+	path, stop := serve(t, answers())
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode() != fs.ModeSocket|0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "another process serves") {
+		t.Errorf("a second daemon: %v", err)
+	}
+	stop()
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("the socket is still there")
+	}
+}
+
+func TestDaemonUnreachable(t *testing.T) {
+	stale := func(t *testing.T, path string) {
+		l := listenPlain(t, path)
+		l.SetUnlinkOnClose(false)
+		_ = l.Close()
+	}
+	mute := func(t *testing.T, path string) {
+		l := listenPlain(t, path)
+		t.Cleanup(func() { _ = l.Close() })
+	}
+	hangsUp := func(t *testing.T, path string) {
+		l := listenPlain(t, path)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				_ = c.Close()
+			}
+		}()
+		t.Cleanup(func() { _ = l.Close(); <-done })
+	}
+	rows := []struct {
+		name, want string
+		make       func(t *testing.T, path string)
+	}{
+		{"no socket", "is `drawbridge serve` running? (no such file or directory)", func(*testing.T, string) {}},
+		{"stale socket", "is `drawbridge serve` running? (connection refused)", stale},
+		{"accepts and says nothing", "did not answer in time", mute},
+		{"hangs up", "is `drawbridge serve` running?", hangsUp},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			path := socketPath(t)
+			row.make(t, path)
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			defer cancel()
+			_, err := Dial(path).Status(ctx)
+			if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), row.want) || !strings.Contains(err.Error(), path) {
+				t.Errorf("got %v, want %q", err, row.want)
+			}
+		})
+	}
+}
+
+func listenPlain(t *testing.T, path string) *net.UnixListener {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l.(*net.UnixListener)
+}
+
+func TestClientErrorsThatAreNotUnreachable(t *testing.T) {
+	reply := func(status int, body string) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, body)
+		})
+	}
+	rows := []struct {
+		name    string
+		handler http.Handler
+		want    string
+	}{
+		{"a sentence of the daemon's", reply(500, `{"error":"the state is not loaded yet"}`), "the state is not loaded yet"},
+		{"an error without sentence", reply(503, `oops`), "answered /v1/ports with 503 Service Unavailable"},
+		{"an error with an empty sentence", reply(500, `{}`), "answered /v1/ports with 500"},
+		{"not JSON", reply(200, `<html>`), "is malformed"},
+		{"a protocol that does not exist", reply(200, `[{"protocol":"sctp"}]`), "is malformed"},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			path := socketPath(t)
+			srv := &http.Server{Handler: row.handler}
+			l := listenPlain(t, path)
+			done := make(chan struct{})
+			go func() { defer close(done); _ = srv.Serve(l) }()
+			defer func() { _ = srv.Close(); <-done }()
+			_, err := Dial(path).Ports(t.Context())
+			if err == nil || errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("got %v, want %q", err, row.want)
+			}
+		})
+	}
+}
+
+func TestClientCancelled(t *testing.T) {
+	path, _ := serve(t, answers())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Dial(path).Rules(ctx); !errors.Is(err, context.Canceled) || errors.Is(err, ErrUnreachable) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestNewerDaemonsAddFields(t *testing.T) {
+	path := socketPath(t)
+	l := listenPlain(t, path)
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `{"version":"9","weather":"fine"}`)
+	})}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = srv.Serve(l) }()
+	defer func() { _ = srv.Close(); <-done }()
+	if s, err := Dial(path).Status(t.Context()); err != nil || s.Version != "9" {
+		t.Errorf("got %v, %v", s, err)
+	}
+}
+
+func TestHealthy(t *testing.T) {
+	rows := []struct {
+		name   string
+		status Status
+		want   bool
+	}{
+		{"applied", Status{Revision: 3, Applied: 3}, true},
+		{"fresh", Status{}, true},
+		{"behind", Status{Revision: 3, Applied: 2}, false},
+		{"applied with errors", Status{Revision: 3, Applied: 3, Errors: []string{"x"}}, false},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			if got := row.status.Healthy(); got != row.want {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}
+
+func TestWritePorts(t *testing.T) {
+	rows := []struct {
+		name  string
+		ports []Port
+		want  string
+	}{
+		{"none", nil, "no ports are published\n"},
+		{"both families", append(Ports(sample),
+			Port{addr("192.0.2.1"), 53, state.UDP, addr("10.0.0.3"), 5353, "epbbbbbbbbbb0000", web.ID, "br-a-longer-one"}), `
+HOST               CONTAINER       ENDPOINT       NETWORK        BRIDGE
+0.0.0.0:8080/tcp   10.0.0.2:80     epaaaaaaaaaa   netaaaaaaaaa   br-web
+[::]:8080/tcp      [fd00::2]:80    epaaaaaaaaaa   netaaaaaaaaa   br-web
+192.0.2.1:53/udp   10.0.0.3:5353   epbbbbbbbbbb   netaaaaaaaaa   br-a-longer-one
+`[1:]},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			var b bytes.Buffer
+			if err := WritePorts(&b, row.ports); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(row.want, b.String()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestWriteStatus(t *testing.T) {
+	full := Status{
+		Version: "1.2.3", Since: time.Date(2026, 3, 4, 5, 6, 7, 0, time.FixedZone("X", 3600)), Backend: "iptables",
+		Revision: 42, Applied: 41, Networks: 2, Endpoints: 3, Ports: 4, Pools: 5,
+		Errors: []string{"bridge br-web is in the zone public", "two\nlines\tand a tab"},
+	}
+	rows := []struct {
+		name   string
+		status Status
+		want   string
+	}{
+		{"behind, with errors", full, `
+version            1.2.3
+running since      2026-03-04 04:06:07 UTC
+firewall backend   iptables
+state              revision 42, applied up to 41
+networks           2
+endpoints          3
+published ports    4
+address pools      5
+error              bridge br-web is in the zone public
+error              two lines and a tab
+`[1:]},
+		{"nothing known", Status{}, `
+version            -
+running since      -
+firewall backend   -
+state              revision 0, applied
+networks           0
+endpoints          0
+published ports    0
+address pools      0
+`[1:]},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			var b bytes.Buffer
+			if err := WriteStatus(&b, row.status); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(row.want, b.String()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// fullDisk is a disk without room.
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, errors.New("no room") }
+
+func TestWriteErrorsAreReturned(t *testing.T) {
+	if err := WritePorts(fullDisk{}, nil); err == nil {
+		t.Error("no ports: no error")
+	}
+	if err := WritePorts(fullDisk{}, Ports(sample)); err == nil {
+		t.Error("ports: no error")
+	}
+	if err := WriteStatus(fullDisk{}, Status{}); err == nil {
+		t.Error("status: no error")
+	}
+}

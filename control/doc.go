@@ -1,0 +1,25 @@
+// Package control is the daemon's control socket: JSON over HTTP on a unix socket,
+// for the command line and for monitoring. It only tells; nothing can be changed
+// through it.
+//
+//	GET /v1/status  a [Status]
+//	GET /v1/ports   a list of [Port], never null
+//	GET /v1/rules   {"text": "…"}, the rules that should be in the kernel
+//
+// An error is a status other than 200 with {"error": "a sentence"}. Fields are only
+// ever added under /v1; readers must let unknown ones pass. By hand:
+//
+//	curl --unix-socket /run/drawbridge/control.sock http://localhost/v1/ports
+//
+// [Server] answers from the sources that the program gives it; [Client] asks, and
+// [WriteStatus] and [WritePorts] show what it got as text.
+//
+// # Be aware
+//
+// The socket is its owner's alone (mode 0600, the owner being root): the list of what is
+// exposed, and where, is not for every user of the host.
+//
+// docker ps shows no ports of a network of ours, because Docker asks plugins for them and then
+// drops the answer. GET /v1/ports is the only place where an ephemeral
+// port can be learnt.
+package control

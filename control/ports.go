@@ -1,0 +1,74 @@
+package control
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// Port is one published port in one address family.
+type Port struct {
+	// HostAddress is where the host listens; 0.0.0.0 and :: stand for every address of
+	// the host in that family.
+	HostAddress netip.Addr  `json:"hostAddress"`
+	HostPort    uint16      `json:"hostPort"`
+	Protocol    state.Proto `json:"protocol"` // tcp or udp
+
+	// ContainerAddress and ContainerPort are where a connection ends.
+	ContainerAddress netip.Addr `json:"containerAddress"`
+	ContainerPort    uint16     `json:"containerPort"`
+
+	Endpoint state.EndpointID `json:"endpoint"` // Docker's full id
+	Network  state.NetworkID  `json:"network"`  // Docker's full id
+	Bridge   string           `json:"bridge"`   // name of the network's bridge
+}
+
+// Ports lists what s publishes, one row for each family in which a port exists, sorted
+// by protocol, host port and host address. Internal networks publish nothing.
+func Ports(s state.Snapshot) []Port {
+	rows := []Port{} // an empty list, not null, in JSON
+	for _, e := range s.Endpoints {
+		n, known := s.Network(e.Network)
+		if !known || n.Internal {
+			continue
+		}
+		for _, p := range e.Ports {
+			rows = appendFamilies(rows, n, e, p)
+		}
+	}
+	slices.SortFunc(rows, comparePorts)
+	return rows
+}
+
+func appendFamilies(rows []Port, n state.Network, e state.Endpoint, p state.Port) []Port {
+	for _, every := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		target, exists := p.Target(e, every.Is6())
+		if !exists {
+			continue
+		}
+		host := p.HostIP
+		if !host.IsValid() {
+			host = every
+		}
+		rows = append(rows, Port{
+			HostAddress: host, HostPort: p.HostPort, Protocol: p.Proto,
+			ContainerAddress: target.Addr(), ContainerPort: target.Port(),
+			Endpoint: e.ID, Network: n.ID, Bridge: n.Bridge,
+		})
+	}
+	return rows
+}
+
+// comparePorts ends with the endpoint, so that the order is the same each time whatever
+// the state holds.
+func comparePorts(a, b Port) int {
+	return cmp.Or(
+		cmp.Compare(a.Protocol, b.Protocol),
+		cmp.Compare(a.HostPort, b.HostPort),
+		a.HostAddress.Compare(b.HostAddress),
+		cmp.Compare(a.Endpoint, b.Endpoint),
+		cmp.Compare(a.ContainerPort, b.ContainerPort),
+	)
+}

@@ -1,0 +1,44 @@
+package control
+
+import (
+	"time"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// Status is how the daemon is doing.
+type Status struct {
+	Version string    `json:"version"` // of the program
+	Since   time.Time `json:"since"`   // when the daemon started
+	Backend string    `json:"backend"` // iptables or nftables; empty while undecided
+
+	// Revision is that of the desired state, Applied the last one that the kernel was
+	// made equal to. They differ for a moment after each change, and for long only
+	// if Errors says why.
+	Revision uint64 `json:"revision"`
+	Applied  uint64 `json:"applied"`
+
+	Networks  int `json:"networks"`
+	Endpoints int `json:"endpoints"`
+	Ports     int `json:"ports"` // rows of /v1/ports: a port in both families counts twice
+	Pools     int `json:"pools"`
+
+	// Errors of the last pass, one sentence each; empty, not null, if there are none.
+	Errors []string `json:"errors"`
+}
+
+// Healthy reports whether the kernel is as it should be.
+func (s Status) Healthy() bool { return len(s.Errors) == 0 && s.Applied == s.Revision }
+
+// Count returns a Status with what the snapshot tells: the revision and the numbers
+// of objects.
+func Count(s state.Snapshot) Status {
+	return Status{
+		Revision:  s.Revision,
+		Networks:  len(s.Networks),
+		Endpoints: len(s.Endpoints),
+		Ports:     len(Ports(s)),
+		Pools:     len(s.Pools),
+		Errors:    []string{},
+	}
+}

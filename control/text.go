@@ -1,0 +1,81 @@
+package control
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// WritePorts shows ports as a table with one line each, in the order given.
+func WritePorts(w io.Writer, ports []Port) error {
+	if len(ports) == 0 {
+		_, err := fmt.Fprintln(w, "no ports are published")
+		return err
+	}
+	return table(w, func(line func(...any)) {
+		line("HOST", "CONTAINER", "ENDPOINT", "NETWORK", "BRIDGE")
+		for _, p := range ports {
+			line(
+				fmt.Sprintf("%s/%s", netip.AddrPortFrom(p.HostAddress, p.HostPort), p.Protocol),
+				netip.AddrPortFrom(p.ContainerAddress, p.ContainerPort),
+				p.Endpoint.Short(), p.Network.Short(), p.Bridge,
+			)
+		}
+	})
+}
+
+// WriteStatus shows the status as a table of names and values, errors last. Times are UTC.
+func WriteStatus(w io.Writer, s Status) error {
+	return table(w, func(line func(...any)) {
+		line("version", orNone(s.Version))
+		line("running since", since(s.Since))
+		line("firewall backend", orNone(s.Backend))
+		line("state", revision(s))
+		line("networks", s.Networks)
+		line("endpoints", s.Endpoints)
+		line("published ports", s.Ports)
+		line("address pools", s.Pools)
+		for _, e := range s.Errors {
+			line("error", strings.Join(strings.Fields(e), " ")) // one line, whatever it holds
+		}
+	})
+}
+
+func revision(s Status) string {
+	if s.Applied == s.Revision {
+		return fmt.Sprintf("revision %d, applied", s.Revision)
+	}
+	return fmt.Sprintf("revision %d, applied up to %d", s.Revision, s.Applied)
+}
+
+func since(t time.Time) string {
+	if t.IsZero() {
+		return orNone("")
+	}
+	return t.UTC().Format("2006-01-02 15:04:05 MST")
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// table aligns the cells of the lines that fill writes.
+func table(w io.Writer, fill func(line func(cells ...any))) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fill(func(cells ...any) {
+		for i, c := range cells {
+			if i > 0 {
+				fmt.Fprint(tw, "\t")
+			}
+			fmt.Fprint(tw, c)
+		}
+		fmt.Fprintln(tw)
+	})
+	return tw.Flush() // errors of the writes before come out here
+}

@@ -1,0 +1,22 @@
+// Package driver is Docker's NetworkDriver: it turns the engine's words into desired
+// state and waits until the host is equal to it.
+//
+// A call does three things: check what it was given, change the state in one transaction, wait
+// for a reconcile pass that includes the change. It makes no kernel call and no call to
+// Docker. If the pass fails for the object of the call, the transaction is undone and
+// the host brought back, so that an error leaves nothing behind.
+//
+// # Order and repetition of calls
+//
+// Every call may come twice; the second changes nothing. Deleting, leaving and revoking what
+// is unknown succeeds, because the engine drops such errors and forgets the object
+// either way. Leave implies Revoke, DeleteEndpoint implies Leave, DeleteNetwork implies
+// DeleteEndpoint for what is left. ProgramExternalConnectivity says what the ports of an
+// endpoint shall be, not what to add: newer engines send it again without a Revoke
+// between.
+//
+// The container's end of a veth pair is made at CreateEndpoint and handed over at Join by
+// name; the engine moves it. Ports are published by ProgramExternalConnectivity alone: the port
+// list in other calls is the container's, and on a container with several
+// networks only one of them publishes.
+package driver

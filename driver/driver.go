@@ -1,0 +1,173 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/store"
+)
+
+// Host answers what the state cannot know.
+type Host interface {
+	// CheckNetwork says whether the host has room for a new network.
+	CheckNetwork(ctx context.Context, n state.Network) error
+	// Forwarding reports whether the host forwards IPv4 and IPv6.
+	Forwarding() (v4, v6 bool, err error)
+	// Boot identifies the current boot of the host.
+	Boot() (string, error)
+}
+
+// Ports holds host ports for endpoints.
+type Ports interface {
+	// Reserve takes all ports that want asks for, or none.
+	Reserve(ctx context.Context, e state.Endpoint, want []state.PortRequest) ([]state.Port, error)
+	// Release gives back what the endpoint reserved and is not in keep.
+	Release(id state.EndpointID, keep []state.Port)
+}
+
+// Loop makes the host equal to the state.
+type Loop interface {
+	// Wait returns when the host is equal to the given or a later revision, or with the
+	// failures that concern the scope.
+	Wait(ctx context.Context, revision uint64, scope state.Scope) error
+}
+
+// Flows forgets connections that the kernel tracks.
+type Flows interface {
+	Forget(ctx context.Context, addrs []netip.Addr) error
+	ForgetPorts(ctx context.Context, ports []state.Port) error
+}
+
+// Options are the daemon's settings that the driver needs. They have dockerd's meaning.
+type Options struct {
+	// IPForward turns the host's forwarding on when a network needs it.
+	IPForward bool
+	// HostIP is the host address of ports published without one (--ip); the zero Addr
+	// and the unspecified addresses mean every address.
+	HostIP netip.Addr
+	// MTU of networks that do not say, in bytes; 0 leaves the kernel's default.
+	MTU int
+}
+
+// Driver is Docker's NetworkDriver. Its methods may be called concurrently.
+type Driver struct {
+	store   *store.Store
+	loop    Loop
+	ports   Ports
+	host    Host
+	flows   Flows
+	options Options
+	locks   locks
+}
+
+// New returns a driver that keeps its state in s.
+func New(s *store.Store, loop Loop, ports Ports, host Host, flows Flows, o Options) *Driver {
+	return &Driver{store: s, loop: loop, ports: ports, host: host, flows: flows, options: o}
+}
+
+// Restore fits the state to the current boot; it is called once, before the first pass.
+// After a reboot no container of before runs any more, nothing of a retired bridge is left,
+// and the forwarding switches are back to the host's own setting. As dockerd does at its
+// start, it claims forwarding for the networks there are.
+func (d *Driver) Restore(ctx context.Context) error {
+	boot, err := d.host.Boot()
+	if err != nil {
+		return err
+	}
+	_, err = d.store.Update(ctx, func(tx *store.Tx) error {
+		if f := tx.Forwarding(); f.Boot != boot {
+			if f.Boot != "" {
+				dropEphemeral(tx)
+			}
+			tx.SetForwarding(state.Forwarding{Boot: boot})
+		}
+		for _, n := range tx.Networks() {
+			if err := d.claimForwarding(tx, n); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return err
+}
+
+// dropEphemeral removes what does not outlive a boot.
+func dropEphemeral(tx *store.Tx) {
+	for _, e := range tx.Endpoints() {
+		tx.DeleteEndpoint(e.ID)
+	}
+	for _, bridge := range tx.Retired() {
+		tx.Unretire(bridge)
+	}
+}
+
+// undoTimeout bounds the way back after a failure: the call's own deadline may have passed.
+const undoTimeout = 10 * time.Second
+
+// change carries out do, waits for the host, and carries out undo if the host could not be
+// made equal to the result.
+func (d *Driver) change(ctx context.Context, scope state.Scope, do, undo func(*store.Tx) error) error {
+	revision, err := d.store.Update(ctx, do)
+	if err != nil {
+		return err
+	}
+	if err := d.loop.Wait(ctx, revision, scope); err != nil {
+		return d.takeBack(ctx, undo, err)
+	}
+	return nil
+}
+
+// takeBack undoes a change because of cause, which it returns.
+func (d *Driver) takeBack(ctx context.Context, undo func(*store.Tx) error, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	if _, err := d.store.Update(ctx, undo); err != nil {
+		return errors.Join(cause, fmt.Errorf("undoing the change: %w", err))
+	}
+	// What still fails now is retried by the loop; the caller wants the first cause.
+	_ = d.settle(ctx, state.Scope{})
+	return cause
+}
+
+// remove carries out a deletion and cuts the endpoints off that do returns. It is not undone:
+// the engine forgets the object whatever the answer is, and the loop goes on trying.
+func (d *Driver) remove(ctx context.Context, scope state.Scope, do func(*store.Tx) []state.Endpoint) error {
+	var off []state.Endpoint
+	if _, err := d.store.Update(ctx, func(tx *store.Tx) error {
+		off = do(tx)
+		return nil
+	}); err != nil {
+		return err
+	}
+	err := d.settle(ctx, scope)
+	var addrs []netip.Addr
+	for _, e := range off {
+		d.ports.Release(e.ID, nil)
+		addrs = append(addrs, e.Addrs()...)
+	}
+	if len(addrs) == 0 {
+		return err
+	}
+	return errors.Join(err, d.flows.Forget(ctx, addrs))
+}
+
+// settle waits for the host. If everything went well, nothing is left of any bridge that was
+// retired until then, and their names are forgotten: those that an earlier call had to leave
+// behind, too. What failed elsewhere than in the scope is not the caller's.
+func (d *Driver) settle(ctx context.Context, scope state.Scope) error {
+	s := d.store.Snapshot()
+	if err := d.loop.Wait(ctx, s.Revision, state.Scope{}); err != nil {
+		return scope.Select(err)
+	}
+	_, err := d.store.Update(ctx, func(tx *store.Tx) error {
+		for _, bridge := range s.Retired {
+			tx.Unretire(bridge)
+		}
+		return nil
+	})
+	return err
+}

@@ -1,0 +1,250 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/docker/go-plugins-helpers/network"
+
+	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/store"
+)
+
+// interfacePrefix begins the name of the link in the container; the engine adds a number.
+const interfacePrefix = "eth"
+
+// CreateEndpoint makes the veth pair of a container's attachment. It answers with the MAC
+// address if the user gave none, and with nothing that the engine gave already: it
+// would refuse that as a change.
+func (d *Driver) CreateEndpoint(ctx context.Context, r *network.CreateEndpointRequest) (*network.CreateEndpointResponse, error) {
+	e, err := parseEndpoint(r)
+	if err != nil {
+		return nil, err
+	}
+	release, err := d.locks.take(ctx, string(e.ID))
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	var known bool
+	err = d.change(ctx, scope(e),
+		func(tx *store.Tx) error {
+			var err error
+			if known, err = admitEndpoint(tx, e); known || err != nil {
+				return err
+			}
+			tx.PutEndpoint(e)
+			return nil
+		},
+		func(tx *store.Tx) error {
+			if !known {
+				tx.DeleteEndpoint(e.ID)
+			}
+			return nil
+		})
+	if err != nil {
+		return nil, err
+	}
+	reply := &network.EndpointInterface{}
+	if r.Interface.MacAddress == "" {
+		reply.MacAddress = e.MAC.String()
+	}
+	return &network.CreateEndpointResponse{Interface: reply}, nil
+}
+
+// admitEndpoint says whether the endpoint is there already, and refuses one that does not fit
+// its network.
+func admitEndpoint(tx *store.Tx, e state.Endpoint) (known bool, err error) {
+	n, ok := tx.Network(e.Network)
+	if !ok {
+		return false, unknownNetwork(e.Network)
+	}
+	if err := e.Validate(n); err != nil {
+		return false, err
+	}
+	if old, ok := tx.Endpoint(e.ID); ok {
+		if old.Network == e.Network && old.Addr4 == e.Addr4 && old.Addr6 == e.Addr6 && old.MAC == e.MAC {
+			return true, nil
+		}
+		return false, fmt.Errorf("endpoint %s exists already with other settings", e.ID.Short())
+	}
+	for _, other := range tx.EndpointsOf(e.Network) {
+		for _, a := range e.Addrs() {
+			for _, b := range other.Addrs() {
+				if a == b {
+					return false, fmt.Errorf("address %s is in use by endpoint %s of the same network", a, other.ID.Short())
+				}
+			}
+		}
+	}
+	return false, nil
+}
+
+// DeleteEndpoint removes the veth pair and whatever the endpoint published.
+func (d *Driver) DeleteEndpoint(ctx context.Context, r *network.DeleteEndpointRequest) error {
+	return d.withdraw(ctx, r.NetworkID, r.EndpointID, func(tx *store.Tx, e state.Endpoint) bool {
+		tx.DeleteEndpoint(e.ID)
+		return true
+	})
+}
+
+// withdraw takes something away from an endpoint, and succeeds where there is none. take says
+// whether the endpoint's connections end with it.
+func (d *Driver) withdraw(ctx context.Context, networkID, endpointID string, take func(*store.Tx, state.Endpoint) bool) error {
+	nid, eid, err := parseIDs(networkID, endpointID)
+	if err != nil {
+		return err
+	}
+	release, err := d.locks.take(ctx, string(eid))
+	if err != nil {
+		return err
+	}
+	defer release()
+	return d.remove(ctx, state.Scope{Network: nid, Endpoint: eid}, func(tx *store.Tx) []state.Endpoint {
+		e, ok := tx.Endpoint(eid)
+		if !ok || e.Network != nid || !take(tx, e) {
+			return nil
+		}
+		return []state.Endpoint{e}
+	})
+}
+
+// parseIDs checks the two ids that every call about an endpoint has.
+func parseIDs(networkID, endpointID string) (state.NetworkID, state.EndpointID, error) {
+	nid, err := state.ParseNetworkID(networkID)
+	if err != nil {
+		return "", "", err
+	}
+	eid, err := state.ParseEndpointID(endpointID)
+	return nid, eid, err
+}
+
+// Join hands the container's end of the veth pair over to the engine, by name.
+func (d *Driver) Join(ctx context.Context, r *network.JoinRequest) (*network.JoinResponse, error) {
+	if r.SandboxKey == "" {
+		return nil, errors.New("the engine named no sandbox to join")
+	}
+	var e state.Endpoint
+	var n state.Network
+	err := d.edit(ctx, r.NetworkID, r.EndpointID, func(tx *store.Tx, found state.Endpoint) error {
+		n, _ = tx.Network(found.Network)
+		found.Sandbox = r.SandboxKey
+		e = found
+		tx.PutEndpoint(e)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	reply := &network.JoinResponse{
+		InterfaceName: network.InterfaceName{SrcName: e.ContainerLink(), DstPrefix: interfacePrefix},
+	}
+	if n.Internal {
+		// Without a gateway the engine would attach the container to docker_gwbridge.
+		reply.DisableGatewayService = true
+		return reply, nil
+	}
+	if e.Addr4.IsValid() {
+		reply.Gateway = n.V4.Gateway.String()
+	}
+	if e.Addr6.IsValid() {
+		reply.GatewayIPv6 = n.V6.Gateway.String()
+	}
+	return reply, nil
+}
+
+// edit changes a known endpoint, with nothing for the host to do.
+func (d *Driver) edit(ctx context.Context, networkID, endpointID string, do func(*store.Tx, state.Endpoint) error) error {
+	_, eid, err := parseIDs(networkID, endpointID)
+	if err != nil {
+		return err
+	}
+	release, err := d.locks.take(ctx, string(eid))
+	if err != nil {
+		return err
+	}
+	defer release()
+	_, err = d.store.Update(ctx, func(tx *store.Tx) error {
+		e, err := lookUp(tx, networkID, endpointID)
+		if err != nil {
+			return err
+		}
+		return do(tx, e)
+	})
+	return err
+}
+
+// lookUp finds the endpoint of a request, and says which of the two ids is wrong.
+func lookUp(tx *store.Tx, networkID, endpointID string) (state.Endpoint, error) {
+	nid, eid, err := parseIDs(networkID, endpointID)
+	if err != nil {
+		return state.Endpoint{}, err
+	}
+	if _, ok := tx.Network(nid); !ok {
+		return state.Endpoint{}, unknownNetwork(nid)
+	}
+	e, ok := tx.Endpoint(eid)
+	if !ok || e.Network != nid {
+		return state.Endpoint{}, fmt.Errorf("network %s has no endpoint %s: start the container again", nid.Short(), eid.Short())
+	}
+	return e, nil
+}
+
+// Leave ends the endpoint's membership in its container, and everything it published.
+func (d *Driver) Leave(ctx context.Context, r *network.LeaveRequest) error {
+	return d.withdraw(ctx, r.NetworkID, r.EndpointID, func(tx *store.Tx, e state.Endpoint) bool {
+		published := len(e.Ports) > 0
+		e.Ports, e.Sandbox = nil, ""
+		tx.PutEndpoint(e)
+		return published
+	})
+}
+
+func parseEndpoint(r *network.CreateEndpointRequest) (state.Endpoint, error) {
+	nid, eid, err := parseIDs(r.NetworkID, r.EndpointID)
+	if err != nil {
+		return state.Endpoint{}, err
+	}
+	if r.Interface == nil {
+		return state.Endpoint{}, errors.New("the engine sent no interface: create the network with --ipam-driver drawbridge")
+	}
+	for key := range r.Options {
+		// The engine's own keys change with its version; ours do not.
+		if strings.HasPrefix(key, ownPrefix) {
+			return state.Endpoint{}, fmt.Errorf("endpoint option %s is unknown", clip(key))
+		}
+	}
+	e := state.Endpoint{ID: eid, Network: nid, MAC: state.GenerateMAC(r.EndpointID)}
+	if e.Addr4, err = parseAddress(r.Interface.Address, false); err != nil {
+		return e, err
+	}
+	if e.Addr6, err = parseAddress(r.Interface.AddressIPv6, true); err != nil {
+		return e, err
+	}
+	if r.Interface.MacAddress != "" {
+		e.MAC, err = state.ParseMAC(r.Interface.MacAddress)
+	}
+	return e, err
+}
+
+func parseAddress(s string, v6 bool) (netip.Prefix, error) {
+	if s == "" {
+		return netip.Prefix{}, nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil || p.Addr().Is6() != v6 || p.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("address %q is malformed: the form is 10.1.0.2/24 or fd00::2/64", clip(s))
+	}
+	return p, nil
+}
+
+func unknownNetwork(id state.NetworkID) error {
+	return fmt.Errorf("network %s is not known to drawbridge: remove it with `docker network rm` and create it again", id.Short())
+}
+
+func scope(e state.Endpoint) state.Scope {
+	return state.Scope{Network: e.Network, Endpoint: e.ID}
+}

@@ -1,0 +1,179 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/store"
+)
+
+var errHost = errors.New("the host said no")
+
+// fakeLoop is a loop whose passes take no time and fail when told to.
+type fakeLoop struct {
+	store *store.Store
+
+	mu     sync.Mutex
+	fail   []error // of the next calls of Wait, in order; nil is success
+	broken error   // of all calls when fail is used up
+	seen   []state.Snapshot
+	wait   func(context.Context) error // replaces all that if set
+}
+
+func (l *fakeLoop) Wait(ctx context.Context, revision uint64, scope state.Scope) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.store.Snapshot()
+	if s.Revision < revision {
+		return fmt.Errorf("revision %d is waited for, the state is at %d", revision, s.Revision)
+	}
+	l.seen = append(l.seen, s)
+	if wait := l.wait; wait != nil {
+		l.wait = nil
+		return wait(ctx)
+	}
+	if len(l.fail) > 0 {
+		err := l.fail[0]
+		l.fail = l.fail[1:]
+		return scope.Select(err)
+	}
+	return scope.Select(l.broken)
+}
+
+func (l *fakeLoop) passes() []state.Snapshot {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.seen)
+}
+
+// fakePorts holds ports like the real thing, on a host where nothing else does.
+type fakePorts struct {
+	mu       sync.Mutex
+	held     map[state.EndpointID][]state.Port
+	requests []state.PortRequest // of the last call
+	err      error
+}
+
+func newFakePorts() *fakePorts { return &fakePorts{held: map[state.EndpointID][]state.Port{}} }
+
+func (p *fakePorts) Reserve(_ context.Context, e state.Endpoint, want []state.PortRequest) ([]state.Port, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.requests = slices.Clone(want)
+	if p.err != nil {
+		return nil, p.err
+	}
+	var out []state.Port
+	for _, r := range want {
+		port, ok := p.choose(e.ID, r, out)
+		if !ok {
+			return nil, fmt.Errorf("port %d is in use", r.HostPort)
+		}
+		out = append(out, port)
+	}
+	for _, port := range out {
+		if !slices.Contains(p.held[e.ID], port) {
+			p.held[e.ID] = append(p.held[e.ID], port)
+		}
+	}
+	return out, nil
+}
+
+func (p *fakePorts) choose(id state.EndpointID, r state.PortRequest, mine []state.Port) (state.Port, bool) {
+	port := state.Port{Proto: r.Proto, HostIP: r.HostIP, HostPort: r.HostPort, ContainerPort: r.ContainerPort}
+	if r.HostPort == 0 {
+		port.HostPort, r.HostPortEnd = 32768, 60999
+	}
+	for ; port.HostPort <= r.HostPortEnd; port.HostPort++ {
+		if !slices.Contains(mine, port) && !p.taken(id, port) {
+			return port, true
+		}
+	}
+	return port, false
+}
+
+func (p *fakePorts) taken(id state.EndpointID, port state.Port) bool {
+	for other, ports := range p.held {
+		for _, q := range ports {
+			if other != id && q.Proto == port.Proto && q.HostPort == port.HostPort {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (p *fakePorts) Release(id state.EndpointID, keep []state.Port) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held[id] = slices.DeleteFunc(p.held[id], func(q state.Port) bool { return !slices.Contains(keep, q) })
+	if len(p.held[id]) == 0 {
+		delete(p.held, id)
+	}
+}
+
+func (p *fakePorts) all() map[state.EndpointID][]state.Port {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := maps.Clone(p.held)
+	for id := range out {
+		out[id] = slices.Clone(out[id])
+	}
+	return out
+}
+
+// fakeHost is a host that can refuse each question.
+type fakeHost struct {
+	v4, v6                    bool
+	boot                      string
+	check, forwarding, noBoot error
+	checks                    int
+	mu                        sync.Mutex // guards checks
+}
+
+func (h *fakeHost) CheckNetwork(context.Context, state.Network) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.checks++
+	return h.check
+}
+
+func (h *fakeHost) Forwarding() (v4, v6 bool, err error) { return h.v4, h.v6, h.forwarding }
+
+func (h *fakeHost) Boot() (string, error) { return h.boot, h.noBoot }
+
+// fakeFlows remembers what was forgotten.
+type fakeFlows struct {
+	mu     sync.Mutex
+	addrs  []netip.Addr
+	ports  []state.Port
+	failed error
+}
+
+func (f *fakeFlows) Forget(_ context.Context, addrs []netip.Addr) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.addrs = append(f.addrs, addrs...)
+	return f.failed
+}
+
+func (f *fakeFlows) ForgetPorts(_ context.Context, ports []state.Port) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ports = append(f.ports, ports...)
+	return f.failed
+}
+
+func (f *fakeFlows) forgotten() []netip.Addr {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := f.addrs
+	f.addrs = nil
+	return out
+}

@@ -1,0 +1,50 @@
+package driver
+
+import (
+	"context"
+	"fmt"
+	"sync"
+)
+
+// locks serialises calls for the same object. The engine does so itself, except when it
+// gave up waiting for a call that is still at work here.
+type locks struct {
+	mu   sync.Mutex
+	held map[string]*lock // guarded by mu
+}
+
+type lock struct {
+	turn    chan struct{}
+	waiting int // how many hold or want it; guarded by locks.mu
+}
+
+// take waits for the object's turn and returns what ends it.
+func (l *locks) take(ctx context.Context, id string) (release func(), err error) {
+	l.mu.Lock()
+	if l.held == nil {
+		l.held = map[string]*lock{}
+	}
+	k := l.held[id]
+	if k == nil {
+		k = &lock{turn: make(chan struct{}, 1)}
+		l.held[id] = k
+	}
+	k.waiting++
+	l.mu.Unlock()
+
+	select {
+	case k.turn <- struct{}{}:
+		return func() { <-k.turn; l.drop(id, k) }, nil
+	case <-ctx.Done():
+		l.drop(id, k)
+		return nil, fmt.Errorf("an earlier call for %s is still at work: %w", id, ctx.Err())
+	}
+}
+
+func (l *locks) drop(id string, k *lock) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if k.waiting--; k.waiting == 0 {
+		delete(l.held, id)
+	}
+}

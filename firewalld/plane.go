@@ -1,0 +1,120 @@
+package firewalld
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// defaultTimeout of one call. firewalld answers within milliseconds, but it
+// does one thing at a time: a call waits for a reload that is under way.
+const defaultTimeout = 10 * time.Second
+
+// Options of a [Plane]; the zero value is usable.
+type Options struct {
+	// Log gets what Watch meets on its way; nil discards it. Apply returns its errors.
+	Log *slog.Logger
+	// Connect opens a private connection to the bus on which firewalld is. The
+	// connection may end when ctx does. Nil opens the system bus.
+	Connect func(ctx context.Context) (*dbus.Conn, error)
+	// Timeout of each D-Bus call and of connecting, 10 seconds if zero.
+	Timeout time.Duration
+}
+
+// Plane makes firewalld's zone equal to the desired state. Its methods may be called
+// concurrently.
+type Plane struct {
+	log     *slog.Logger
+	connect func(context.Context) (*dbus.Conn, error)
+	timeout time.Duration
+
+	mu sync.Mutex // one pass at a time
+	// unloadable is set when a reload did not bring a permanent zone or policy to life,
+	// and guarded by mu. Without it each pass would reload, and each reload
+	// would trigger a pass.
+	unloadable bool
+}
+
+// New returns a Plane. It does not connect yet.
+func New(o Options) *Plane {
+	p := &Plane{log: o.Log, connect: o.Connect, timeout: o.Timeout}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	if p.connect == nil {
+		p.connect = systemBus
+	}
+	if p.timeout == 0 {
+		p.timeout = defaultTimeout
+	}
+	return p
+}
+
+// Apply brings firewalld in line with s: the zone and the policy exist if s has a
+// network, each network's bridge is in the zone, and no retired bridge is. It writes
+// nothing if that is so already. A failure that concerns one bridge is a
+// [state.ObjectError] of its network and does not keep the others from being done.
+func (p *Plane) Apply(ctx context.Context, s state.Snapshot) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.with(ctx, func(b *bus) error {
+		if len(s.Networks) > 0 {
+			if err := p.ensureObjects(ctx, b); err != nil {
+				return err
+			}
+		}
+		bound := bind(ctx, b, s)
+		if endsPass(bound) {
+			return bound
+		}
+		return errors.Join(bound, unbind(ctx, b, s))
+	})
+}
+
+// Bindings returns the zone of each network's bridge, by bridge; empty means that the default
+// zone judges it. The map is nil on a host without firewalld.
+func (p *Plane) Bindings(ctx context.Context, s state.Snapshot) (map[string]string, error) {
+	var zones map[string]string
+	err := p.with(ctx, func(b *bus) error {
+		zones = make(map[string]string, len(s.Networks))
+		for _, n := range s.Networks {
+			zone, err := b.zoneOf(ctx, n.Bridge)
+			if err != nil {
+				return err
+			}
+			zones[n.Bridge] = zone
+		}
+		return nil
+	})
+	return zones, err
+}
+
+// with calls do on a connection if there is a firewalld to talk to. A firewalld that goes away
+// meanwhile is as good as none: it takes its zones with it, and its return
+// triggers a pass.
+func (p *Plane) with(ctx context.Context, do func(*bus) error) error {
+	b, err := p.open(ctx)
+	if b == nil {
+		return err // nil where there is no bus
+	}
+	defer b.close()
+	switch here, err := b.hasFirewalld(ctx); {
+	case err != nil:
+		return err
+	case !here:
+		return nil
+	}
+	err = do(b)
+	if classify(err) == gone {
+		if here, again := b.hasFirewalld(ctx); again == nil && !here {
+			return nil
+		}
+	}
+	return err
+}

@@ -1,0 +1,58 @@
+package ipam
+
+import (
+	"context"
+	"net/netip"
+
+	api "github.com/docker/go-plugins-helpers/ipam"
+
+	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/store"
+)
+
+// ReleaseAddress frees an address. It is no error, and nothing happens, if there is
+// no such pool, if the address is free, or if an endpoint or a network in the store
+// still has it; the package comment says who frees it then.
+func (d *Driver) ReleaseAddress(ctx context.Context, r *api.ReleaseAddressRequest) error {
+	a, err := parseAddr(r.Address)
+	if err != nil {
+		return err
+	}
+	_, err = d.store.Update(ctx, func(tx *store.Tx) error {
+		if pool, ok := tx.Pool(state.PoolID(r.PoolID)); ok {
+			release(tx, pool, a)
+		}
+		return nil
+	})
+	return err
+}
+
+// ReleaseUnused frees those of the addresses that no endpoint and no network in the
+// store has. It is for whoever deletes an endpoint without Docker having asked for it
+// (Docker's DeleteEndpoint is followed by ReleaseAddress): call it after
+// tx.DeleteEndpoint, with the endpoint's Addrs.
+func ReleaseUnused(tx *store.Tx, addrs ...netip.Addr) {
+	for _, a := range addrs {
+		for _, pool := range tx.Pools() {
+			if pool.Prefix.Contains(a) {
+				release(tx, pool, a)
+			}
+		}
+	}
+}
+
+// release frees an address that nothing uses.
+func release(tx *store.Tx, pool state.Pool, a netip.Addr) {
+	if _, ok := tx.Lease(pool.ID, a); !ok {
+		return
+	}
+	if _, ok := users(tx, pool)[a]; ok {
+		return
+	}
+	tx.DeleteLease(pool.ID, a)
+	// The cursor may stand before a, if a was asked for by name.
+	if next, ok := findFree(tx, pool, pool.Next); ok && next == a {
+		pool.Next = a.Next()
+		tx.PutPool(pool)
+	}
+}

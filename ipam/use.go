@@ -1,0 +1,78 @@
+package ipam
+
+import (
+	"fmt"
+	"net/netip"
+
+	"go4.org/netipx"
+
+	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/store"
+)
+
+// user is what has an address: an endpoint, or a network for its gateway.
+type user struct {
+	network  state.NetworkID
+	endpoint state.EndpointID // empty for the gateway
+}
+
+// String completes the sentence "address … is in use".
+func (u user) String() string {
+	if u.endpoint == "" {
+		return fmt.Sprintf("as the gateway of network %s", u.network.Short())
+	}
+	return fmt.Sprintf("by endpoint %s of network %s", u.endpoint.Short(), u.network.Short())
+}
+
+// users returns what the networks and endpoints in the store have of the pool. Leases
+// say what was given out, this says what has come of it.
+func users(tx *store.Tx, pool state.Pool) map[netip.Addr]user {
+	out := map[netip.Addr]user{}
+	for _, n := range tx.Networks() {
+		for _, s := range n.Subnets() {
+			if s.Prefix != pool.Prefix {
+				continue
+			}
+			out[s.Gateway] = user{network: n.ID}
+			for _, e := range tx.EndpointsOf(n.ID) {
+				for _, a := range e.Addrs() {
+					out[a] = user{network: n.ID, endpoint: e.ID}
+				}
+			}
+		}
+	}
+	return out
+}
+
+// reserved names the role that makes an address of the subnet unusable for a host, or
+// returns nothing. A subnet of two addresses or one has no such roles (RFC 3021 for IPv4,
+// RFC 6164 for IPv6).
+func reserved(subnet netip.Prefix, a netip.Addr) string {
+	v4 := a.Is4()
+	switch {
+	case subnet.Bits() >= a.BitLen()-1:
+		return ""
+	case a == subnet.Addr() && v4:
+		return "network"
+	case a == subnet.Addr():
+		return "subnet-router anycast" // RFC 4291, section 2.6.1
+	case v4 && a == netipx.PrefixLastIP(subnet):
+		return "broadcast"
+	}
+	return ""
+}
+
+// capacity returns how many addresses of the range can be given out; for a range of
+// 2^63 and more, which nobody fills, some large number.
+func capacity(pool state.Pool) uint64 {
+	host := min(pool.Range.Addr().BitLen()-pool.Range.Bits(), 63)
+	n := uint64(1) << host
+	first, last := pool.Range.Addr(), netipx.PrefixLastIP(pool.Range)
+	if reserved(pool.Prefix, first) != "" {
+		n--
+	}
+	if last != first && reserved(pool.Prefix, last) != "" {
+		n--
+	}
+	return n
+}

@@ -1,0 +1,25 @@
+// Package link makes the host's links equal to the state: a bridge for each network, a veth
+// pair for each endpoint, their addresses, and the few sysctls that they need.
+//
+// It is two planes, because a link must not be up before the firewall knows it:
+// [Links.Prepare] creates, changes and removes links and leaves new bridges down;
+// [Links.Activate], which runs after the firewall, brings them up and turns on the host's
+// forwarding where the state says that this is ours to do.
+//
+// # What is ours
+//
+// A link is ours if it has one of our device groups and an alias of ours. The group
+// alone is enough where the alias is missing, as after a crash between the two. Links that
+// are ours and not in the state are removed; no other link is touched, not even one
+// that has the name which a network wants.
+//
+// # Be aware
+//
+// The container's end of a veth pair belongs to the engine from Join on: it moves it
+// into the container, and back under its old name at Leave. The pair is removed with the
+// endpoint, by its host's end. A pair that vanished after Join cannot be made
+// again here; its container is gone.
+//
+// On the bridge of an IPv4-only network IPv6 is switched off, so that containers have no
+// way to the host by link-local addresses that nobody asked for.
+package link

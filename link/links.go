@@ -1,0 +1,171 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// Links edits the links of the network namespace in which it was made.
+type Links struct {
+	handle *netlink.Handle
+	sysctl Sysctl
+}
+
+// New returns Links for the current network namespace. It keeps one netlink socket: one
+// that is closed after it deleted a link makes its closer wait for the kernel.
+func New(sysctl Sysctl) (*Links, error) {
+	h, err := netlink.NewHandle()
+	if err != nil {
+		return nil, fmt.Errorf("opening a netlink socket: %w", err)
+	}
+	return &Links{handle: h, sysctl: sysctl}, nil
+}
+
+// Close gives the netlink socket back.
+func (l *Links) Close() { l.handle.Close() }
+
+// Prepare is the plane that makes links exist.
+type Prepare struct{ *Links }
+
+// Activate is the plane that puts them to work.
+type Activate struct{ *Links }
+
+// Prepare returns the plane to run before the firewall.
+func (l *Links) Prepare() Prepare { return Prepare{l} }
+
+// Activate returns the plane to run after the firewall.
+func (l *Links) Activate() Activate { return Activate{l} }
+
+// Apply removes links of ours that s does not have, then makes the ones it has. New
+// bridges stay down.
+func (p Prepare) Apply(_ context.Context, s state.Snapshot) error {
+	have, err := p.inventory()
+	if err != nil {
+		return err
+	}
+	errs := p.removeStale(have, s)
+	for _, n := range s.Networks {
+		if err := p.ensureBridge(have, n); err != nil {
+			errs = append(errs, &state.ObjectError{Network: n.ID, Err: err})
+		}
+	}
+	for _, e := range s.Endpoints {
+		n, ok := s.Network(e.Network)
+		if !ok {
+			continue
+		}
+		if err := p.ensureVeth(have, n, e); err != nil {
+			errs = append(errs, &state.ObjectError{Network: n.ID, Endpoint: e.ID, Err: err})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Apply brings the links of s up and turns forwarding on where s says so.
+func (p Activate) Apply(_ context.Context, s state.Snapshot) error {
+	if err := p.forward(s.Forwarding); err != nil {
+		return err
+	}
+	have, err := p.inventory()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, n := range s.Networks {
+		if err := p.raiseBridge(have, n); err != nil {
+			errs = append(errs, &state.ObjectError{Network: n.ID, Err: err})
+		}
+	}
+	for _, e := range s.Endpoints {
+		if err := p.raiseVeth(have, e); err != nil {
+			errs = append(errs, &state.ObjectError{Network: e.Network, Endpoint: e.ID, Err: err})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// inventory is the host's links by name.
+type inventory map[string]netlink.Link
+
+func (l *Links) inventory() (inventory, error) {
+	links, err := dumped(l.handle.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("listing the host's links: %w", err)
+	}
+	out := make(inventory, len(links))
+	for _, link := range links {
+		out[link.Attrs().Name] = link
+	}
+	return out, nil
+}
+
+// dumped repeats a dump that a concurrent change interrupted: the kernel then says that the
+// result may lack entries.
+func dumped[T any](list func() ([]T, error)) ([]T, error) {
+	const most = 10
+	var out []T
+	var err error
+	for range most {
+		if out, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return out, err
+		}
+	}
+	return out, err
+}
+
+// ours reports whether a link was made by Drawbridge.
+func ours(link netlink.Link) bool {
+	a := link.Attrs()
+	grouped := a.Group&state.GroupBridgeMask == state.GroupBridge || a.Group == state.GroupPort
+	return grouped && (a.Alias == "" || state.OurAlias(a.Alias))
+}
+
+// removeStale deletes links of ours that s lacks, and forgets them in have.
+func (l *Links) removeStale(have inventory, s state.Snapshot) []error {
+	wanted := map[string]string{} // alias by name
+	for _, n := range s.Networks {
+		wanted[n.Bridge] = n.Alias()
+	}
+	for _, e := range s.Endpoints {
+		wanted[e.HostLink()] = e.Alias()
+	}
+	var errs []error
+	for name, link := range have {
+		if !ours(link) || wanted[name] == link.Attrs().Alias {
+			continue
+		}
+		if err := l.remove(link); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		delete(have, name)
+	}
+	return errs
+}
+
+func (l *Links) remove(link netlink.Link) error {
+	if err := l.handle.LinkDel(link); err != nil && !gone(err) {
+		return fmt.Errorf("removing link %s: %w", link.Attrs().Name, err)
+	}
+	return nil
+}
+
+// Purge removes every link of ours and returns the names of the bridges among them.
+func (l *Links) Purge() ([]string, error) {
+	have, err := l.inventory()
+	if err != nil {
+		return nil, err
+	}
+	var bridges []string
+	for name, link := range have {
+		if ours(link) && link.Type() == "bridge" {
+			bridges = append(bridges, name)
+		}
+	}
+	return bridges, errors.Join(l.removeStale(have, state.Snapshot{})...)
+}

@@ -1,0 +1,77 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// Sysctl reads and writes kernel settings below Root.
+type Sysctl struct {
+	Root string // /proc/sys, or where the host's is mounted
+}
+
+// Paths of the host's forwarding switches.
+const (
+	forwardV4 = "net/ipv4/ip_forward"
+	forwardV6 = "net/ipv6/conf/all/forwarding"
+)
+
+func (s Sysctl) get(key string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(s.Root, key))
+	return strings.TrimSpace(string(b)), err
+}
+
+// set writes only what differs. A key that the kernel lacks is no error: then there is
+// nothing to switch off, as IPv6 on a kernel without it.
+func (s Sysctl) set(key, value string) error {
+	current, err := s.get(key)
+	if errors.Is(err, fs.ErrNotExist) || current == value && err == nil {
+		return nil
+	}
+	if err := os.WriteFile(filepath.Join(s.Root, key), []byte(value), 0o644); err != nil {
+		return fmt.Errorf("setting sysctl %s to %s: %w", strings.ReplaceAll(key, "/", "."), value, err)
+	}
+	return nil
+}
+
+// Forwarding reports whether the host forwards IPv4 and IPv6.
+func (s Sysctl) Forwarding() (v4, v6 bool, err error) {
+	four, err := s.get(forwardV4)
+	if err != nil {
+		return false, false, fmt.Errorf("reading ip_forward: %w", err)
+	}
+	six, err := s.get(forwardV6)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, false, fmt.Errorf("reading IPv6 forwarding: %w", err)
+	}
+	return four == "1", six == "1", nil
+}
+
+// Boot returns the id of the current boot, by which records about sysctls are known to be stale.
+func (s Sysctl) Boot() (string, error) {
+	id, err := s.get("kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("reading the boot id: %w", err)
+	}
+	return id, nil
+}
+
+// forward turns on the switches that the state records as ours. Those it does not are
+// left as they are.
+func (l *Links) forward(f state.Forwarding) error {
+	if f.V4 {
+		if err := l.sysctl.set(forwardV4, "1"); err != nil {
+			return err
+		}
+	}
+	if f.V6 {
+		return l.sysctl.set(forwardV6, "1")
+	}
+	return nil
+}

@@ -1,0 +1,86 @@
+package link
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Watch calls changed when a bridge of somebody else appears or disappears, which the
+// firewall's isolation depends on, and when a link of ours is removed, until ctx ends. It
+// subscribes again if the kernel drops events because too many came at once.
+func Watch(ctx context.Context, changed func(reason string)) error {
+	for {
+		err := watch(ctx, changed)
+		if ctx.Err() != nil {
+			return nil
+		}
+		changed("link events lost")
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second):
+		}
+		if err != nil {
+			continue
+		}
+	}
+}
+
+func watch(ctx context.Context, changed func(reason string)) error {
+	updates := make(chan netlink.LinkUpdate, 64)
+	done := make(chan struct{})
+	defer close(done)
+	err := netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{
+		ErrorCallback: func(error) {}, // the closed channel says enough
+	})
+	if err != nil {
+		return fmt.Errorf("watching links: %w", err)
+	}
+	seen := map[int32]bool{}
+	for {
+		select {
+		case <-ctx.Done():
+			go drain(updates)
+			return nil
+		case u, ok := <-updates:
+			if !ok {
+				return fmt.Errorf("watching links: the subscription ended")
+			}
+			if reason := judge(u, seen); reason != "" {
+				changed(reason)
+			}
+		}
+	}
+}
+
+// drain lets the library's goroutine end, which may be about to send.
+func drain(updates <-chan netlink.LinkUpdate) {
+	for range updates {
+	}
+}
+
+// judge returns why an event matters, "" if it does not. seen holds the indexes of foreign
+// bridges that have been reported.
+func judge(u netlink.LinkUpdate, seen map[int32]bool) string {
+	removed := u.Header.Type == unix.RTM_DELLINK
+	name := u.Link.Attrs().Name
+	switch {
+	case u.IfInfomsg.Family == unix.AF_BRIDGE: // tells of a port, not of a link
+	case ours(u.Link):
+		if removed {
+			return "link " + name + " was removed"
+		}
+	case u.Link.Type() != "bridge":
+	case removed:
+		delete(seen, u.Index)
+		return "bridge " + name + " was removed"
+	case !seen[u.Index]:
+		seen[u.Index] = true
+		return "bridge " + name + " appeared"
+	}
+	return ""
+}

@@ -1,0 +1,165 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+)
+
+var (
+	errTwice   = errors.New("the reconcile loop was started a second time")
+	errStopped = errors.New("drawbridge is shutting down")
+)
+
+// Loop applies the state to the host. Its methods may be called from any goroutine.
+type Loop struct {
+	source Source
+	steps  []Step
+	opts   Options
+
+	// now and soon hold at most one request each: to begin a pass at once, or after
+	// the debounce time. They are emptied before a pass takes its snapshot, so that a
+	// request is never older than the pass that answers it.
+	now, soon chan struct{}
+
+	backoff backoff // used by Run alone
+	last    string  // text of the last failure, to log it once; used by Run alone
+
+	mu sync.Mutex
+	// mu guards what follows. No plane and no source is called while it is held.
+	phase   phase
+	step    string               // the step of the running pass, "" between passes
+	covers  uint64               // revision of the running pass's snapshot
+	queued  map[*waiter]struct{} // wait for a pass that has not begun
+	riding  map[*waiter]struct{} // wait for the running pass
+	reasons []string             // of the next pass, for the log
+	status  Status
+}
+
+type phase int
+
+const (
+	notStarted phase = iota
+	running
+	stopped
+)
+
+// New returns a loop over the steps, in their order. It does nothing until Run.
+func New(src Source, steps []Step, o Options) *Loop {
+	l := &Loop{
+		source: src,
+		steps:  slices.Clone(steps),
+		opts:   o.withDefaults(),
+		now:    make(chan struct{}, 1),
+		soon:   make(chan struct{}, 1),
+		queued: map[*waiter]struct{}{},
+		riding: map[*waiter]struct{}{},
+	}
+	for _, s := range steps {
+		l.status.Steps = append(l.status.Steps, StepStatus{Name: s.Name, Skipped: true})
+	}
+	return l
+}
+
+// Run applies the state at once and then whenever there is reason to, until ctx ends;
+// it returns nil then. A pass that is running is interrupted, and those who still wait get an
+// error. Run may be called once.
+func (l *Loop) Run(ctx context.Context) error {
+	if err := l.start(); err != nil {
+		return err
+	}
+	defer l.stop()
+	due := false
+	for ctx.Err() == nil {
+		delay := l.pass(ctx, due)
+		due = l.idle(ctx, delay)
+	}
+	return nil
+}
+
+// Trigger asks for a pass even though the state has not changed, for instance because
+// something changed on the host. It never blocks. The reason goes to the log.
+func (l *Loop) Trigger(reason string) {
+	l.mu.Lock()
+	l.because(reason)
+	l.mu.Unlock()
+	poke(l.soon)
+}
+
+// idle waits for the next pass and reports whether it is due by time: nobody asked.
+func (l *Loop) idle(ctx context.Context, delay time.Duration) (due bool) {
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-l.now:
+	case <-l.soon:
+		l.collect(ctx)
+	case <-timer.C:
+		return true
+	}
+	return false
+}
+
+// collect lets further triggers arrive.
+func (l *Loop) collect(ctx context.Context) {
+	if l.opts.Debounce <= 0 {
+		return
+	}
+	timer := time.NewTimer(l.opts.Debounce)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-l.now:
+	case <-timer.C:
+	}
+}
+
+func (l *Loop) start() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.phase != notStarted {
+		return errTwice
+	}
+	l.phase = running
+	l.because("start")
+	return nil
+}
+
+// stop answers all who wait and makes later ones return at once.
+func (l *Loop) stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.phase = stopped
+	l.step = ""
+	l.answer(l.queued, errStopped)
+	l.answer(l.riding, errStopped)
+}
+
+// maxReasons bounds what a storm of different reasons can make of a log line.
+const maxReasons = 8
+
+// because notes why a pass was asked for; the caller holds mu.
+func (l *Loop) because(reason string) {
+	if len(l.reasons) < maxReasons && !slices.Contains(l.reasons, reason) {
+		l.reasons = append(l.reasons, reason)
+	}
+}
+
+// poke leaves a request in c unless there is one already.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// drain takes the request out of c, if there is one.
+func drain(c chan struct{}) {
+	select {
+	case <-c:
+	default:
+	}
+}

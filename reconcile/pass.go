@@ -1,0 +1,137 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// result is what one pass came to.
+type result struct {
+	revision uint64
+	began    time.Time
+	steps    []stepResult // those that ran
+	stopped  bool         // a step's failure ended the pass early
+}
+
+type stepResult struct {
+	name string
+	errs []error // each for one object, or for all
+}
+
+// err returns everything that went wrong, in a form that state.Scope can select from.
+func (r result) err() error {
+	var all []error
+	for _, s := range r.steps {
+		all = append(all, s.errs...)
+	}
+	return errors.Join(all...)
+}
+
+// pass applies the state once and returns the time after which the next pass is due if
+// nobody asks for it. due says that this one was due by time.
+func (l *Loop) pass(ctx context.Context, due bool) time.Duration {
+	drain(l.now)
+	drain(l.soon)
+	began := time.Now()
+	snap := l.source.Snapshot()
+	reasons := l.board(snap.Revision)
+	r := l.apply(ctx, snap)
+	r.began = began
+	err := r.err()
+	if err != nil && ctx.Err() != nil {
+		return 0 // interrupted by the end of Run, which answers those who wait
+	}
+	l.finish(r, err)
+	l.report(ctx, r, err, reasons)
+	return l.delay(r, err, due)
+}
+
+// apply runs the steps in order until one fails for more than single objects.
+func (l *Loop) apply(ctx context.Context, snap state.Snapshot) result {
+	ctx, cancel := context.WithTimeout(ctx, l.opts.Timeout)
+	defer cancel()
+	r := result{revision: snap.Revision}
+	for _, step := range l.steps {
+		l.enter(step.Name)
+		errs, objects := split(l.run(ctx, step, snap))
+		for i, err := range errs {
+			if !isObject(err) {
+				errs[i] = fmt.Errorf("%s: %w", step.Name, err)
+			}
+		}
+		r.steps = append(r.steps, stepResult{step.Name, errs})
+		if !objects {
+			r.stopped = true
+			break
+		}
+	}
+	return r
+}
+
+// run runs one step, unless those before it have used up the time of the pass.
+func (l *Loop) run(ctx context.Context, step Step, snap state.Snapshot) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("not begun, the steps before it took all of %s: %w", l.opts.Timeout, err)
+	}
+	return call(ctx, step.Plane, snap)
+}
+
+// panicked is a panic of a plane as an error.
+type panicked struct {
+	value any
+	stack []byte
+}
+
+func (p *panicked) Error() string {
+	return fmt.Sprintf("a fault in drawbridge: %v", p.value)
+}
+
+func call(ctx context.Context, p Plane, snap state.Snapshot) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &panicked{v, debug.Stack()}
+		}
+	}()
+	return p.Apply(ctx, snap)
+}
+
+// delay returns when the next pass is due. Where only single objects failed, the rest
+// of the host goes on being checked at its interval.
+func (l *Loop) delay(r result, err error, due bool) time.Duration {
+	if err == nil {
+		l.backoff.reset()
+		return l.opts.Interval
+	}
+	d := l.backoff.next(due)
+	if !r.stopped {
+		d = min(d, l.opts.Interval)
+	}
+	return d
+}
+
+// report writes the pass to the log: a failure once, and its end.
+func (l *Loop) report(ctx context.Context, r result, err error, reasons []string) {
+	log := l.opts.Log.With("rev", r.revision)
+	log.DebugContext(ctx, "pass ended", "reason", strings.Join(reasons, ", "), // empty if due by time
+		"duration", time.Since(r.began), "failed", err != nil)
+	text := summary(err)
+	switch {
+	case text == l.last:
+	case text == "":
+		log.InfoContext(ctx, "the host is as it should be again")
+	default:
+		attrs := []any{"error", text, "stopped", r.stopped}
+		if p, ok := errors.AsType[*panicked](err); ok {
+			attrs = append(attrs, slog.String("stack", string(p.stack)))
+		}
+		log.ErrorContext(ctx, "the host is not as it should be, trying again", attrs...)
+	}
+	l.last = text
+}

@@ -1,0 +1,117 @@
+package reconcile
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// waiter is a call of Wait. It is in queued until a pass takes it along, then in riding
+// until that pass ends, and in neither once it is answered or has given up.
+type waiter struct {
+	revision uint64
+	scope    state.Scope
+	answer   chan error // has room for the only answer, so that nobody blocks on it
+}
+
+// Wait asks for a pass and blocks until one has ended that worked on the given revision
+// or a later one and had not ended when Wait was called. It returns what failed in it as
+// far as that concerns the scope.
+//
+// If ctx ends earlier, the error wraps ctx.Err() and names the step that was being waited
+// for; the pass is carried out all the same. Before Run, Wait waits for it; after Run has
+// ended it returns an error at once.
+func (l *Loop) Wait(ctx context.Context, revision uint64, scope state.Scope) error {
+	w := &waiter{revision: revision, scope: scope, answer: make(chan error, 1)}
+	if err := l.enlist(w); err != nil {
+		return err
+	}
+	select {
+	case err := <-w.answer:
+		return err
+	case <-ctx.Done():
+		return l.giveUp(w, ctx.Err())
+	}
+}
+
+// enlist puts w into the running pass or, if that one works on too old a state, into
+// the next.
+func (l *Loop) enlist(w *waiter) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.phase == stopped:
+		return errStopped
+	case l.step != "" && l.covers >= w.revision:
+		l.riding[w] = struct{}{}
+	default:
+		l.queued[w] = struct{}{}
+		l.because("change")
+		poke(l.now)
+	}
+	return nil
+}
+
+// giveUp removes w, unless it has been answered in the meantime.
+func (l *Loop) giveUp(w *waiter, cause error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case err := <-w.answer:
+		return err
+	default:
+	}
+	delete(l.queued, w)
+	delete(l.riding, w)
+	switch {
+	case l.phase == notStarted:
+		return fmt.Errorf("drawbridge is still starting: %w", cause)
+	case l.step != "":
+		return fmt.Errorf("the %s step has not finished: %w", l.step, cause)
+	}
+	return fmt.Errorf("the host has not been brought to revision %d yet: %w", w.revision, cause)
+}
+
+// board begins a pass over a snapshot of the given revision: it takes along the waiters
+// that this serves, and returns the reasons for the pass.
+func (l *Loop) board(revision uint64) (reasons []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.covers = revision
+	if len(l.steps) > 0 {
+		l.step = l.steps[0].Name
+	}
+	for w := range l.queued {
+		if w.revision <= revision {
+			delete(l.queued, w)
+			l.riding[w] = struct{}{}
+		}
+	}
+	reasons, l.reasons = l.reasons, nil
+	return reasons
+}
+
+// enter notes which step is running.
+func (l *Loop) enter(step string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.step = step
+}
+
+// finish ends a pass and answers its waiters.
+func (l *Loop) finish(r result, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.step = ""
+	l.status.add(r, err)
+	l.answer(l.riding, err)
+}
+
+// answer gives each of the waiters its part of err; the caller holds mu.
+func (l *Loop) answer(ws map[*waiter]struct{}, err error) {
+	for w := range ws {
+		w.answer <- w.scope.Select(err)
+	}
+	clear(ws)
+}

@@ -1,0 +1,117 @@
+package state
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net"
+	"net/netip"
+)
+
+// Endpoint is the attachment of one container to one network: a veth pair whose
+// one end is a port of the bridge.
+type Endpoint struct {
+	ID      EndpointID `json:"id"`
+	Network NetworkID  `json:"network"`
+
+	// Addr4 and Addr6 are the container's addresses with the length of the
+	// subnet, zero where the endpoint lacks the family.
+	Addr4 netip.Prefix `json:"addr4,omitzero"`
+	Addr6 netip.Prefix `json:"addr6,omitzero"`
+	MAC   MAC          `json:"mac"`
+
+	// Sandbox is the path of the container's network namespace as Join gave it,
+	// empty while the endpoint is not joined. Up to Docker 27 the path does not
+	// exist yet when Join names it.
+	Sandbox string `json:"sandbox,omitempty"`
+
+	// Ports are published, all of them or none; empty between Revoke and Program.
+	Ports []Port `json:"ports,omitempty"`
+}
+
+// Joined reports whether the engine has put the endpoint into a container.
+func (e Endpoint) Joined() bool { return e.Sandbox != "" }
+
+// Addrs returns the container's addresses, IPv4 first.
+func (e Endpoint) Addrs() []netip.Addr {
+	var out []netip.Addr
+	for _, p := range []netip.Prefix{e.Addr4, e.Addr6} {
+		if p.IsValid() {
+			out = append(out, p.Addr())
+		}
+	}
+	return out
+}
+
+// Validate reports the first thing that makes e unusable in network n.
+func (e Endpoint) Validate(n Network) error {
+	if _, err := ParseEndpointID(string(e.ID)); err != nil {
+		return err
+	}
+	if e.Network != n.ID {
+		return fmt.Errorf("endpoint %s is not of network %s", e.ID.Short(), n.ID.Short())
+	}
+	if !e.Addr4.IsValid() && !e.Addr6.IsValid() {
+		return fmt.Errorf("endpoint %s has no address: create the network with --ipam-driver drawbridge", e.ID.Short())
+	}
+	if err := checkEndpointAddr(e.Addr4, n.V4); err != nil {
+		return err
+	}
+	if err := checkEndpointAddr(e.Addr6, n.V6); err != nil {
+		return err
+	}
+	if e.MAC.IsZero() || e.MAC.isMulticast() {
+		return fmt.Errorf("MAC address %s cannot be given to a container: its first octet must be even and it must not be all zero", e.MAC)
+	}
+	return nil
+}
+
+func checkEndpointAddr(p netip.Prefix, s Subnet) error {
+	switch {
+	case !p.IsValid():
+		return nil
+	case s.IsZero() || !s.Prefix.Contains(p.Addr()):
+		return fmt.Errorf("address %s is outside the network's subnet %s", p.Addr(), s.Prefix)
+	case p.Addr() == s.Gateway:
+		return fmt.Errorf("address %s is the network's gateway", p.Addr())
+	}
+	return nil
+}
+
+// MAC is a 48-bit Ethernet address.
+type MAC [6]byte
+
+// ParseMAC reads the usual forms (02:42:0a:00:00:02 and those of net.ParseMAC).
+func ParseMAC(s string) (MAC, error) {
+	hw, err := net.ParseMAC(s)
+	if err != nil || len(hw) != len(MAC{}) {
+		return MAC{}, fmt.Errorf("MAC address %q is malformed: write six octets such as 02:42:0a:00:00:02", clip(s))
+	}
+	return MAC(hw), nil
+}
+
+// GenerateMAC returns a locally administered address made from an id. It stays the
+// same when asked again, so that nothing needs to be remembered.
+func GenerateMAC(id string) MAC {
+	sum := sha256.Sum256([]byte("drawbridge mac " + id))
+	mac := MAC(sum[:6])
+	mac[0] = mac[0]&^0x01 | 0x02
+	return mac
+}
+
+// IsZero reports whether no address is set.
+func (m MAC) IsZero() bool { return m == MAC{} }
+
+func (m MAC) isMulticast() bool { return m[0]&1 != 0 }
+
+// String returns the colon form in lower case.
+func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
+
+// MarshalText makes the colon form the one that is stored.
+func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (m *MAC) UnmarshalText(b []byte) error {
+	parsed, err := ParseMAC(string(b))
+	*m = parsed
+	return err
+}

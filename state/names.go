@@ -1,0 +1,70 @@
+package state
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Device groups mark the links that are ours. A rule tests them with one match,
+// whatever the number of networks, and a process with no memory finds our links
+// by them. The numbers are arbitrary, large, and part of the on-host interface:
+// changing one orphans links of running hosts.
+const (
+	// GroupBridge is the device group of the bridge of an ordinary network.
+	GroupBridge uint32 = 0xd12b0
+	// GroupInternal is the device group of the bridge of an internal network.
+	GroupInternal uint32 = 0xd12b1
+	// GroupBridgeMask selects both of the above: group & mask == GroupBridge.
+	GroupBridgeMask uint32 = 0xfffffffe
+	// GroupPort is the device group of the host's end of an endpoint's veth pair.
+	GroupPort uint32 = 0xd12b2
+)
+
+// maxIfName is IFNAMSIZ less the final zero.
+const maxIfName = 15
+
+// aliasPrefix begins the alias of each of our links.
+const aliasPrefix = "drawbridge "
+
+// DefaultBridgeName returns the name of a network's bridge when the user gave none;
+// it is the name that Docker's own driver would choose.
+func DefaultBridgeName(id NetworkID) string { return "br-" + id.Short() }
+
+// HostLink returns the name of the host's end of the endpoint's veth pair.
+func (e Endpoint) HostLink() string { return "veth" + string(e.ID[:11]) }
+
+// ContainerLink returns the name that the container's end has until the engine
+// moves it into the container and renames it, and again after it took it out.
+func (e Endpoint) ContainerLink() string { return "dbr" + string(e.ID[:12]) }
+
+// Alias returns the link alias (ip link show) of the network's bridge.
+func (n Network) Alias() string { return aliasPrefix + "network " + string(n.ID) }
+
+// Alias returns the link alias of the host's end of the endpoint's veth pair.
+func (e Endpoint) Alias() string { return aliasPrefix + "endpoint " + string(e.ID) }
+
+// OurAlias reports whether a link with this alias was made by Drawbridge.
+func OurAlias(alias string) bool { return strings.HasPrefix(alias, aliasPrefix) }
+
+// CheckLinkName says whether name can be the name of a link of ours: what the
+// kernel accepts (net/core/dev.c, dev_valid_name), less the characters that other
+// programs and iptables' own wildcard would misread.
+func CheckLinkName(name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("a bridge name must not be empty")
+	case len(name) > maxIfName:
+		return fmt.Errorf("bridge name %q is longer than %d characters", clip(name), maxIfName)
+	case name == "." || name == ".." || name == "lo" || name == "all" || name == "default":
+		return fmt.Errorf("bridge name %q is reserved", name)
+	}
+	for i := range len(name) {
+		c := name[i]
+		ok := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
+			c == '_' || i > 0 && (c == '-' || c == '.')
+		if !ok {
+			return fmt.Errorf("bridge name %q may contain letters, digits, '_', '-' and '.', and must begin with a letter, a digit or '_'", clip(name))
+		}
+	}
+	return nil
+}

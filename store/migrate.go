@@ -1,0 +1,76 @@
+package store
+
+import (
+	"fmt"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// migration brings a file from one version of the format to the next, inside the one
+// transaction that also writes the new version.
+type migration func(tx *bolt.Tx) error
+
+// migrations[i] leads from version i+1 to version i+2. Once released an entry is
+// never changed or removed; it works on the bytes of its time and does not use the
+// types of package state, which go on changing.
+var migrations []migration
+
+// newerError is a file that a newer program wrote.
+type newerError struct{ have, known int }
+
+func (e *newerError) Error() string {
+	return fmt.Sprintf("format %d, this program knows formats up to %d", e.have, e.known)
+}
+
+// prepare makes an empty file one of ours and an old one one of the current version.
+func prepare(db *bolt.DB, steps []migration) error {
+	current := 1 + len(steps)
+	version := 0
+	if err := db.View(func(tx *bolt.Tx) (err error) {
+		version, err = readVersion(tx)
+		return err
+	}); err != nil {
+		return err
+	}
+	switch {
+	case version == current:
+		return nil
+	case version > current:
+		return &newerError{have: version, known: current}
+	}
+	return db.Update(func(tx *bolt.Tx) error { return upgrade(tx, version, steps) })
+}
+
+// readVersion returns the version of the file's format, 0 if the file is empty.
+func readVersion(tx *bolt.Tx) (int, error) {
+	if tx.Bucket([]byte(metaBucket)) == nil {
+		return 0, checkOurs(tx)
+	}
+	var version int
+	if err := readMeta(tx, versionKey, &version); err != nil {
+		return 0, err
+	}
+	if version < 1 {
+		return 0, fmt.Errorf("its version %d does not exist", version)
+	}
+	return version, nil
+}
+
+func upgrade(tx *bolt.Tx, version int, steps []migration) error {
+	if version == 0 {
+		if err := create(tx); err != nil {
+			return err
+		}
+		version = 1 + len(steps)
+	}
+	for ; version <= len(steps); version++ {
+		if err := steps[version-1](tx); err != nil {
+			return fmt.Errorf("converting it from format %d to %d: %w", version, version+1, err)
+		}
+	}
+	r, err := metaRecord(versionKey, version)
+	if err != nil {
+		return err
+	}
+	return write(tx, []record{r})
+}

@@ -1,0 +1,77 @@
+package store
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// mark is a migration that leaves a name in meta and wants the names before it.
+func mark(name, before string) migration {
+	return func(tx *bolt.Tx) error {
+		meta := tx.Bucket([]byte(metaBucket))
+		if got := string(meta.Get([]byte("marks"))); got != before {
+			return errors.New("marks are " + got)
+		}
+		return meta.Put([]byte("marks"), []byte(before+name))
+	}
+}
+
+func marks(t *testing.T, s *Store) (marks, version string) {
+	t.Helper()
+	_ = s.db.View(func(tx *bolt.Tx) error {
+		meta := tx.Bucket([]byte(metaBucket))
+		marks, version = string(meta.Get([]byte("marks"))), string(meta.Get([]byte(versionKey)))
+		return nil
+	})
+	return marks, version
+}
+
+func TestMigrations(t *testing.T) {
+	first, second := mark("a", ""), mark("b", "a")
+	tests := []struct {
+		name           string
+		has, knows     []migration
+		marks, version string
+		fails          string
+	}{
+		{name: "new file starts at the current version", knows: []migration{first, second}, has: []migration{first, second}, version: "3"},
+		{name: "same version", version: "1"},
+		{name: "one step", knows: []migration{first}, marks: "a", version: "2"},
+		{name: "two steps in order", knows: []migration{first, second}, marks: "ab", version: "3"},
+		{name: "older program", has: []migration{first}, fails: "newer version", version: "2"},
+		{name: "second step fails", knows: []migration{first, second, second}, fails: "from format 3 to 4", version: "1"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := writeFile(t, nil)
+			s, err := open(path, tt.has)
+			if err != nil {
+				t.Fatal(err)
+			}
+			update(t, s, fill)
+			want := s
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			s, err = open(path, tt.knows)
+			if tt.fails != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.fails) {
+					t.Fatalf("error %v, want one with %q", err, tt.fails)
+				}
+				// Nothing of it stays: the program that wrote the file opens it.
+				s, err = open(path, tt.has)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			if m, v := marks(t, s); m != tt.marks || v != tt.version {
+				t.Errorf("marks %q version %s, want %q %s", m, v, tt.marks, tt.version)
+			}
+			sameState(t, s, want)
+		})
+	}
+}

@@ -1,0 +1,188 @@
+//go:build engine
+
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-net/drawbridge/test/lab"
+)
+
+// bed is a lab with the plugin and an engine running.
+type bed struct {
+	*lab.Host
+	t      *testing.T
+	docker *lab.Docker
+	plugin *lab.Process
+	client *lab.Client // an outside machine
+	serve  []string    // arguments of drawbridge serve
+}
+
+// options say how a bed is made.
+type options struct {
+	lab    lab.Options
+	docker []string // arguments of dockerd
+	serve  []string // arguments of drawbridge serve
+	// before runs when the host is there and nothing is started.
+	before func(*lab.Host)
+}
+
+// up makes a bed with one outside client.
+func up(t *testing.T, o options) *bed {
+	t.Helper()
+	b := &bed{Host: lab.Up(t, o.lab), t: t, serve: o.serve}
+	var err error
+	if b.client, err = b.AddClient(t.Context(), "client", lab.ClientOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if o.before != nil {
+		o.before(b.Host)
+	}
+	b.startPlugin()
+	if b.docker, err = b.StartDocker(t.Context(), lab.DockerOptions{Args: o.docker}); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// binary is the program under test.
+func binary(t *testing.T) string {
+	t.Helper()
+	path := os.Getenv("DRAWBRIDGE_BIN")
+	if path == "" {
+		t.Fatal("DRAWBRIDGE_BIN does not name the built program: use make test-engine")
+	}
+	return path
+}
+
+// startPlugin starts the daemon and waits until it answers.
+func (b *bed) startPlugin() {
+	b.t.Helper()
+	var err error
+	argv := append([]string{binary(b.t), "serve", "--log-level", "debug"}, b.serve...)
+	if b.plugin, err = b.Start("drawbridge", argv, nil); err != nil {
+		b.t.Fatal(err)
+	}
+	b.eventually("the plugin answers", func() bool {
+		_, err := b.Run(b.t.Context(), binary(b.t), "status")
+		return err == nil
+	})
+}
+
+// eventually waits for something that another process brings about.
+func (b *bed) eventually(what string, holds func() bool) {
+	b.t.Helper()
+	deadline := time.Now().Add(15 * time.Second)
+	for !holds() {
+		if time.Now().After(deadline) {
+			b.t.Fatalf("not in 15 s: %s\n%s", what, b.plugin.Log())
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// do runs a docker command that must succeed.
+func (b *bed) do(args ...string) string {
+	b.t.Helper()
+	out, err := b.docker.Run(b.t.Context(), args...)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return out
+}
+
+// fails runs a docker command that must fail, with a sentence that has the words.
+func (b *bed) fails(words string, args ...string) {
+	b.t.Helper()
+	out, err := b.docker.Run(b.t.Context(), args...)
+	switch {
+	case err == nil:
+		b.t.Errorf("docker %s succeeds: %s", strings.Join(args, " "), out)
+	case !strings.Contains(err.Error(), words):
+		b.t.Errorf("docker %s fails without saying %q: %v", strings.Join(args, " "), words, err)
+	}
+}
+
+// run runs a command on the host that must succeed.
+func (b *bed) run(name string, args ...string) string {
+	b.t.Helper()
+	out, err := b.Run(b.t.Context(), name, args...)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return out
+}
+
+// network creates a network of ours.
+func (b *bed) network(name string, args ...string) {
+	b.t.Helper()
+	b.do(append(append([]string{"network", "create", "-d", "drawbridge", "--ipam-driver", "drawbridge"}, args...), name)...)
+}
+
+// serveOn starts a container that answers on TCP and UDP port 80 and more, and returns it.
+func (b *bed) serveOn(network string, args ...string) *lab.Container {
+	b.t.Helper()
+	c, err := b.docker.Serve(b.t.Context(), append([]string{"--network", network}, args...), "tcp", ":80", ":81")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return c
+}
+
+// addr returns the container's only or IPv4 address on a network.
+func (b *bed) addr(c *lab.Container, network string) netip.Addr {
+	b.t.Helper()
+	addrs, err := c.Addrs(b.t.Context(), network)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return addrs[0]
+}
+
+// addr6 returns the container's IPv6 address on a network.
+func (b *bed) addr6(c *lab.Container, network string) netip.Addr {
+	b.t.Helper()
+	addrs, err := c.Addrs(b.t.Context(), network)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return addrs[len(addrs)-1]
+}
+
+// bridge returns the name of a network's bridge.
+func (b *bed) bridge(network string) string {
+	b.t.Helper()
+	return "br-" + b.do("network", "inspect", "-f", "{{.Id}}", network)[:12]
+}
+
+// at joins an address and a port.
+func at(a netip.Addr, port uint16) string { return netip.AddrPortFrom(a, port).String() }
+
+// port is a row of drawbridge ports --json.
+type port struct {
+	HostAddress      string
+	HostPort         uint16
+	Protocol         string
+	ContainerAddress string
+	ContainerPort    uint16
+	Endpoint         string
+	Network          string
+}
+
+// ports returns what drawbridge ports says.
+func (b *bed) ports() []port {
+	b.t.Helper()
+	var out []port
+	if err := json.Unmarshal([]byte(b.run(binary(b.t), "ports", "--json")), &out); err != nil {
+		b.t.Fatal(err)
+	}
+	return out
+}
+
+var _ = context.Background

@@ -1,0 +1,130 @@
+//go:build engine
+
+package engine
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/drawbridge-net/drawbridge/test/lab"
+)
+
+// zone returns the zone of an interface at runtime, "" for none.
+func (b *bed) zone(link string) string {
+	out, err := b.Run(b.t.Context(), "firewall-cmd", "--get-zone-of-interface="+link)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(out)
+}
+
+// startFirewalld starts the bus and firewalld.
+func startFirewalld(t *testing.T, h *lab.Host) {
+	t.Helper()
+	if _, err := h.StartDBus(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.StartFirewalld(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFirewalld: every bridge is in the zone docker, and published ports work, whatever
+// happens to firewalld.
+func TestFirewalld(t *testing.T) {
+	b := up(t, options{before: func(h *lab.Host) { startFirewalld(t, h) }})
+	b.outside()
+	b.network("web", "--ipv6")
+	b.network("inner", "--internal")
+	server := b.serveOn("web", "-p", "8080:80")
+	links := []string{b.bridge("web"), b.bridge("inner")}
+	works := func(t *testing.T) {
+		t.Helper()
+		for _, link := range links {
+			b.eventually(link+" is in zone docker", func() bool { return b.zone(link) == "docker" })
+		}
+		b.eventually("the rules are back", func() bool {
+			_, err := lab.Get(t.Context(), b.client, lab.Request{Network: "tcp", Addr: at(b.client.Host.Addr4(), 8080)})
+			return err == nil
+		})
+		lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr6(), 8080))
+		lab.Reaches(t, server, "tcp", at(b.client.Addr4(), 80))
+		lab.Reaches(t, server, "tcp", at(b.client.Addr6(), 80))
+		lab.Reaches(t, b.Host, "tcp", "127.0.0.1:8080")
+		lab.Blocked(t, b.client, "tcp", at(b.addr(server, "web"), 80))
+		lab.Blocked(t, b.client, "tcp", at(b.client.Host.Addr4(), 81))
+	}
+	t.Run("as created", works)
+	t.Run("the zone accepts", func(t *testing.T) {
+		if got := b.run("firewall-cmd", "--permanent", "--zone=docker", "--get-target"); strings.TrimSpace(got) != "ACCEPT" {
+			t.Errorf("target %s", got)
+		}
+		if got := b.run("firewall-cmd", "--get-policies"); !strings.Contains(got, "docker-forwarding") {
+			t.Errorf("policies %s", got)
+		}
+	})
+	t.Run("after a reload", func(t *testing.T) {
+		b.run("firewall-cmd", "--reload")
+		works(t)
+	})
+	t.Run("after a complete reload", func(t *testing.T) {
+		b.run("firewall-cmd", "--complete-reload")
+		works(t)
+	})
+	t.Run("after a restart", func(t *testing.T) {
+		if err := b.StopFirewalld(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.StartFirewalld(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		works(t)
+	})
+	t.Run("a bridge taken out by hand", func(t *testing.T) {
+		b.run("firewall-cmd", "--zone=docker", "--remove-interface="+links[0])
+		b.network("any") // a pass
+		works(t)
+		b.do("network", "rm", "any")
+	})
+	t.Run("out again on delete", func(t *testing.T) {
+		docker0 := b.zone("docker0")
+		b.do("rm", "-f", server.Name)
+		b.do("network", "rm", "web", "inner")
+		for _, link := range links {
+			if z := b.zone(link); z != "" {
+				t.Errorf("%s is still in zone %s", link, z)
+			}
+		}
+		if b.zone("docker0") != docker0 {
+			t.Errorf("docker0 was in zone %q, is in %q", docker0, b.zone("docker0"))
+		}
+	})
+}
+
+// TestFirewalldLate: firewalld is started when networks are there already.
+func TestFirewalldLate(t *testing.T) {
+	b := up(t, options{docker: []string{"--iptables=false"}})
+	b.network("web")
+	b.serveOn("web", "-p", "8080:80")
+	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 8080)) // no firewalld is fine
+	startFirewalld(t, b.Host)
+	b.eventually("the bridge is in zone docker", func() bool { return b.zone(b.bridge("web")) == "docker" })
+	b.eventually("the port works", func() bool {
+		_, err := lab.Get(t.Context(), b.client, lab.Request{Network: "tcp", Addr: at(b.client.Host.Addr4(), 8080)})
+		return err == nil
+	})
+}
+
+// TestFirewalldOtherZone: what the admin placed elsewhere is not taken away.
+func TestFirewalldOtherZone(t *testing.T) {
+	b := up(t, options{before: func(h *lab.Host) { startFirewalld(t, h) }})
+	b.run("firewall-cmd", "--zone=trusted", "--add-interface=web0")
+	b.fails("firewall-cmd --zone=trusted --remove-interface=web0", "network", "create", "-d", "drawbridge", "--ipam-driver", "drawbridge",
+		"-o", "com.docker.network.bridge.name=web0", "web")
+	if z := b.zone("web0"); z != "trusted" {
+		t.Errorf("web0 is in zone %q", z)
+	}
+	if _, err := b.Run(t.Context(), "ip", "link", "show", "web0"); err == nil {
+		t.Error("the bridge is left")
+	}
+}

@@ -1,0 +1,252 @@
+//go:build engine
+
+package engine
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/drawbridge-net/drawbridge/test/lab"
+)
+
+// TestPublishedPorts sends to published ports from everywhere, both families.
+func TestPublishedPorts(t *testing.T) {
+	b := up(t, options{})
+	b.network("web", "--ipv6")
+	b.network("other", "--ipv6")
+	server := b.serveOn("web", "--name", "server", "-p", "8080:80", "-p", "127.0.0.1:8081:81", "-p", "[::1]:8081:81")
+	neighbour := b.serveOn("web", "--name", "neighbour")
+	stranger := b.serveOn("other", "--name", "stranger")
+	host4, host6 := b.client.Host.Addr4(), b.client.Host.Addr6()
+
+	t.Run("from outside, with the client's own address", func(t *testing.T) {
+		r := lab.Reaches(t, b.client, "tcp", at(host4, 8080))
+		same(t, r.Peer.Addr(), b.client.Addr4())
+		r = lab.Reaches(t, b.client, "tcp", at(host6, 8080))
+		same(t, r.Peer.Addr(), b.client.Addr6())
+	})
+	t.Run("from the host by every address", func(t *testing.T) {
+		for _, a := range []string{"127.0.0.1", "127.0.0.2", "[::1]", host4.String(), "[" + host6.String() + "]"} {
+			lab.Reaches(t, b.Host, "tcp", a+":8080")
+		}
+	})
+	t.Run("from the same network by the host's address", func(t *testing.T) {
+		lab.Reaches(t, neighbour, "tcp", at(host4, 8080))
+		lab.Reaches(t, neighbour, "tcp", at(host6, 8080))
+	})
+	t.Run("from the container itself by the host's address", func(t *testing.T) {
+		lab.Reaches(t, server, "tcp", at(host4, 8080))
+		lab.Reaches(t, server, "tcp", at(host6, 8080))
+	})
+	t.Run("from another network, with the container's own address", func(t *testing.T) {
+		r := lab.Reaches(t, stranger, "tcp", at(host4, 8080))
+		same(t, r.Peer.Addr(), b.addr(stranger, "other"))
+		r = lab.Reaches(t, stranger, "tcp", at(host6, 8080))
+		same(t, r.Peer.Addr(), b.addr6(stranger, "other"))
+	})
+	t.Run("a port on a loopback address is the host's alone", func(t *testing.T) {
+		lab.Reaches(t, b.Host, "tcp", "127.0.0.1:8081")
+		lab.Reaches(t, b.Host, "tcp", "[::1]:8081")
+		for _, from := range []lab.Place{b.client, stranger, neighbour} {
+			lab.Blocked(t, from, "tcp", at(host4, 8081))
+			lab.Blocked(t, from, "tcp", at(host6, 8081))
+		}
+		lab.Blocked(t, b.Host, "tcp", at(host4, 8081))
+	})
+	t.Run("unpublished ports are closed", func(t *testing.T) {
+		for _, from := range []lab.Place{b.client, stranger} {
+			lab.Blocked(t, from, "tcp", at(host4, 81))
+			lab.Blocked(t, from, "tcp", at(host6, 81))
+			lab.Blocked(t, from, "tcp", at(host4, 80))
+		}
+	})
+	t.Run("container addresses are closed from outside", func(t *testing.T) {
+		for _, port := range []uint16{80, 81, 8080} {
+			lab.Dropped(t, b.client, "tcp", at(b.addr(server, "web"), port))
+			lab.Dropped(t, b.client, "tcp", at(b.addr6(server, "web"), port))
+		}
+		lab.NotPings(t, b.client, b.addr(server, "web"))
+		lab.NotPings(t, b.client, b.addr6(server, "web"))
+	})
+	t.Run("gone with the container", func(t *testing.T) {
+		b.do("rm", "-f", "server")
+		lab.Refused(t, b.client, "tcp", at(host4, 8080))
+		lab.Refused(t, b.Host, "tcp", "127.0.0.1:8080")
+		lab.Refused(t, b.client, "tcp", at(host6, 8080))
+		if ports := b.ports(); len(ports) != 0 {
+			t.Errorf("ports are left: %+v", ports)
+		}
+	})
+}
+
+// TestPublishedUDP does the same for UDP, where the answer's source matters too.
+func TestPublishedUDP(t *testing.T) {
+	b := up(t, options{})
+	b.network("web", "--ipv6")
+	b.network("other", "--ipv6")
+	server, err := b.docker.Serve(t.Context(), []string{"--network", "web", "--name", "server", "-p", "5353:53/udp"}, "udp", ":53", ":54")
+	if err != nil {
+		t.Fatal(err)
+	}
+	neighbour, stranger := b.serveOn("web"), b.serveOn("other")
+	host4, host6 := b.client.Host.Addr4(), b.client.Host.Addr6()
+
+	r := lab.Reaches(t, b.client, "udp", at(host4, 5353))
+	same(t, r.Peer.Addr(), b.client.Addr4())
+	r = lab.Reaches(t, b.client, "udp", at(host6, 5353))
+	same(t, r.Peer.Addr(), b.client.Addr6())
+	for _, a := range []string{"127.0.0.1", "127.0.0.2", "[::1]", host4.String(), "[" + host6.String() + "]"} {
+		lab.Reaches(t, b.Host, "udp", a+":5353")
+	}
+	for _, from := range []lab.Place{neighbour, stranger, server} {
+		lab.Reaches(t, from, "udp", at(host4, 5353))
+		lab.Reaches(t, from, "udp", at(host6, 5353))
+	}
+	lab.Blocked(t, b.client, "tcp", at(host4, 5353)) // the other protocol
+	lab.Blocked(t, b.client, "udp", at(b.addr(server, "web"), 53))
+	lab.Blocked(t, b.client, "udp", at(b.addr6(server, "web"), 53))
+	lab.Blocked(t, b.client, "udp", at(host4, 54))
+
+	t.Run("a new container takes over a steady sender", func(t *testing.T) {
+		// The client's source port stays the same, so conntrack remembers the old container.
+		ask := lab.Request{Network: "udp", Addr: at(host4, 5353), Bind: b.client.Addr4().String() + ":40000"}
+		if _, err := lab.Get(t.Context(), b.client, ask); err != nil {
+			t.Fatal(err)
+		}
+		b.do("rm", "-f", "server")
+		_, _ = lab.Get(t.Context(), b.client, ask) // to nobody
+		again, err := b.docker.Serve(t.Context(), []string{"--network", "web", "-p", "5353:53/udp"}, "udp", ":53")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := lab.Get(t.Context(), b.client, ask)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(again.Name, r.Server) {
+			t.Errorf("%s answers, not %s", r.Server, again.Name)
+		}
+	})
+}
+
+// TestPortForms publishes in every form of -p.
+func TestPortForms(t *testing.T) {
+	b := up(t, options{})
+	if _, err := b.AddUplink(t.Context(), "ext1"); err != nil {
+		t.Fatal(err)
+	}
+	second, err := b.AddClient(t.Context(), "second", lab.ClientOptions{Uplink: "ext1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.network("web", "--ipv6")
+	host4 := b.client.Host.Addr4()
+
+	t.Run("one address of the host", func(t *testing.T) {
+		c := b.serveOn("web", "-p", host4.String()+":9000:80")
+		lab.Reaches(t, b.client, "tcp", at(host4, 9000))
+		lab.Reaches(t, b.Host, "tcp", at(host4, 9000))
+		lab.Blocked(t, second, "tcp", at(second.Host.Addr4(), 9000))
+		lab.Blocked(t, b.client, "tcp", at(b.client.Host.Addr6(), 9000))
+		lab.Blocked(t, b.Host, "tcp", "127.0.0.1:9000")
+		b.do("rm", "-f", c.Name)
+	})
+	t.Run("one IPv6 address of the host", func(t *testing.T) {
+		c := b.serveOn("web", "-p", "["+b.client.Host.Addr6().String()+"]:9000:80")
+		lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr6(), 9000))
+		lab.Blocked(t, b.client, "tcp", at(host4, 9000))
+		b.do("rm", "-f", c.Name)
+	})
+	t.Run("the same port on two addresses", func(t *testing.T) {
+		one := b.serveOn("web", "-p", host4.String()+":9000:80")
+		two := b.serveOn("web", "-p", second.Host.Addr4().String()+":9000:80")
+		if r := lab.Reaches(t, b.client, "tcp", at(host4, 9000)); !strings.HasPrefix(one.Name, r.Server) {
+			t.Errorf("%s answers, not %s", r.Server, one.Name)
+		}
+		if r := lab.Reaches(t, second, "tcp", at(second.Host.Addr4(), 9000)); !strings.HasPrefix(two.Name, r.Server) {
+			t.Errorf("%s answers, not %s", r.Server, two.Name)
+		}
+		b.do("rm", "-f", one.Name, two.Name)
+	})
+	t.Run("a range to a range", func(t *testing.T) {
+		c := b.serveOn("web", "-p", "9010-9011:80-81")
+		lab.Reaches(t, b.client, "tcp", at(host4, 9010))
+		lab.Reaches(t, b.client, "tcp", at(host4, 9011))
+		lab.Blocked(t, b.client, "tcp", at(host4, 9012))
+		b.do("rm", "-f", c.Name)
+	})
+	t.Run("a range to one, first come first served", func(t *testing.T) {
+		one, two := b.serveOn("web", "-p", "9020-9021:80"), b.serveOn("web", "-p", "9020-9021:80")
+		lab.Reaches(t, b.client, "tcp", at(host4, 9020))
+		lab.Reaches(t, b.client, "tcp", at(host4, 9021))
+		b.fails("9020-9021", "run", "--rm", "--network", "web", "-p", "9020-9021:80", "lab", "true")
+		b.do("rm", "-f", one.Name, two.Name)
+	})
+	t.Run("ephemeral, with the same number in both families", func(t *testing.T) {
+		c := b.serveOn("web", "-p", "80")
+		ports := b.ports()
+		if len(ports) != 2 || ports[0].HostPort != ports[1].HostPort || ports[0].ContainerPort != 80 {
+			t.Fatalf("drawbridge ports says %+v", ports)
+		}
+		lab.Reaches(t, b.client, "tcp", at(host4, ports[0].HostPort))
+		lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr6(), ports[0].HostPort))
+		b.do("rm", "-f", c.Name)
+	})
+	t.Run("many at once", func(t *testing.T) {
+		c := b.serveOn("web", "-p", "20000-20199:80-279")
+		lab.Reaches(t, b.client, "tcp", at(host4, 20000))
+		lab.Reaches(t, b.client, "tcp", at(host4, 20001))
+		if n := len(b.ports()); n != 400 {
+			t.Errorf("%d rows of ports, not 200 in two families", n)
+		}
+		b.do("rm", "-f", c.Name)
+	})
+}
+
+// TestPortConflicts names who has the port, and leaves nothing behind.
+func TestPortConflicts(t *testing.T) {
+	b := up(t, options{})
+	b.network("web", "--ipv6")
+	b.do("network", "create", "builtin")
+	if _, err := b.Serve(t.Context(), "tcp", ":7000"); err != nil {
+		t.Fatal(err)
+	}
+	dockers := b.serveOn("builtin", "-p", "7001:80")
+	ours := b.serveOn("web", "-p", "7002:80")
+	before := b.ports()
+
+	b.fails("7000/tcp is already in use by probe", "run", "--rm", "--network", "web", "-p", "6999:80", "-p", "7000:80", "lab", "true")
+	b.fails("7001/tcp is already in use by docker-proxy", "run", "--rm", "--network", "web", "-p", "7001:80", "lab", "true")
+	b.fails("7002/tcp is already published by endpoint", "run", "--rm", "--network", "web", "-p", "7002:80", "lab", "true")
+	// Docker's own driver meets our socket.
+	b.fails("address already in use", "run", "--rm", "--network", "builtin", "-p", "7002:80", "lab", "true")
+	b.fails("is not an address of this host", "run", "--rm", "--network", "web", "-p", "10.9.8.7:7003:80", "lab", "true")
+
+	if after := b.ports(); len(after) != len(before) {
+		t.Errorf("ports before %+v, after %+v", before, after)
+	}
+	lab.Refused(t, b.client, "tcp", at(b.client.Host.Addr4(), 6999)) // all or nothing
+	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 7001))
+	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 7002))
+	b.do("rm", "-f", dockers.Name, ours.Name)
+}
+
+// TestDefaultHostAddress is --ip.
+func TestDefaultHostAddress(t *testing.T) {
+	b := up(t, options{serve: []string{"--ip", "127.0.0.1"}})
+	b.network("web", "--ipv6")
+	b.serveOn("web", "-p", "8080:80")
+	lab.Reaches(t, b.Host, "tcp", "127.0.0.1:8080")
+	lab.Blocked(t, b.client, "tcp", at(b.client.Host.Addr4(), 8080))
+	lab.Blocked(t, b.client, "tcp", at(b.client.Host.Addr6(), 8080))
+	b.serveOn("web", "-p", b.client.Host.Addr4().String()+":8081:80")
+	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 8081))
+}
+
+func same(t *testing.T, got, want netip.Addr) {
+	t.Helper()
+	if got.Unmap() != want {
+		t.Errorf("the server saw %v, not %v", got, want)
+	}
+}

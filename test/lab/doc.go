@@ -1,0 +1,35 @@
+// Package lab makes throw-away machines for tests and demonstrations: a real
+// dockerd, a real firewalld and real packets, with nothing of it touching the
+// machine it runs on.
+//
+// A Host has net, mount, pid, uts and ipc namespaces of its own. Its /run, its
+// /etc, /var/lib and /var/log are private: programs find their sockets, locks
+// and configuration at the usual paths and nobody else sees them. Outside
+// machines (Client) stand on links (Uplink) around it.
+//
+//	h, err := lab.New(ctx, lab.Options{})
+//	defer h.Close()
+//	_, err = h.StartDBus(ctx)
+//	_, err = h.StartFirewalld(ctx)
+//	d, err := h.StartDocker(ctx, lab.DockerOptions{})
+//	client, err := h.AddClient(ctx, "alice", lab.ClientOptions{})
+//	web, err := d.Serve(ctx, []string{"--name", "web", "-p", "8080:80"}, "tcp", ":80")
+//	reply, err := lab.Get(ctx, client, lab.Request{Network: "tcp", Addr: "198.51.100.1:8080"})
+//	// reply.Peer is the source address that the container saw
+//
+// In tests Up makes the Host, closes it at the end and shows the daemons' logs
+// on failure; Reaches, Eventually, Refused, Dropped, Blocked and Pings read as
+// what they check.
+//
+// A program of one's own runs inside with Start; its files are seen at their
+// real paths (only the trees above are private), and Path gives the way from
+// outside to a file in the lab, sockets included.
+//
+// Be aware:
+//   - It needs root, Debian's packages (test/install.sh) and the go command,
+//     which builds the helper program in the folder probe.
+//   - The lab ends with the program that made it, even when that is killed: a
+//     guard process outside waits for the end of a pipe, then kills the pid
+//     namespace and removes cgroups and scratch files.
+//   - Kernel modules and sysctls outside net.* are the machine's. Set none.
+package lab

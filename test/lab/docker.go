@@ -1,0 +1,190 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+const dockerSocket = "/run/docker.sock"
+
+// DockerOptions say how the engine is started.
+type DockerOptions struct {
+	Args []string // further arguments of dockerd
+	Env  []string // further environment of dockerd
+}
+
+// A Docker is the lab's engine. It keeps its data root over Stop, Kill and Start.
+type Docker struct {
+	*Process // the running dockerd; a new one after each Start
+	host     *Host
+	opts     DockerOptions
+	imported bool
+}
+
+// StartDocker starts dockerd, which starts its own containerd, and waits until
+// its API answers.
+func (h *Host) StartDocker(ctx context.Context, o DockerOptions) (*Docker, error) {
+	d := &Docker{host: h, opts: o}
+	return d, d.Start(ctx)
+}
+
+// Start starts the engine again on the same data root, after Stop or Kill.
+func (d *Docker) Start(ctx context.Context) error {
+	began := time.Now()
+	p, err := d.host.Start("dockerd", d.argv(), d.opts.Env)
+	if err != nil {
+		return err
+	}
+	d.Process = p
+	if err := p.await(ctx, d.ping); err != nil {
+		return errors.Join(err, p.Kill())
+	}
+	d.host.logf("dockerd ready in %v", time.Since(began))
+	return nil
+}
+
+func (d *Docker) argv() []string {
+	return append([]string{
+		"/usr/sbin/dockerd",
+		"--host", "unix://" + dockerSocket,
+		"--data-root", filepath.Join(d.host.dir, "docker"),
+		"--exec-root", "/run/docker",
+		"--pidfile", "/run/docker.pid",
+		// cgroupfs even where the machine has systemd: the lab has none.
+		"--exec-opt", "native.cgroupdriver=cgroupfs",
+		"--cgroup-parent", "/" + d.host.name,
+		// A root without CAP_SYS_RESOURCE may not ask for less than it has.
+		"--oom-score-adjust", "0",
+	}, d.opts.Args...)
+}
+
+// ping asks the API for a sign of life. dockerd listens early and answers when
+// it is ready, so that mostly one request waits for it.
+func (d *Docker) ping(ctx context.Context) error {
+	t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var dialer net.Dialer
+		return dialer.DialContext(ctx, "unix", d.host.Path(dockerSocket))
+	}}
+	defer t.CloseIdleConnections()
+	// Not for ever: a dockerd that ends while we wait is noticed between requests.
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker/_ping", nil)
+	if err != nil {
+		return err
+	}
+	res, err := t.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("dockerd answers %s", res.Status)
+	}
+	return nil
+}
+
+// Restart stops dockerd in good order and starts it again.
+func (d *Docker) Restart(ctx context.Context) error {
+	return errors.Join(d.Stop(), d.Start(ctx))
+}
+
+// Command prepares a docker command against the lab's engine.
+func (d *Docker) Command(ctx context.Context, args ...string) *exec.Cmd {
+	// The distribution's client by its path: another one may come first in PATH.
+	return d.host.Command(ctx, "/usr/bin/docker", args...)
+}
+
+// Run runs a docker command and returns its standard output, without the last newline.
+func (d *Docker) Run(ctx context.Context, args ...string) (string, error) {
+	out, err := run(d.Command(ctx, args...), append([]string{"docker"}, args...))
+	return strings.TrimSuffix(out, "\n"), err
+}
+
+// Serve starts a container of the lab's image, with the arguments of docker run
+// given in options, that answers on the addresses, and waits until it listens.
+func (d *Docker) Serve(ctx context.Context, options []string, network string, addrs ...string) (*Container, error) {
+	image, err := d.Image(ctx)
+	if err != nil {
+		return nil, err
+	}
+	argv := append([]string{"run", "-d"}, options...)
+	argv = append(append(argv, image, "/probe", "serve", network), addrs...)
+	id, err := d.Run(ctx, argv...)
+	if err != nil {
+		return nil, err
+	}
+	c := d.Container(id)
+	return c, c.awaitReady(ctx)
+}
+
+// A Container is a place inside a running container of the lab's image.
+type Container struct {
+	Name string // name or id
+	d    *Docker
+}
+
+// Container is the container of that name or id.
+func (d *Docker) Container(name string) *Container { return &Container{Name: name, d: d} }
+
+// Command prepares a command inside the container (docker exec -i).
+func (c *Container) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	return c.d.Command(ctx, append([]string{"exec", "-i", c.Name, name}, args...)...)
+}
+
+// Run runs a command inside the container and returns its standard output.
+func (c *Container) Run(ctx context.Context, name string, args ...string) (string, error) {
+	return run(c.Command(ctx, name, args...), append([]string{"docker", "exec", c.Name, name}, args...))
+}
+
+// Probe is the helper program's path in the image.
+func (c *Container) Probe() string { return "/probe" }
+
+// Addrs are the container's addresses on a network, IPv4 first.
+func (c *Container) Addrs(ctx context.Context, network string) ([]netip.Addr, error) {
+	format := fmt.Sprintf(`{{with index .NetworkSettings.Networks %q}}{{.IPAddress}} {{.GlobalIPv6Address}}{{end}}`, network)
+	out, err := c.d.Run(ctx, "inspect", "--format", format, c.Name)
+	if err != nil {
+		return nil, err
+	}
+	var addrs []netip.Addr
+	for _, word := range strings.Fields(out) {
+		addr, err := netip.ParseAddr(word)
+		if err != nil {
+			return nil, fmt.Errorf("container %s on network %s: %w", c.Name, network, err)
+		}
+		addrs = append(addrs, addr)
+	}
+	if len(addrs) == 0 {
+		return nil, fmt.Errorf("container %s has no address on network %s", c.Name, network)
+	}
+	return addrs, nil
+}
+
+// awaitReady waits for the word that the server is bound. It is for a new
+// container: the log of one that was restarted has the word already.
+func (c *Container) awaitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for {
+		// Standard output and error: the latter says why it ended.
+		out, err := c.d.Command(ctx, "logs", c.Name).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("waiting for container %s: %w: %s", c.Name, err, out)
+		}
+		if strings.Contains(string(out), "ready\n") {
+			return nil
+		}
+		if running, err := c.d.Run(ctx, "inspect", "--format", "{{.State.Running}}", c.Name); err != nil || running != "true" {
+			return errors.Join(fmt.Errorf("container %s ended while starting: %s", c.Name, out), err)
+		}
+	}
+}

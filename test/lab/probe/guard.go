@@ -1,0 +1,118 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// settings are what guard and init are told about the lab.
+type settings struct {
+	dir      string // scratch directory, deleted at the end
+	cgroup   string // name of the containers' parent cgroup
+	iptables string // nft or legacy
+}
+
+func parseSettings(name string, args []string) (settings, error) {
+	var s settings
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	flags.StringVar(&s.dir, "dir", "", "scratch directory")
+	flags.StringVar(&s.cgroup, "cgroup", "", "cgroup of the containers")
+	flags.StringVar(&s.iptables, "iptables", "nft", "nft or legacy")
+	if err := flags.Parse(args); err != nil {
+		return s, err
+	}
+	// Its directories are deleted: nothing but a plain name will do.
+	plain := s.cgroup != "" && !strings.ContainsAny(s.cgroup, "/*?[\\") && s.cgroup[0] != '.'
+	if !filepath.IsAbs(s.dir) || !plain {
+		return s, fmt.Errorf("%s: -dir must be absolute and -cgroup a plain name", name)
+	}
+	return s, nil
+}
+
+// guard stands outside the lab's namespaces. It starts their init, kills it
+// when standard input ends (Close, or the death of the program that made the
+// lab, however sudden), and then removes what outlives the namespaces.
+func guard(args []string) error {
+	s, err := parseSettings("guard", args)
+	if err != nil {
+		return err
+	}
+	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	// Init dies with the thread that made it (see dieWithParent), not the process.
+	runtime.LockOSThread()
+	cmd := exec.Command("/proc/self/exe", append([]string{"init"}, args...)...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET |
+			syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC,
+	}
+	if err := cmd.Start(); err != nil {
+		return errors.Join(fmt.Errorf("making the lab's namespaces: %w", err), os.RemoveAll(s.dir))
+	}
+	fmt.Println("init", cmd.Process.Pid)
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		_ = cmd.Process.Kill()
+	}()
+	// The kernel reports a namespace's init as ended only after everything else in it has.
+	_ = cmd.Wait()
+	return errors.Join(removeCgroups("/sys/fs/cgroup", s.cgroup), os.RemoveAll(s.dir))
+}
+
+// removeCgroups deletes the cgroup of that name from the unified hierarchy
+// (mounted at root itself) and from each of the version 1 hierarchies below it.
+func removeCgroups(root, name string) error {
+	tops, err := filepath.Glob(filepath.Join(root, "*", name))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, top := range append(tops, filepath.Join(root, name)) {
+		errs = append(errs, removeTree(top))
+	}
+	return errors.Join(errs...)
+}
+
+// removeTree removes directories only, deepest first: a cgroup's files go with it.
+func removeTree(top string) error {
+	var dirs []string
+	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // gone is what we want
+		}
+		if err == nil && d.IsDir() {
+			dirs = append(dirs, path)
+		}
+		return err
+	})
+	var errs []error
+	for _, dir := range slices.Backward(dirs) {
+		errs = append(errs, removeBusy(dir))
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+// removeBusy tries for two seconds: a cgroup stays busy for a moment after its last process.
+func removeBusy(dir string) error {
+	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		err := syscall.Rmdir(dir)
+		if err == nil || errors.Is(err, syscall.ENOENT) {
+			return nil
+		}
+		if !errors.Is(err, syscall.EBUSY) || time.Now().After(deadline) {
+			return fmt.Errorf("removing cgroup %s: %w", dir, err)
+		}
+	}
+}

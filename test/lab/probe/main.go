@@ -1,0 +1,36 @@
+// Command probe is the lab's one helper program. Half of it speaks on the
+// network (serve, get) and is baked into the container image as /probe; the
+// other half holds the lab together (guard, init, enter). It is built static,
+// so that the same file runs on the host and in a container with nothing else.
+//
+//	probe serve [-name N] tcp|udp ADDR...      answer every line with "N peer"
+//	probe get [-bind IP] [-timeout D] [-count N -every D] tcp|udp ADDR
+//	probe guard -dir D -cgroup NAME -iptables nft|legacy
+//	probe init  …                              started by guard, as pid 1
+//	probe enter [-report FD] PID CMD [ARG...]  run CMD in PID's namespaces
+//	probe become PATH CMD [ARG...]             started by enter
+package main
+
+import (
+	"fmt"
+	"os"
+)
+
+func main() {
+	commands := map[string]func([]string) error{
+		"serve":  serve,
+		"get":    get,
+		"guard":  guard,
+		"init":   initialise,
+		"enter":  enter,
+		"become": become,
+	}
+	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
+		fmt.Fprintln(os.Stderr, "usage: probe serve|get|guard|init|enter …")
+		os.Exit(2)
+	}
+	if err := commands[os.Args[1]](os.Args[2:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// served starts a server on a free loopback port and returns its address.
+func served(t *testing.T, network, host string) string {
+	t.Helper()
+	var addr string
+	switch network {
+	case "tcp":
+		l, err := net.Listen(network, net.JoinHostPort(host, "0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		go answerTCP(l, "web")
+		addr = l.Addr().String()
+	case "udp":
+		c, err := net.ListenPacket(network, net.JoinHostPort(host, "0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		go answerUDP(c, "web")
+		addr = c.LocalAddr().String()
+	}
+	return addr
+}
+
+func TestServeTellsThePeerItsAddress(t *testing.T) {
+	for _, row := range []struct{ name, network, host, bind string }{
+		{"tcp4", "tcp", "127.0.0.1", ""},
+		{"tcp4 from another source", "tcp", "127.0.0.1", "127.0.0.9"},
+		{"tcp6", "tcp", "::1", ""},
+		{"tcp6 with a source", "tcp", "::1", "::1"},
+		{"udp4", "udp", "127.0.0.1", ""},
+		{"udp4 from another source", "udp", "127.0.0.1", "127.0.0.9"},
+		{"udp6", "udp", "::1", ""},
+		{"udp6 with a source", "udp", "::1", "::1"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var out bytes.Buffer
+			r := request{network: row.network, addr: served(t, row.network, row.host), bind: row.bind, timeout: 5 * time.Second, count: 3}
+			if err := fetch(&out, r); err != nil {
+				t.Fatal(err)
+			}
+			lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+			if len(lines) != 3 || lines[0] != lines[2] {
+				t.Fatalf("got %q, want the same answer three times: it is one connection", lines)
+			}
+			want := row.bind
+			if want == "" {
+				want = row.host
+			}
+			name, peer, _ := strings.Cut(lines[0], " ")
+			if got := netip.MustParseAddrPort(peer).Addr().String(); name != "web" || got != want {
+				t.Errorf("%s says the source is %s, want web and %s", name, got, want)
+			}
+		})
+	}
+}
+
+func TestGetNamesWhatHappened(t *testing.T) {
+	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	closing, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closing.Close()
+	go func() {
+		for {
+			c, err := closing.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	for _, row := range []struct{ name, network, addr, want string }{
+		{"nobody listens, tcp", "tcp", free(t, "tcp"), "refused"},
+		{"nobody listens, udp", "udp", free(t, "udp"), "refused"},
+		{"silence", "udp", silent.LocalAddr().String(), "timeout"},
+		{"accepted and closed", "tcp", closing.Addr().String(), "closed"},
+		{"no such network", "ipx", "127.0.0.1:1", "error"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			err := fetch(io.Discard, request{network: row.network, addr: row.addr, timeout: 200 * time.Millisecond, count: 1})
+			if err == nil || outcome(err) != row.want {
+				t.Errorf("got %v, want an outcome of %s", err, row.want)
+			}
+		})
+	}
+}
+
+// free is an address at which nobody listens.
+func free(t *testing.T, network string) string {
+	t.Helper()
+	if network == "tcp" {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		return l.Addr().String()
+	}
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	return c.LocalAddr().String()
+}
+
+func TestOutcomeOfRejections(t *testing.T) {
+	for errno, want := range map[syscall.Errno]string{
+		syscall.ECONNREFUSED: "refused",
+		syscall.EHOSTUNREACH: "unreachable",
+		syscall.ENETUNREACH:  "unreachable",
+		syscall.EACCES:       "unreachable",
+		syscall.EPERM:        "unreachable",
+		syscall.ETIMEDOUT:    "timeout",
+		syscall.ECONNRESET:   "closed",
+		syscall.EPIPE:        "closed",
+		syscall.EADDRINUSE:   "error",
+	} {
+		err := &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", errno)}
+		if got := outcome(err); got != want {
+			t.Errorf("%v is %s, want %s", errno, got, want)
+		}
+	}
+	if got := outcome(fmt.Errorf("read: %w", io.EOF)); got != "closed" {
+		t.Errorf("end of file is %s, want closed", got)
+	}
+}
+
+func TestLostDatagramIsSentAgain(t *testing.T) {
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	go func() {
+		buf := make([]byte, 64)
+		if _, _, err := c.ReadFrom(buf); err == nil { // the first one is "lost"
+			answerUDP(c, "web")
+		}
+	}()
+	var out bytes.Buffer
+	if err := fetch(&out, request{network: "udp", addr: c.LocalAddr().String(), timeout: 2 * time.Second, count: 1}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPeerIsUnmapped(t *testing.T) {
+	mapped := &net.TCPAddr{IP: net.ParseIP("::ffff:192.0.2.1").To16(), Port: 5}
+	for _, row := range []struct {
+		addr net.Addr
+		want string
+	}{
+		{mapped, "192.0.2.1:5"},
+		{&net.UDPAddr{IP: net.ParseIP("2001:db8::1"), Port: 5}, "[2001:db8::1]:5"},
+		{&net.UnixAddr{Name: "/x", Net: "unix"}, "/x"},
+	} {
+		if got := peer(row.addr); got != row.want {
+			t.Errorf("peer(%v) = %s, want %s", row.addr, got, row.want)
+		}
+	}
+}
+
+func TestSettingsAreChecked(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		args []string
+		ok   bool
+	}{
+		{"all given", []string{"-dir", "/tmp/x", "-cgroup", "x", "-iptables", "legacy"}, true},
+		{"relative directory", []string{"-dir", "x", "-cgroup", "x"}, false},
+		{"no cgroup would be all of them", []string{"-dir", "/tmp/x"}, false},
+		{"cgroup that climbs", []string{"-dir", "/tmp/x", "-cgroup", "../x"}, false},
+		{"cgroup that is the root", []string{"-dir", "/tmp/x", "-cgroup", "/"}, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			if _, err := parseSettings("guard", row.args); (err == nil) != row.ok {
+				t.Errorf("got %v, want ok %t", err, row.ok)
+			}
+		})
+	}
+}
+
+func TestCgroupsAreRemovedEverywhereAndOnlyOurs(t *testing.T) {
+	root := t.TempDir()
+	for _, dir := range []string{"cpu/lab-1/a/b", "pids/lab-1", "lab-1/c", "cpu/lab-2", "memory"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 { // a second time there is nothing to do
+		if err := removeCgroups(root, "lab-1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left, err := filepath.Glob(filepath.Join(root, "*", "*"))
+	if err != nil || len(left) != 1 || filepath.Base(left[0]) != "lab-2" {
+		t.Errorf("left are %v (%v), want lab-2 alone", left, err)
+	}
+	if _, err := os.Stat(filepath.Join(root, "lab-1")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the unified hierarchy's is left: %v", err)
+	}
+}
+
+func TestInitRefusesToTouchTheMachine(t *testing.T) {
+	err := initialise([]string{"-dir", t.TempDir(), "-cgroup", "x"})
+	if err == nil || !strings.Contains(err.Error(), "pid 1") {
+		t.Errorf("got %v, want a refusal: this process is not pid 1 of a lab", err)
+	}
+}
