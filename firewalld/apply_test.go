@@ -38,6 +38,29 @@ func retired(s state.Snapshot, bridges ...string) state.Snapshot {
 	return s
 }
 
+// Unbind is for a host that is being cleared: it must not make the zone.
+func TestUnbind(t *testing.T) {
+	for name, row := range map[string]struct {
+		given  []with
+		writes []string
+	}{
+		"no zone docker":     {nil, nil},
+		"bound":              {[]with{withDocker("br-old", "docker0")}, []string{"removeInterface docker br-old"}},
+		"in the admin's own": {[]with{withDocker(), zone("dmz", "br-old")}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := startBus(t)
+			f := b.firewalld(row.given...)
+			if err := b.plane().Unbind(t.Context(), []string{"br-old"}); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(row.writes, f.taken()); diff != "" {
+				t.Errorf("writes: %s", diff)
+			}
+		})
+	}
+}
+
 func TestApply(t *testing.T) {
 	rows := []struct {
 		name   string
@@ -46,7 +69,7 @@ func TestApply(t *testing.T) {
 		writes []string
 		docker []string // what the zone holds afterwards
 	}{
-		{name: "no network, nothing made", state: want()},
+		{name: "no network yet", state: want(), writes: []string{"add docker", "add docker-forwarding", "reload"}},
 		{name: "first network", state: want(dual),
 			writes: []string{"add docker", "add docker-forwarding", "reload", "addInterface docker br-both"},
 			docker: []string{"br-both"}},
@@ -69,7 +92,6 @@ func TestApply(t *testing.T) {
 			writes: []string{"removeInterface docker br-old"}, docker: []string{"br-four"}},
 		{name: "the last one retired", given: []with{withDocker("br-old")}, state: retired(want(), "br-old"),
 			writes: []string{"removeInterface docker br-old"}, docker: []string{}},
-		{name: "retired where nothing was made", state: retired(want(), "br-old")},
 		{name: "retired and in use again", given: []with{withDocker("br-four")}, state: retired(want(only4), "br-four"),
 			docker: []string{"br-four"}},
 		{name: "retired, in no zone", given: []with{withDocker()}, state: retired(want(), "br-old"), docker: []string{}},

@@ -56,24 +56,33 @@ func New(o Options) *Plane {
 	return p
 }
 
-// Apply brings firewalld in line with s: the zone and the policy exist if s has a
-// network, each network's bridge is in the zone, and no retired bridge is. It writes
-// nothing if that is so already. A failure that concerns one bridge is a
+// Apply brings firewalld in line with s: the zone and the policy exist, each network's
+// bridge is in the zone, and no retired bridge is. It writes nothing if that is so
+// already. Making the zone or the policy takes a reload, which costs whatever others
+// configured at runtime only; so it is done by the first pass, not by the first network, once in
+// the life of a host. A failure that concerns one bridge is a
 // [state.ObjectError] of its network and does not keep the others from being done.
 func (p *Plane) Apply(ctx context.Context, s state.Snapshot) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.with(ctx, func(b *bus) error {
-		if len(s.Networks) > 0 {
-			if err := p.ensureObjects(ctx, b); err != nil {
-				return err
-			}
+		if err := p.ensureObjects(ctx, b); err != nil {
+			return err
 		}
 		bound := bind(ctx, b, s)
 		if endsPass(bound) {
 			return bound
 		}
 		return errors.Join(bound, unbind(ctx, b, s))
+	})
+}
+
+// Unbind takes bridges out of the zone, and makes nothing.
+func (p *Plane) Unbind(ctx context.Context, bridges []string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.with(ctx, func(b *bus) error {
+		return unbind(ctx, b, state.Snapshot{Retired: bridges})
 	})
 }
 

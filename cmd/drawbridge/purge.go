@@ -101,8 +101,7 @@ func (p purge) clean(ctx context.Context, known state.Snapshot, out io.Writer) e
 		return err
 	}
 	fmt.Fprintf(out, "links: %d bridges removed\n", len(bridges))
-	retired := state.Snapshot{Retired: append(bridges, known.Retired...)}
-	if err := firewalld.New(firewalld.Options{}).Apply(ctx, retired); err != nil {
+	if err := firewalld.New(firewalld.Options{}).Unbind(ctx, append(bridges, known.Retired...)); err != nil {
 		return err
 	}
 	backend, err := iptables.New(ctx, process.Run)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -80,7 +81,7 @@ func (b *bed) publishedBy(c *lab.Container) uint16 {
 
 // TestEngineKilled: dockerd dies and comes back; what it had started is cleaned up.
 func TestEngineKilled(t *testing.T) {
-	b := up(t, options{})
+	b := up(t, options{before: preset(t)})
 	b.network("web", "--ipv6")
 	b.serveOn("web", "--name", "server", "-p", "8080:80", "--restart", "always")
 	if err := b.docker.Kill(); err != nil {
@@ -133,6 +134,7 @@ func TestNothingForeignChanges(t *testing.T) {
 	for _, variant := range []string{"nft", "legacy"} {
 		t.Run(variant, func(t *testing.T) {
 			b := up(t, options{lab: lab.Options{IPTables: variant}, before: func(h *lab.Host) {
+				preset(t)(h)
 				for _, rule := range []string{
 					"iptables -A INPUT -p tcp --dport 22 -m comment --comment theirs -j ACCEPT",
 					"iptables -A FORWARD -i ext7 -j ACCEPT",
@@ -157,7 +159,7 @@ func TestNothingForeignChanges(t *testing.T) {
 			b.network("inner", "--internal")
 			c := b.serveOn("web", "-p", "8080:80")
 			t.Run("while networks are there", func(t *testing.T) {
-				if diff := cmp.Diff(rules, foreign(first(b.Rules(t.Context())))); diff != "" {
+				if diff := cmp.Diff(foreign(rules), foreign(first(b.Rules(t.Context())))); diff != "" {
 					t.Errorf("foreign rules (-before +now):\n%s", diff)
 				}
 				lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 8080)) // for all that FORWARD drops
@@ -170,7 +172,7 @@ func TestNothingForeignChanges(t *testing.T) {
 			b.do("network", "rm", "web", "inner")
 			rules2, sysctls2, links2 := b.observe()
 			for what, diff := range map[string]string{
-				"rules": cmp.Diff(rules, rules2), "links": cmp.Diff(links, links2),
+				"rules": cmp.Diff(foreign(rules), foreign(rules2)), "links": cmp.Diff(links, links2),
 				"sysctls": cmp.Diff(withoutForwarding(sysctls), withoutForwarding(sysctls2)),
 			} {
 				if diff != "" {
@@ -195,18 +197,37 @@ func (b *bed) observe() (rules string, sysctls, links map[string]string) {
 
 func first(text string, _ error) string { return text }
 
-// foreign drops the lines of ours, and DOCKER-USER in the family where dockerd has none.
+// foreign is what a rule set says without us: without our lines, without DOCKER-USER in the family where dockerd
+// has none, and without tables that do nothing, which come to be when somebody looks at them.
 func foreign(rules string) string {
-	var out strings.Builder
+	var tables []string
 	v6 := false
-	for line := range strings.Lines(rules) {
-		v6 = v6 || strings.Contains(line, "ip6tables-save")
-		if strings.Contains(strings.ToLower(line), "drawbridge") || v6 && strings.Contains(line, "DOCKER-USER") {
-			continue
+	for text := range strings.SplitSeq(rules, "*") {
+		var kept []string
+		idle := true
+		for line := range strings.Lines(text) {
+			if strings.Contains(strings.ToLower(line), "drawbridge") || v6 && strings.Contains(line, "DOCKER-USER") {
+				continue
+			}
+			idle = idle && !strings.HasPrefix(line, "-A") && !strings.Contains(line, " DROP")
+			kept = append(kept, line)
 		}
-		out.WriteString(line)
+		if !idle {
+			tables = append(tables, fmt.Sprintf("v6=%t *%s", v6, strings.Join(kept, "")))
+		}
+		v6 = v6 || strings.Contains(text, "ip6tables-save")
 	}
-	return out.String()
+	slices.Sort(tables)
+	return strings.Join(tables, "")
+}
+
+// preset turns IPv6 forwarding on as dockerd does with IPv4's, so that it is not ours.
+func preset(t *testing.T) func(*lab.Host) {
+	return func(h *lab.Host) {
+		if _, err := h.Run(t.Context(), "sysctl", "-w", "net.ipv6.conf.all.forwarding=1"); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // withoutForwarding drops the switches that the README lists.

@@ -27,7 +27,7 @@ func exitCode(err error) int {
 
 // TestNetworkOptions: name, MTU, addresses, and all of it gone again.
 func TestNetworkOptions(t *testing.T) {
-	b := up(t, options{})
+	b := up(t, options{before: preset(t)})
 	b.network("web", "--subnet", "10.55.0.0/24", "--gateway", "10.55.0.9", "--ip-range", "10.55.0.128/25", "--aux-address", "nas=10.55.0.130",
 		"--ipv6", "--subnet", "fd55::/64", "-o", "com.docker.network.bridge.name=web0", "-o", "com.docker.network.driver.mtu=1400")
 	links, err := b.Links(t.Context())

@@ -26,7 +26,7 @@ var (
 type Request struct {
 	Network string        // tcp or udp
 	Addr    string        // host:port
-	Bind    string        // source address; default the kernel's choice
+	Bind    string        // source address, with or without a port; default the kernel's choice
 	Timeout time.Duration // for the connection and for the answer; default 2 s
 }
 

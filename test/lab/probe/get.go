@@ -26,7 +26,7 @@ type request struct {
 func get(args []string) error {
 	var r request
 	flags := flag.NewFlagSet("get", flag.ContinueOnError)
-	flags.StringVar(&r.bind, "bind", "", "source address")
+	flags.StringVar(&r.bind, "bind", "", "source address, with or without a port")
 	flags.DurationVar(&r.timeout, "timeout", 2*time.Second, "how long to wait for the connection and for each answer")
 	flags.IntVar(&r.count, "count", 1, "how many requests to make on one connection")
 	flags.DurationVar(&r.every, "every", 100*time.Millisecond, "pause between two requests")
@@ -98,11 +98,14 @@ func source(network, bind string) (net.Addr, error) {
 	if bind == "" {
 		return nil, nil
 	}
-	addr, err := netip.ParseAddr(bind)
+	ap, err := netip.ParseAddrPort(bind)
 	if err != nil {
-		return nil, fmt.Errorf("source address: %w", err)
+		addr, err := netip.ParseAddr(bind)
+		if err != nil {
+			return nil, fmt.Errorf("source address: %w", err)
+		}
+		ap = netip.AddrPortFrom(addr, 0)
 	}
-	ap := netip.AddrPortFrom(addr, 0)
 	if network[:3] == "udp" {
 		return net.UDPAddrFromAddrPort(ap), nil
 	}

@@ -4,7 +4,7 @@
 // so that the same file runs on the host and in a container with nothing else.
 //
 //	probe serve [-name N] tcp|udp ADDR...      answer every line with "N peer"
-//	probe get [-bind IP] [-timeout D] [-count N -every D] tcp|udp ADDR
+//	probe get [-bind IP[:PORT]] [-timeout D] [-count N -every D] tcp|udp ADDR
 //	probe guard -dir D -cgroup NAME -iptables nft|legacy
 //	probe init  …                              started by guard, as pid 1
 //	probe enter [-report FD] PID CMD [ARG...]  run CMD in PID's namespaces

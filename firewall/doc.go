@@ -1,0 +1,40 @@
+// Package firewall says what the host's firewall has to do for the networks of a
+// state: which forwarded packets are refused, which are let through, whose source is
+// rewritten and where published ports lead.
+//
+// [Render] is a pure function from a [state.Snapshot] to a [Policy]. A Policy has no rules in
+// it, only the elements that vary: subnets, published ports, the bridges of Docker's
+// own driver. A backend (firewall/iptables) has a constant skeleton of rules that
+// looks these elements up in kernel sets, so the number of rules that a packet meets
+// does not grow with the number of networks and containers.
+//
+// # How packets are judged
+//
+// In netfilter a drop is final wherever it happens, an accept ends only its own base
+// chain. From this follow the two halves of the model:
+//
+//   - What we forbid is dropped early, in a chain of ours that runs before
+//     anybody's filter rules: Docker's and other programs' accept rules, in whichever order
+//     they are inserted, cannot reopen it.
+//   - What we permit is accepted where others would refuse it, in the filter
+//     table's FORWARD, because Docker or an administrator may have set its policy to DROP.
+//     DOCKER-USER is evaluated before, so a user's DROP there wins.
+//
+// A forwarded packet is refused when, in this order,
+//
+//  1. it does not belong to an established flow, and is not between two containers of one network, and
+//  2. it comes from or goes to an internal network, or
+//  3. it goes to a container network and was not redirected there by a published
+//     port of exactly that container, protocol and port, or
+//  4. it comes from a container network with a source address that the network
+//     does not own, or from elsewhere with one that a network owns, or
+//  5. it goes to a bridge of Docker's own driver, unless Docker publishes the port.
+//
+// Our bridges are recognised by their device group (state.GroupBridge), which a bridge
+// carries from before it is up. A new network is therefore closed until its elements
+// are in the sets.
+//
+// Where br_netfilter shows bridged packets to the firewall, those inside a network pass by their
+// destination: the network's subnet, link-local or multicast. What a container sends over
+// the bridge to another destination, by way of a neighbour that routes, is refused there.
+package firewall

@@ -1,0 +1,328 @@
+package iptables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/drawbridge-net/drawbridge/firewall"
+)
+
+// fakeHost is both families' iptables and ipset, and a journal of what was done.
+type fakeHost struct {
+	v4, v6  model
+	sets    map[string][]Element
+	journal []string
+	// failures are returned, and used up, by the step that they are named for.
+	failures map[string][]error
+}
+
+func newFakeHost() *fakeHost {
+	return &fakeHost{v4: model{tables: dump{}}, v6: model{tables: dump{}}, sets: map[string][]Element{}, failures: map[string][]error{}}
+}
+
+func (h *fakeHost) backend() *Backend { return &Backend{run: h.run, sets: h, variant: "-nft"} }
+
+// do notes a step and returns its failure.
+func (h *fakeHost) do(step string) error {
+	h.journal = append(h.journal, step)
+	if rest := h.failures[step]; len(rest) > 0 {
+		h.failures[step] = rest[1:]
+		return rest[0]
+	}
+	return nil
+}
+
+func (h *fakeHost) run(_ context.Context, stdin string, argv ...string) (string, error) {
+	if err := h.do(strings.Join(argv, " ")); err != nil {
+		return "", err
+	}
+	m := &h.v4
+	if strings.HasPrefix(argv[0], "ip6") {
+		m = &h.v6
+	}
+	if strings.HasSuffix(argv[0], "-restore") {
+		return "", m.restore(stdin)
+	}
+	var b strings.Builder
+	for name, table := range m.tables {
+		fmt.Fprintf(&b, "*%s\n", name)
+		for _, chain := range sortedNames(table) {
+			fmt.Fprintf(&b, ":%s - [0:0]\n", chain)
+		}
+		for _, chain := range sortedNames(table) {
+			for _, r := range table[chain] {
+				fmt.Fprintf(&b, "-A %s %s\n", chain, r)
+			}
+		}
+		b.WriteString("COMMIT\n")
+	}
+	return b.String(), nil
+}
+
+func (h *fakeHost) grow(s Set) error {
+	for _, e := range s.Elements {
+		if !slices.Contains(h.sets[s.Name], e) {
+			if err := h.do("add " + s.Name + " " + e.String()); err != nil {
+				return err
+			}
+			h.sets[s.Name] = append(h.sets[s.Name], e)
+		}
+	}
+	if _, ok := h.sets[s.Name]; !ok {
+		h.sets[s.Name] = nil
+	}
+	return nil
+}
+
+func (h *fakeHost) shrink(s Set) error {
+	for _, e := range slices.Clone(h.sets[s.Name]) {
+		if !slices.Contains(s.Elements, e) {
+			if err := h.do("del " + s.Name + " " + e.String()); err != nil {
+				return err
+			}
+			h.sets[s.Name] = slices.DeleteFunc(h.sets[s.Name], func(o Element) bool { return o == e })
+		}
+	}
+	return nil
+}
+
+// destroy refuses, as the kernel does, while a rule refers to the set.
+func (h *fakeHost) destroy(name string) error {
+	if _, ok := h.sets[name]; !ok {
+		return nil
+	}
+	for _, m := range []model{h.v4, h.v6} {
+		for _, table := range m.tables {
+			for _, rules := range table {
+				if slices.ContainsFunc(rules, func(r string) bool { return strings.Contains(r, "--match-set "+name+" ") }) {
+					return errors.New("busy")
+				}
+			}
+		}
+	}
+	delete(h.sets, name)
+	return h.do("destroy " + name)
+}
+
+// policy is one network with one port per family.
+func policy(bridge string) firewall.Policy {
+	family := func(v6 bool, prefix, target string) firewall.Family {
+		return firewall.Family{
+			V6:       v6,
+			Networks: []firewall.Network{{Prefix: netip.MustParsePrefix(prefix), Bridge: bridge, Masquerade: true}},
+			Ports:    []firewall.Port{{Proto: 6, HostPort: 8080, Target: netip.MustParseAddrPort(target)}},
+		}
+	}
+	return firewall.Policy{V4: family(false, "10.1.0.0/24", "10.1.0.2:80"), V6: family(true, "fd00:1::/64", "[fd00:1::2]:80")}
+}
+
+var nothing = firewall.Policy{V6: firewall.Family{V6: true}}
+
+func always(p firewall.Policy) func(firewall.Host) firewall.Policy {
+	return func(firewall.Host) firewall.Policy { return p }
+}
+
+const (
+	save4, save6       = "iptables-nft-save", "ip6tables-nft-save"
+	restore4, restore6 = "iptables-nft-restore --noflush --wait 5", "ip6tables-nft-restore --noflush --wait 5"
+)
+
+func TestSyncOrder(t *testing.T) {
+	first := []string{
+		save4, save6,
+		"add DRAWBRIDGE-nets4 10.1.0.0/24,br-one", "add DRAWBRIDGE-subnets4 10.1.0.0/24", "add DRAWBRIDGE-masq4 10.1.0.0/24", "add DRAWBRIDGE-ports4 10.1.0.2,tcp:80",
+		restore4,
+		"add DRAWBRIDGE-nets6 fd00:1::/64,br-one", "add DRAWBRIDGE-subnets6 fd00:1::/64", "add DRAWBRIDGE-masq6 fd00:1::/64", "add DRAWBRIDGE-ports6 fd00:1::2,tcp:80",
+		restore6,
+	}
+	idle := []string{save4, save6}
+	busy, no := errors.New("Resource temporarily unavailable"), errors.New("no")
+	tests := []struct {
+		name     string
+		before   []firewall.Policy
+		failures map[string][]error
+		policy   firewall.Policy
+		want     []string
+		wantErr  error
+	}{
+		{name: "nothing at all", policy: nothing, want: idle},
+		{name: "from nothing", policy: policy("br-one"), want: first},
+		{name: "nothing to do", before: []firewall.Policy{policy("br-one")}, policy: policy("br-one"), want: idle},
+		{
+			name: "elements only: old ones go after new ones came", before: []firewall.Policy{policy("br-one")}, policy: policy("br-two"),
+			want: []string{
+				save4, save6,
+				"add DRAWBRIDGE-nets4 10.1.0.0/24,br-two", "del DRAWBRIDGE-nets4 10.1.0.0/24,br-one",
+				"add DRAWBRIDGE-nets6 fd00:1::/64,br-two", "del DRAWBRIDGE-nets6 fd00:1::/64,br-one",
+			},
+		},
+		{
+			name: "a port goes: its rule before its element", before: []firewall.Policy{policy("br-one")},
+			policy: func() firewall.Policy { p := policy("br-one"); p.V4.Ports = nil; return p }(),
+			want:   []string{save4, save6, restore4, "del DRAWBRIDGE-ports4 10.1.0.2,tcp:80"},
+		},
+		{
+			name: "everything goes: rules before sets", before: []firewall.Policy{policy("br-one")}, policy: nothing,
+			want: []string{
+				save4, save6,
+				restore4, "destroy DRAWBRIDGE-nets4", "destroy DRAWBRIDGE-subnets4", "destroy DRAWBRIDGE-masq4", "destroy DRAWBRIDGE-ports4",
+				restore6, "destroy DRAWBRIDGE-nets6", "destroy DRAWBRIDGE-subnets6", "destroy DRAWBRIDGE-masq6", "destroy DRAWBRIDGE-ports6",
+			},
+		},
+		{
+			name: "one family cannot be written at first: both are read again", policy: policy("br-one"),
+			failures: map[string][]error{restore4: {busy}},
+			want:     slices.Concat(first, []string{save4, save6, restore4}),
+		},
+		{
+			name: "one family can never be written: the other is", policy: policy("br-one"),
+			failures: map[string][]error{restore4: {busy, busy, no}},
+			want:     slices.Concat(first, []string{save4, save6, restore4, save4, save6, restore4}),
+			wantErr:  no,
+		},
+		{
+			name: "a set cannot grow: no rule of the family is written", policy: policy("br-one"),
+			failures: map[string][]error{"add DRAWBRIDGE-nets4 10.1.0.0/24,br-one": {no, no, no}},
+			want: slices.Concat(
+				[]string{save4, save6, first[2]}, first[7:],
+				[]string{save4, save6, first[2], save4, save6, first[2]},
+			),
+			wantErr: no,
+		},
+		{
+			name: "cannot be read", policy: policy("br-one"), failures: map[string][]error{save6: {no, no, no}},
+			want: []string{save4, save6, save4, save6, save4, save6}, wantErr: no,
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			h := newFakeHost()
+			b := h.backend()
+			for _, p := range test.before {
+				if err := b.Sync(t.Context(), always(p)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			h.journal = nil
+			if test.failures != nil {
+				h.failures = test.failures
+			}
+			if err := b.Sync(t.Context(), always(test.policy)); !errors.Is(err, test.wantErr) {
+				t.Errorf("error %v, want %v", err, test.wantErr)
+			}
+			if diff := cmp.Diff(test.want, h.journal); diff != "" {
+				t.Errorf("steps (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestSyncReadsAnew: what somebody changed between two attempts is seen by the second.
+func TestSyncReadsAnew(t *testing.T) {
+	h := newFakeHost()
+	b := h.backend()
+	raced := false
+	b.run = func(ctx context.Context, stdin string, argv ...string) (string, error) {
+		if argv[0] == "iptables-nft-restore" && !raced {
+			raced = true // dockerd makes its chain: our -N fails
+			if err := h.v4.restore("*filter\n-N DOCKER-USER\n-A DOCKER-USER -j RETURN\nCOMMIT\n"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return h.run(ctx, stdin, argv...)
+	}
+	if err := b.Sync(t.Context(), always(policy("br-one"))); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.v4.tables["filter"]["DOCKER-USER"]; !slices.Equal(got, []string{"-j RETURN"}) {
+		t.Errorf("DOCKER-USER has %q", got)
+	}
+}
+
+func TestSyncStopsWithItsContext(t *testing.T) {
+	h := newFakeHost()
+	b := h.backend()
+	ctx, cancel := context.WithCancel(t.Context())
+	inner := b.run
+	b.run = func(c context.Context, stdin string, argv ...string) (string, error) {
+		_, _ = inner(c, stdin, argv...)
+		cancel()
+		return "", c.Err()
+	}
+	if err := b.Sync(ctx, always(policy("br-one"))); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	if len(h.journal) != 1 {
+		t.Errorf("steps after the end: %q", h.journal)
+	}
+}
+
+// TestSyncTellsTheHost: Docker's bridges of both families are told to render.
+func TestSyncTellsTheHost(t *testing.T) {
+	h := newFakeHost()
+	h.v4.tables = parse("*filter\n-A DOCKER-ISOLATION-STAGE-2 -o docker0 -j DROP\n")
+	h.v6.tables = parse("*filter\n-A DOCKER-ISOLATION-STAGE-2 -o br-six -j DROP\n")
+	var got []string
+	err := h.backend().Sync(t.Context(), func(host firewall.Host) firewall.Policy {
+		got = host.DockerBridges
+		return nothing
+	})
+	if err != nil || !slices.Equal(got, []string{"docker0", "br-six"}) {
+		t.Errorf("bridges %q, error %v", got, err)
+	}
+}
+
+func TestPurge(t *testing.T) {
+	h := newFakeHost()
+	b := h.backend()
+	foreign := "*filter\n:DOCKER-USER - [0:0]\n:DOCKER - [0:0]\n-A FORWARD -j DOCKER-USER\n-A DOCKER-USER -j RETURN\nCOMMIT\n"
+	for _, m := range []*model{&h.v4, &h.v6} {
+		if err := m.restore(foreign); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := []dump{h.v4.foreign(), h.v6.foreign()}
+	if err := b.Sync(t.Context(), always(policy("br-one"))); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := b.Purge(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, m := range []*model{&h.v4, &h.v6} {
+		for name, table := range m.tables {
+			for chain := range table {
+				if isOurs(chain) {
+					t.Errorf("chain %s is left in %s", chain, name)
+				}
+			}
+		}
+		if diff := cmp.Diff(before[i]["filter"], m.foreign()["filter"]); diff != "" {
+			t.Errorf("foreign rules (-before +after):\n%s", diff)
+		}
+	}
+	if len(h.sets) != 0 {
+		t.Errorf("sets are left: %v", h.sets)
+	}
+}
+
+func TestRules(t *testing.T) {
+	b := newFakeHost().backend()
+	if got := b.Rules(nothing); got != "" {
+		t.Errorf("rules for nothing: %s", got)
+	}
+	got := b.Rules(policy("br-one"))
+	for _, want := range []string{"# iptables\n", "# ip6tables\n", "add DRAWBRIDGE-nets4 10.1.0.0/24,br-one\n", "add DRAWBRIDGE-ports6 fd00:1::2,tcp:80\n", "*nat\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+}

@@ -1,0 +1,91 @@
+package iptables
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// dump is what iptables-save printed, kept as text: chains by table, and the rules
+// of each chain without their leading "-A CHAIN ".
+type dump map[string]map[string][]string
+
+// parse reads the output of iptables-save. Lines it does not know are passed over.
+func parse(save string) dump {
+	d := dump{}
+	var table map[string][]string
+	for line := range strings.Lines(save) {
+		line = strings.TrimSpace(line)
+		switch {
+		case strings.HasPrefix(line, "*"):
+			table = map[string][]string{}
+			d[line[1:]] = table
+		case strings.HasPrefix(line, ":") && table != nil:
+			name, _, _ := strings.Cut(line[1:], " ")
+			table[name] = nil
+		case strings.HasPrefix(line, "-A ") && table != nil:
+			chain, rule, _ := strings.Cut(line[len("-A "):], " ")
+			table[chain] = append(table[chain], rule)
+		}
+	}
+	return d
+}
+
+var idPattern = regexp.MustCompile(`--comment "` + mark + ` ([0-9a-f]{10}) `)
+
+// idOf returns the id in the comment of a dumped rule, "" if it is not a rule of ours.
+func idOf(rule string) string {
+	if m := idPattern.FindStringSubmatch(rule); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+// target returns the chain or target that a dumped rule jumps to.
+func target(rule string) string {
+	fields := strings.Fields(rule)
+	for i := len(fields) - 2; i >= 0; i-- {
+		if fields[i] == "-j" || fields[i] == "-g" {
+			return fields[i+1]
+		}
+	}
+	return ""
+}
+
+// referenced reports whether a rule that is not ours, and will therefore stay, leads to the chain.
+func referenced(table map[string][]string, chain string) bool {
+	for name, rules := range table {
+		if isOurs(name) && name != chainUser {
+			continue
+		}
+		for _, r := range rules {
+			if target(r) == chain && idOf(r) == "" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// isOurs reports whether a chain belongs to us by its name, user chain included.
+func isOurs(chain string) bool { return strings.HasPrefix(chain, prefix+"-") }
+
+// bridgePattern leaves out names that would end or begin a quoted word in a rule of ours.
+var bridgePattern = regexp.MustCompile(`^-o ([^\s"'\\]+) `)
+
+// dockerBridges returns the bridges of Docker's own driver: it names each of
+// them in one of its own chains, up to Docker 28 in the second isolation chain, from 28 on in
+// DOCKER-BRIDGE. Names of bridges alone would not do, since users choose them, and
+// br-lan or virbr0 may be the way to the world.
+func (d dump) dockerBridges() []string {
+	var out []string
+	for _, chain := range []string{"DOCKER-ISOLATION-STAGE-2", "DOCKER-BRIDGE"} {
+		for _, rule := range d["filter"][chain] {
+			if m := bridgePattern.FindStringSubmatch(rule); m != nil {
+				out = append(out, m[1])
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}

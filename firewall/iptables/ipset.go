@@ -1,0 +1,173 @@
+package iptables
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// maxElements bounds a set; ipset's own default of 65,536 is below what a host with
+// many large published ranges needs.
+const maxElements = 1 << 18
+
+// answerTime bounds the wait for the kernel's answer, which may first load a module.
+const answerTime = 5 * time.Second
+
+// kernelSets edits sets over one lasting netlink socket: a socket that is closed after it
+// deleted something makes its closer wait for an RCU grace period.
+type kernelSets struct {
+	handle *netlink.Handle
+}
+
+func newKernelSets() (*kernelSets, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, fmt.Errorf("opening a netlink socket for ipset: %w", err)
+	}
+	if err := h.SetSocketTimeout(answerTime); err != nil {
+		h.Close()
+		return nil, fmt.Errorf("setting a netlink socket's timeout: %w", err)
+	}
+	return &kernelSets{handle: h}, nil
+}
+
+// list returns the set's elements, and false where the set does not exist or is
+// of another type.
+func (k *kernelSets) list(s Set) ([]Element, bool, error) {
+	got, err := k.handle.IpsetList(s.Name)
+	if noSuchSet(err) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("reading set %s: %w", s.Name, err)
+	}
+	if got.TypeName != s.Type {
+		return nil, false, fmt.Errorf("set %s exists with type %s: remove it with `ipset destroy %s`", s.Name, got.TypeName, s.Name)
+	}
+	elements := make([]Element, 0, len(got.Entries))
+	for _, e := range got.Entries {
+		if element, ok := fromEntry(e); ok {
+			elements = append(elements, element)
+		}
+	}
+	slices.SortFunc(elements, compareElement)
+	return elements, true, nil
+}
+
+// grow makes the set if need be and adds what it lacks.
+func (k *kernelSets) grow(s Set) error {
+	have, exists, err := k.list(s)
+	if err != nil {
+		return err
+	}
+	if !exists {
+		if err := k.create(s); err != nil {
+			return err
+		}
+	}
+	for _, e := range missing(s.Elements, have) {
+		if err := k.handle.IpsetAdd(s.Name, e.entry(true)); err != nil {
+			return fmt.Errorf("adding %s to set %s: %w", e, s.Name, err)
+		}
+	}
+	return nil
+}
+
+// shrink removes what the set has too much.
+func (k *kernelSets) shrink(s Set) error {
+	have, _, err := k.list(s)
+	if err != nil {
+		return err
+	}
+	for _, e := range missing(have, s.Elements) {
+		if err := k.handle.IpsetDel(s.Name, e.entry(false)); err != nil && !errors.Is(err, nl.IPSetError(nl.IPSET_ERR_EXIST)) {
+			return fmt.Errorf("removing %s from set %s: %w", e, s.Name, err)
+		}
+	}
+	return nil
+}
+
+// destroy removes the set if it is there.
+func (k *kernelSets) destroy(name string) error {
+	if err := k.handle.IpsetDestroy(name); err != nil && !noSuchSet(err) {
+		return fmt.Errorf("removing set %s: %w", name, err)
+	}
+	return nil
+}
+
+func (k *kernelSets) create(s Set) error {
+	family := uint8(unix.AF_INET)
+	if s.V6 {
+		family = unix.AF_INET6
+	}
+	err := k.handle.IpsetCreate(s.Name, s.Type, netlink.IpsetCreateOptions{
+		Family: family, MaxElements: maxElements, Revision: revision(s.Type),
+	})
+	if err != nil {
+		return fmt.Errorf("creating set %s: %w", s.Name, err)
+	}
+	return nil
+}
+
+// revision names the oldest revision of a type that has all we use, so that old kernels
+// are served too (linux/net/netfilter/ipset/ip_set_hash_*.c).
+func revision(setType string) uint8 {
+	if setType == hashIPPort {
+		return 1 // 0 means "choose" to the library
+	}
+	return 0
+}
+
+func noSuchSet(err error) bool {
+	return errors.Is(err, unix.ENOENT)
+}
+
+// missing returns the elements of want that are not in have; both are sorted.
+func missing(want, have []Element) []Element {
+	var out []Element
+	for _, e := range want {
+		if _, ok := slices.BinarySearchFunc(have, e, compareElement); !ok {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// entry returns the element as the library sends it. replace makes adding what is there
+// already no error.
+func (e Element) entry(replace bool) *netlink.IPSetEntry {
+	out := &netlink.IPSetEntry{
+		IP: e.Prefix.Addr().AsSlice(), IFace: e.Iface, Replace: replace,
+	}
+	if e.Proto != 0 {
+		proto, port := uint8(e.Proto), e.Port
+		out.Protocol, out.Port = &proto, &port
+		return out // hash:ip,port takes no prefix length
+	}
+	out.CIDR = uint8(e.Prefix.Bits())
+	return out
+}
+
+func fromEntry(e netlink.IPSetEntry) (Element, bool) {
+	addr, ok := netip.AddrFromSlice(e.IP)
+	if !ok {
+		return Element{}, false
+	}
+	out := Element{Iface: e.IFace}
+	bits := addr.BitLen()
+	if e.Port != nil && e.Protocol != nil {
+		out.Proto, out.Port = state.Proto(*e.Protocol), *e.Port
+	} else if e.CIDR != 0 {
+		bits = int(e.CIDR)
+	}
+	out.Prefix = netip.PrefixFrom(addr, bits)
+	return out, true
+}

@@ -1,0 +1,430 @@
+//go:build kernel
+
+package iptables
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/firewall"
+	"github.com/drawbridge-net/drawbridge/internal/process"
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// insideEnv marks the process that TestMain started in its own namespaces.
+const insideEnv = "DRAWBRIDGE_KERNEL_TEST"
+
+// TestMain runs the tests in a network and a mount namespace of their own, with an empty
+// /run: the legacy variant's lock file lies there.
+func TestMain(m *testing.M) {
+	if os.Getenv(insideEnv) != "" {
+		os.Exit(inside(m))
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), insideEnv+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	if err := cmd.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func inside(m *testing.M) int {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		fmt.Fprintln(os.Stderr, "making mounts private:", err)
+		return 1
+	}
+	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
+		fmt.Fprintln(os.Stderr, "mounting /run:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+// lab is a router with container networks behind it and two outside hosts before it.
+//
+//	out 192.0.2.9 -- ext0 router ext1 -- far 198.51.100.9
+//	br-one: c1a .2, c1b .3   br-two: c2 .2   br-int: i1 .2, i2 .3   docker0: d .2
+type lab struct {
+	t       *testing.T
+	variant string
+	router  *host
+	hosts   map[string]*host
+	backend *Backend
+	arrived *arrivals
+}
+
+// host is one network namespace.
+type host struct {
+	name   string
+	ns     netns.NsHandle
+	handle *netlink.Handle
+}
+
+// in runs f on a thread of the host's namespace; the thread ends with it.
+func (h *host) in(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked: the thread must not be used again
+		if err := netns.Set(h.ns); err != nil {
+			panic(err)
+		}
+		f()
+	}()
+	<-done
+}
+
+// network is a bridge of the lab; v4 and v6 are the gateway's addresses.
+type network struct {
+	bridge, v4, v6 string
+	group          uint32
+}
+
+var labNetworks = []network{
+	{"br-one", "10.1.0.1/24", "fd00:1::1/64", state.GroupBridge},
+	{"br-two", "10.2.0.1/24", "fd00:2::1/64", state.GroupBridge},
+	{"br-int", "10.3.0.1/24", "fd00:3::1/64", state.GroupInternal},
+	{"docker0", "172.17.0.1/16", "fd00:d::1/64", 0},
+}
+
+// labHosts are containers (with a bridge) and outside hosts (with a link of the router).
+var labHosts = []struct{ name, bridge, link, v4, v6, gw4, gw6 string }{
+	{"c1a", "br-one", "p1a", "10.1.0.2/24", "fd00:1::2/64", "10.1.0.1", "fd00:1::1"},
+	{"c1b", "br-one", "p1b", "10.1.0.3/24", "fd00:1::3/64", "10.1.0.1", "fd00:1::1"},
+	{"c2", "br-two", "p2", "10.2.0.2/24", "fd00:2::2/64", "10.2.0.1", "fd00:2::1"},
+	{"i1", "br-int", "pi1", "10.3.0.2/24", "fd00:3::2/64", "10.3.0.1", "fd00:3::1"},
+	{"i2", "br-int", "pi2", "10.3.0.3/24", "fd00:3::3/64", "10.3.0.1", "fd00:3::1"},
+	{"d", "docker0", "pd", "172.17.0.2/16", "fd00:d::2/64", "172.17.0.1", "fd00:d::1"},
+	{"out", "", "ext0", "192.0.2.9/24", "2001:db8:1::9/64", "192.0.2.1", "2001:db8:1::1"},
+	{"far", "", "ext1", "198.51.100.9/24", "2001:db8:2::9/64", "198.51.100.1", "2001:db8:2::1"},
+}
+
+// serverPorts are served by every host, with both protocols.
+var serverPorts = []uint16{80, 81, 7000}
+
+// labState has the lab's networks and published ports.
+func labState() state.Snapshot {
+	id := func(c string) string { return strings.Repeat(c, 64) }
+	subnet := func(s string) state.Subnet {
+		p := netip.MustParsePrefix(s)
+		return state.Subnet{Prefix: p.Masked(), Gateway: p.Addr()}
+	}
+	var s state.Snapshot
+	for i, n := range labNetworks[:3] {
+		s.Networks = append(s.Networks, state.Network{
+			ID: state.NetworkID(id(fmt.Sprint(i + 1))), Bridge: n.bridge, V4: subnet(n.v4), V6: subnet(n.v6),
+			Internal: n.group == state.GroupInternal,
+		})
+	}
+	endpoint := func(id4id string, network int, v4, v6 string, ports ...state.Port) {
+		s.Endpoints = append(s.Endpoints, state.Endpoint{
+			ID: state.EndpointID(id(id4id)), Network: s.Networks[network].ID,
+			Addr4: netip.MustParsePrefix(v4), Addr6: netip.MustParsePrefix(v6), Ports: ports,
+		})
+	}
+	on := netip.MustParseAddr
+	endpoint("a", 0, "10.1.0.2/24", "fd00:1::2/64",
+		state.Port{Proto: state.TCP, HostPort: 8080, ContainerPort: 80},
+		state.Port{Proto: state.UDP, HostPort: 8080, ContainerPort: 80},
+		state.Port{Proto: state.TCP, HostIP: on("192.0.2.1"), HostPort: 8081, ContainerPort: 81},
+		state.Port{Proto: state.TCP, HostIP: on("2001:db8:1::1"), HostPort: 8081, ContainerPort: 81})
+	endpoint("b", 0, "10.1.0.3/24", "fd00:1::3/64",
+		state.Port{Proto: state.TCP, HostPort: 8083, ContainerPort: 80},
+		state.Port{Proto: state.UDP, HostPort: 8083, ContainerPort: 80})
+	endpoint("c", 1, "10.2.0.2/24", "fd00:2::2/64",
+		state.Port{Proto: state.TCP, HostPort: 9090, ContainerPort: 80},
+		state.Port{Proto: state.UDP, HostPort: 9090, ContainerPort: 80})
+	s.Sort()
+	return s
+}
+
+// newLab builds the lab; nothing of it outlives the test.
+func newLab(t *testing.T, variant string) *lab {
+	t.Helper()
+	l := &lab{t: t, variant: variant, hosts: map[string]*host{}, arrived: &arrivals{from: map[string]string{}}}
+	l.router = l.newHost("router")
+	l.buildRouter()
+	for _, h := range labHosts {
+		l.buildHost(h.name, h.bridge, h.link, h.v4, h.v6, h.gw4, h.gw6)
+	}
+	for _, h := range l.hosts {
+		l.serve(h)
+	}
+	l.router.in(func() {
+		sets, err := newKernelSets()
+		must(t, err)
+		l.backend = &Backend{run: l.run, sets: sets, variant: variant}
+		t.Cleanup(sets.handle.Close)
+	})
+	return l
+}
+
+func (l *lab) newHost(name string) *host {
+	h := &host{name: name}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		var err error
+		h.ns, err = netns.New()
+		done <- err
+	}()
+	must(l.t, <-done)
+	var err error
+	h.handle, err = netlink.NewHandleAt(h.ns)
+	must(l.t, err)
+	l.t.Cleanup(func() { h.handle.Close(); h.ns.Close() })
+	lo, err := h.handle.LinkByName("lo")
+	must(l.t, err)
+	must(l.t, h.handle.LinkSetUp(lo))
+	l.hosts[name] = h
+	return h
+}
+
+func (l *lab) buildRouter() {
+	l.sysctl("net/ipv4/ip_forward", "1")
+	l.sysctl("net/ipv6/conf/all/forwarding", "1")
+	// Off, so that what drops a spoofed packet is our rule.
+	l.sysctl("net/ipv4/conf/all/rp_filter", "0")
+	l.sysctl("net/ipv4/conf/default/rp_filter", "0")
+	for _, f := range []string{"iptables", "ip6tables"} {
+		l.sysctl("net/bridge/bridge-nf-call-"+f, "0")
+	}
+	for _, n := range labNetworks {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = n.bridge
+		must(l.t, l.router.handle.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
+		link := l.router.addresses(l.t, n.bridge, n.v4, n.v6)
+		must(l.t, l.router.handle.LinkSetGroup(link, int(n.group)))
+	}
+}
+
+func (l *lab) buildHost(name, bridge, link, v4, v6, gw4, gw6 string) {
+	h := l.newHost(name)
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = link
+	must(l.t, l.router.handle.LinkAdd(&netlink.Veth{
+		LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(h.ns),
+	}))
+	if bridge != "" {
+		port, err := l.router.handle.LinkByName(link)
+		must(l.t, err)
+		master, err := l.router.handle.LinkByName(bridge)
+		must(l.t, err)
+		must(l.t, l.router.handle.LinkSetMaster(port, master))
+		must(l.t, l.router.handle.LinkSetUp(port))
+	} else {
+		l.router.addresses(l.t, link, withLength(gw4, v4), withLength(gw6, v6))
+	}
+	eth0 := h.addresses(l.t, "eth0", v4, v6)
+	for _, gw := range []string{gw4, gw6} {
+		must(l.t, h.handle.RouteAdd(&netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: net.ParseIP(gw)}))
+	}
+}
+
+func withLength(addr, like string) string {
+	_, length, _ := strings.Cut(like, "/")
+	return addr + "/" + length
+}
+
+// addresses gives a link addresses, without duplicate address detection, and turns it on.
+func (h *host) addresses(t *testing.T, name string, addrs ...string) netlink.Link {
+	link, err := h.handle.LinkByName(name)
+	must(t, err)
+	for _, a := range addrs {
+		addr, err := netlink.ParseAddr(a)
+		must(t, err)
+		if addr.IP.To4() == nil {
+			addr.Flags = unix.IFA_F_NODAD
+		}
+		must(t, h.handle.AddrAdd(link, addr))
+	}
+	must(t, h.handle.LinkSetUp(link))
+	return link
+}
+
+// sysctl writes a switch of the router.
+func (l *lab) sysctl(name, value string) {
+	l.t.Helper()
+	l.router.in(func() { must(l.t, os.WriteFile("/proc/sys/"+name, []byte(value), 0)) })
+}
+
+// run is the Runner inside the router.
+func (l *lab) run(ctx context.Context, stdin string, argv ...string) (out string, err error) {
+	l.router.in(func() { out, err = process.Run(ctx, stdin, argv...) })
+	return out, err
+}
+
+// tables runs the lab's variant of iptables or, for v6, ip6tables.
+func (l *lab) tables(v6 bool, args string) {
+	l.t.Helper()
+	argv := append([]string{program(v6) + l.variant, "-w"}, strings.Fields(args)...)
+	if _, err := l.run(l.t.Context(), "", argv...); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// both runs the same command in both families.
+func (l *lab) both(args string) {
+	l.t.Helper()
+	l.tables(false, args)
+	l.tables(true, args)
+}
+
+func (l *lab) sync(s state.Snapshot) {
+	l.t.Helper()
+	plane := firewall.NewPlane(l.backend)
+	if err := plane.Apply(l.t.Context(), s); err != nil {
+		l.t.Fatalf("sync: %v", err)
+	}
+}
+
+// arrivals remembers which datagrams reached a server and from which address.
+type arrivals struct {
+	mu   sync.Mutex
+	from map[string]string // by token; guarded by mu
+}
+
+func (a *arrivals) put(token, who string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.from[token] = who
+}
+
+func (a *arrivals) get(token string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.from[token]
+}
+
+// serve answers "name address-of-the-peer" on every server port of the host.
+func (l *lab) serve(h *host) {
+	for _, lh := range labHosts {
+		if lh.name != h.name {
+			continue
+		}
+		for _, cidr := range []string{lh.v4, lh.v6} {
+			addr := netip.MustParsePrefix(cidr).Addr()
+			for _, port := range serverPorts {
+				l.serveTCP(h, netip.AddrPortFrom(addr, port))
+				l.serveUDP(h, netip.AddrPortFrom(addr, port))
+			}
+		}
+	}
+}
+
+func (l *lab) serveTCP(h *host, at netip.AddrPort) {
+	var ln *net.TCPListener
+	var err error
+	h.in(func() { ln, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at)) })
+	must(l.t, err)
+	l.t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			conn, err := ln.AcceptTCP()
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(conn, "%s %s", h.name, conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr())
+			conn.Close()
+		}
+	}()
+}
+
+func (l *lab) serveUDP(h *host, at netip.AddrPort) {
+	var conn *net.UDPConn
+	var err error
+	h.in(func() { conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at)) })
+	must(l.t, err)
+	l.t.Cleanup(func() { conn.Close() })
+	go func() {
+		buf := make([]byte, 256)
+		for {
+			n, from, err := conn.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			answer := h.name + " " + from.Addr().String()
+			l.arrived.put(string(buf[:n]), answer)
+			conn.WriteToUDPAddrPort([]byte(answer), from)
+		}
+	}()
+}
+
+// How long a packet that should pass, and one that should not, is waited for.
+const (
+	patience   = 3 * time.Second
+	impatience = 250 * time.Millisecond
+)
+
+// knock sends one packet or opens one connection and returns the server's answer, "" if
+// there was none. bind is the source address, or invalid for the kernel's choice.
+func (l *lab) knock(from, proto string, bind netip.Addr, to netip.AddrPort, wait time.Duration) string {
+	dialer := net.Dialer{Timeout: wait}
+	if bind.IsValid() {
+		dialer.Control = func(_, _ string, c syscall.RawConn) error { return transparent(c, bind.Is6()) }
+		if proto == "tcp" {
+			dialer.LocalAddr = &net.TCPAddr{IP: bind.AsSlice()}
+		} else {
+			dialer.LocalAddr = &net.UDPAddr{IP: bind.AsSlice()}
+		}
+	}
+	var conn net.Conn
+	var err error
+	l.hosts[from].in(func() { conn, err = dialer.DialContext(l.t.Context(), proto, to.String()) })
+	if err != nil {
+		return ""
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(wait))
+	token := fmt.Sprintf("%s>%s from %s", from, to, conn.LocalAddr())
+	if proto == "udp" {
+		if _, err := conn.Write([]byte(token)); err != nil {
+			return ""
+		}
+	}
+	buf := make([]byte, 256)
+	n, _ := conn.Read(buf)
+	if n == 0 && proto == "udp" {
+		return l.arrived.get(token) // it may have arrived although the answer went astray
+	}
+	return string(buf[:n])
+}
+
+// transparent allows a source address that the host does not have.
+func transparent(c syscall.RawConn, v6 bool) error {
+	level, option := unix.SOL_IP, unix.IP_TRANSPARENT
+	if v6 {
+		level, option = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
+	}
+	var err error
+	if e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, option, 1) }); e != nil {
+		return e
+	}
+	return err
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

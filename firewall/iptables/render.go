@@ -1,0 +1,141 @@
+package iptables
+
+import (
+	"fmt"
+
+	"github.com/drawbridge-net/drawbridge/firewall"
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// The chains of the skeleton.
+const (
+	chainForward     = prefix + "-FORWARD" // in mangle: refuse; in filter: permit
+	chainDocker      = prefix + "-DOCKER"
+	chainGuard       = prefix + "-GUARD"
+	chainDNAT        = prefix + "-DNAT"
+	chainPostrouting = prefix + "-POSTROUTING"
+	chainUser        = prefix + "-USER"
+	chainDockerUser  = "DOCKER-USER"
+)
+
+// Render returns the rules and sets of one family's policy.
+func Render(f firewall.Family) Ruleset {
+	if f.IsEmpty() {
+		return Ruleset{V6: f.V6}
+	}
+	n := namesOf(f.V6)
+	return Ruleset{
+		V6:   f.V6,
+		Sets: sets(f, n),
+		Tables: []Table{
+			{
+				Name:   "mangle",
+				User:   []string{chainUser},
+				Chains: []Chain{refuse(n, f.V6), docker(f.DockerBridges)},
+				Jumps: []Jump{
+					{From: "PREROUTING", Place: Top, Rule: Rule{Why: "your rules, before DNAT", Target: chainUser}},
+					{From: "FORWARD", Place: First, Rule: Rule{Why: "what is refused", Target: chainForward}},
+				},
+			},
+			filter(f, n),
+			nat(f, n),
+		},
+	}
+}
+
+func filter(f firewall.Family, n names) Table {
+	t := Table{
+		Name:   "filter",
+		User:   []string{chainDockerUser},
+		Chains: []Chain{permit()},
+		Jumps: []Jump{
+			{From: "FORWARD", Place: Top, Plain: true, Rule: Rule{Target: chainDockerUser}},
+			{From: "FORWARD", Place: AfterUser, Rule: Rule{Why: "what is permitted", Target: chainForward}},
+		},
+	}
+	if f.Guard {
+		t.Chains = append(t.Chains, guard(f.DockerBridges))
+		t.Jumps = append(t.Jumps, Jump{From: "FORWARD", Place: Last, Rule: Rule{Why: "the host is no router", Target: chainGuard}})
+	}
+	return t
+}
+
+func nat(f firewall.Family, n names) Table {
+	local := "-m addrtype --dst-type LOCAL"
+	return Table{
+		Name:   "nat",
+		Chains: append(dnat(f.Ports), postrouting(n)),
+		Jumps: []Jump{
+			{From: "PREROUTING", Place: Bottom, Rule: Rule{
+				// A reply to a link-local client would need its interface, which NAT
+				// does not keep (RFC 4007, section 6).
+				Match: join(exclude(f.V6, "", "! -s fe80::/10"), "! -d "+n.loopback, local),
+				Why:   "published ports", Target: chainDNAT,
+			}},
+			{From: "OUTPUT", Place: Bottom, Rule: Rule{
+				Match: join("! -d "+n.loopback, local),
+				Why:   "published ports, from the host", Target: chainDNAT,
+			}},
+			{From: "POSTROUTING", Place: Bottom, Rule: Rule{Why: "masquerade", Target: chainPostrouting}},
+		},
+	}
+}
+
+// names are the family's names of sets, and its loopback prefix.
+type names struct {
+	nets, subnets, masquerade, ports string
+	loopback                         string
+}
+
+func namesOf(v6 bool) names {
+	family, loopback := "4", "127.0.0.0/8"
+	if v6 {
+		family, loopback = "6", "::1/128"
+	}
+	return names{
+		nets:       prefix + "-nets" + family,
+		subnets:    prefix + "-subnets" + family,
+		masquerade: prefix + "-masq" + family,
+		ports:      prefix + "-ports" + family,
+		loopback:   loopback,
+	}
+}
+
+// Matches that several rules share.
+var (
+	oursValue  = fmt.Sprintf("%#x/%#x", state.GroupBridge, state.GroupBridgeMask)
+	fromOurs   = "-m devgroup --src-group " + oursValue
+	fromOthers = "-m devgroup ! --src-group " + oursValue
+	toOurs     = "-m devgroup --dst-group " + oursValue
+	toOthers   = "-m devgroup ! --dst-group " + oursValue
+)
+
+const (
+	established   = "-m conntrack --ctstate RELATED,ESTABLISHED"
+	redirected    = "-m conntrack --ctstate DNAT"
+	notRedirected = "-m conntrack ! --ctstate DNAT"
+)
+
+// inSet matches a packet against a set; dimensions are src and dst as in ipset(8): for an
+// interface src is the incoming one.
+func inSet(name, dimensions string) string {
+	return "-m set --match-set " + name + " " + dimensions
+}
+
+func join(parts ...string) string {
+	out := ""
+	for _, p := range parts {
+		if p != "" && out != "" {
+			out += " "
+		}
+		out += p
+	}
+	return out
+}
+
+func exclude(v6 bool, v4match, v6match string) string {
+	if v6 {
+		return v6match
+	}
+	return v4match
+}

@@ -1,0 +1,113 @@
+package iptables
+
+import (
+	"regexp"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/drawbridge-net/drawbridge/firewall"
+)
+
+var ruleGen = rapid.Custom(func(t *rapid.T) Rule {
+	word := rapid.SampledFrom([]string{"", "a", "b", "a|b", "-p tcp"})
+	return Rule{Match: word.Draw(t, "match"), Why: word.Draw(t, "why"), Target: rapid.SampledFrom([]string{"DROP", "RETURN"}).Draw(t, "target")}
+})
+
+// TestIDs: equal chains have equal ids, and an inserted, removed, changed or moved rule
+// changes the ids from there on and none before.
+func TestIDs(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rules := rapid.SliceOfN(ruleGen, 1, 8).Draw(t, "rules")
+		before := ids("C", rules)
+		if !slices.Equal(before, ids("C", slices.Clone(rules))) {
+			t.Fatal("ids are not a function of the rules")
+		}
+		at := rapid.IntRange(0, len(rules)-1).Draw(t, "at")
+		other := slices.Clone(rules)
+		switch rapid.IntRange(0, 3).Draw(t, "change") {
+		case 0:
+			other = slices.Insert(other, at, Rule{Why: "new", Target: "ACCEPT"})
+		case 1:
+			other[at].Target = "ACCEPT"
+		case 2:
+			other[at].Why += " changed"
+		case 3:
+			if at == 0 || other[at] == other[at-1] {
+				return
+			}
+			other[at-1], other[at] = other[at], other[at-1]
+			at--
+		}
+		after := ids("C", other)
+		if !slices.Equal(before[:at], after[:at]) {
+			t.Fatal("rules before the change got other ids")
+		}
+		for i := at; i < min(len(before), len(after)); i++ {
+			if before[i] == after[i] {
+				t.Fatalf("rule %d kept its id", i)
+			}
+		}
+	})
+}
+
+func TestIDsDependOnChain(t *testing.T) {
+	r := []Rule{{Target: "DROP"}}
+	if ids("A", r)[0] == ids("B", r)[0] {
+		t.Error("two chains give the same id")
+	}
+}
+
+// TestEveryRuleIsRecognised: each rule and jump is found again as ours in iptables-save, DOCKER-USER's jump excepted.
+func TestEveryRuleIsRecognised(t *testing.T) {
+	f := firewall.Family{Guard: true, Ports: randomPorts(1, 100, false), DockerBridges: []string{"docker0"}}
+	comment := regexp.MustCompile(`^[A-Za-z0-9 ,:'-]{1,200}$`)
+	for _, v6 := range []bool{false, true} {
+		f.V6 = v6
+		seen := map[string]string{}
+		check := func(where, spec, id, why string) {
+			if got := idOf(spec); got != id {
+				t.Errorf("%s: id %q is read from %s", where, got, spec)
+			}
+			if other, ok := seen[id]; ok {
+				t.Errorf("%s and %s have the same id %s", where, other, id)
+			}
+			if !comment.MatchString(why) { // iptables quotes and escapes others, and cuts at 256
+				t.Errorf("%s: the comment %q may come back changed", where, why)
+			}
+			seen[id] = where
+		}
+		for _, table := range Render(f).Tables {
+			for _, j := range table.Jumps {
+				if j.Plain {
+					continue
+				}
+				check(table.Name+" "+j.From, j.spec(), j.id(), j.Rule.Why)
+			}
+			for _, c := range table.Chains {
+				for i, id := range ids(c.Name, c.Rules) {
+					check(table.Name+" "+c.Name, c.Rules[i].spec(id), id, c.Rules[i].Why)
+				}
+			}
+		}
+	}
+}
+
+// TestNumberOfRules: networks do not add rules.
+func TestNumberOfRules(t *testing.T) {
+	count := func(networks int) int {
+		f := firewall.Family{Networks: make([]firewall.Network, networks)}
+		n := 0
+		for _, table := range Render(f).Tables {
+			n += len(table.Jumps)
+			for _, c := range table.Chains {
+				n += len(c.Rules)
+			}
+		}
+		return n
+	}
+	if one, many := count(1), count(1000); one != many {
+		t.Errorf("%d rules for one network, %d for a thousand", one, many)
+	}
+}

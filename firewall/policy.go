@@ -1,0 +1,103 @@
+package firewall
+
+import (
+	"context"
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// Policy is what the firewall has to do, in both families.
+type Policy struct {
+	V4, V6 Family
+}
+
+// Families returns V4 and V6, for code that treats both alike.
+func (p Policy) Families() []Family { return []Family{p.V4, p.V6} }
+
+// Family is the policy of one address family. Its slices are sorted.
+type Family struct {
+	V6       bool
+	Networks []Network
+	Ports    []Port
+	// DockerBridges are the bridges of Docker's own driver, which our networks
+	// are isolated from.
+	DockerBridges []string
+	// Guard refuses forwarding between interfaces that have nothing to do with
+	// containers, because it was us who turned the host's forwarding on.
+	Guard bool
+}
+
+// IsEmpty reports whether the family needs no rules at all.
+func (f Family) IsEmpty() bool { return len(f.Networks) == 0 && !f.Guard }
+
+// Network is a container network as the firewall sees it.
+type Network struct {
+	Prefix netip.Prefix
+	Bridge string
+	// Masquerade rewrites the source of what leaves for elsewhere to the
+	// host's address.
+	Masquerade bool
+}
+
+// Port is a published port in one family.
+type Port struct {
+	Proto state.Proto
+	// Host is the address of the host that the port is restricted to; the zero
+	// Addr stands for every local address but the loopback ones, which are
+	// served by a socket (package publish).
+	Host     netip.Addr
+	HostPort uint16
+	Target   netip.AddrPort // the container
+}
+
+// Host is what Render must know of the host beside the state.
+type Host struct {
+	// DockerBridges are the bridges of Docker's own driver found on the host.
+	DockerBridges []string
+}
+
+// Backend makes the kernel equal to a policy.
+type Backend interface {
+	// Sync reads the kernel, asks render for the policy on this host and makes the
+	// kernel equal to it. It writes nothing where nothing differs.
+	Sync(ctx context.Context, render func(Host) Policy) error
+	// Rules returns the rules and elements of a policy as text, in the form in
+	// which they are loaded.
+	Rules(p Policy) string
+	// Purge removes everything of ours with no knowledge of the state.
+	Purge(ctx context.Context) error
+}
+
+// Plane applies a snapshot's policy by a backend.
+type Plane struct {
+	backend Backend
+	applied atomic.Pointer[Policy]
+}
+
+// NewPlane returns the plane of a backend.
+func NewPlane(b Backend) *Plane { return &Plane{backend: b} }
+
+// Apply makes the firewall equal to s. Its failures concern every network: an
+// unknown rule set must not be taken for a closed one.
+func (p *Plane) Apply(ctx context.Context, s state.Snapshot) error {
+	var policy Policy
+	err := p.backend.Sync(ctx, func(h Host) Policy {
+		policy = Render(s, h)
+		return policy
+	})
+	if err == nil {
+		p.applied.Store(&policy)
+	}
+	return err
+}
+
+// Rules returns what Apply last made true, as text; empty before the first success.
+func (p *Plane) Rules() string {
+	policy := p.applied.Load()
+	if policy == nil {
+		return ""
+	}
+	return p.backend.Rules(*policy)
+}

@@ -1,0 +1,129 @@
+package publish
+
+import (
+	"context"
+	"errors"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// Apply makes the sockets equal to the ports of s, leaving alone what Reserve holds for a later
+// snapshot: it closes what is no longer published, with its connections, binds what is missing, as after a restart, and serves the
+// clients of every port in s.
+//
+// A port that cannot be bound is a *state.ObjectError of its endpoint; the other ports, and
+// the port's other sockets, are held all the same, and the next Apply tries again. An error that is no ObjectError
+// means that Apply did not finish.
+func (p *Publisher) Apply(ctx context.Context, s state.Snapshot) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	want := newPlan(s)
+	if err := p.apply(ctx, s, want); err != nil {
+		return err
+	}
+	p.explain(ctx, want.errs...)
+	return errors.Join(want.errs...)
+}
+
+func (p *Publisher) apply(ctx context.Context, s state.Snapshot, want *plan) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return errClosed
+	}
+	// First what goes, so that a port can move from one endpoint to another.
+	for _, held := range p.held {
+		if !p.stays(held, s, want) {
+			p.release(held)
+		}
+	}
+	for _, b := range want.bindings {
+		err := p.publish(ctx, b)
+		if err != nil && ctx.Err() != nil {
+			return err
+		}
+		want.fail(b, err)
+	}
+	return nil
+}
+
+// stays decides about a socket that is held.
+func (p *Publisher) stays(held *socket, s state.Snapshot, want *plan) bool {
+	wanted, ok := want.at[held.place()]
+	if ok && wanted == held.binding {
+		return true
+	}
+	if ok && wanted.endpoint == held.endpoint || !held.reserved {
+		return false
+	}
+	_, exists := s.Endpoint(held.endpoint)
+	gone := held.shown && !exists
+	held.shown = held.shown || exists
+	return !gone
+}
+
+// publish holds one socket of the state and serves its clients.
+func (p *Publisher) publish(ctx context.Context, b binding) error {
+	held, ok := p.held[b.place()]
+	if ok && held.binding != b {
+		return &conflict{at: b.place(), holder: &held.binding}
+	}
+	if !ok {
+		var err error
+		if held, err = p.hold(ctx, b); errors.Is(err, errAbsent) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+	held.reserved = false
+	p.serve(held)
+	return nil
+}
+
+// plan is what a snapshot asks for.
+type plan struct {
+	bindings []binding // in the order of the snapshot
+	at       map[place]binding
+	errs     []error // each a *state.ObjectError
+	failed   map[failure]bool
+}
+
+// failure is a port that has been reported.
+type failure struct {
+	endpoint state.EndpointID
+	port     state.Port
+}
+
+func newPlan(s state.Snapshot) *plan {
+	want := &plan{at: map[place]binding{}, failed: map[failure]bool{}}
+	for _, e := range s.Endpoints {
+		for _, port := range e.Ports {
+			needed, err := bindings(e, port)
+			want.fail(binding{endpoint: e.ID, network: e.Network, port: port}, err)
+			for _, b := range needed {
+				want.add(b)
+			}
+		}
+	}
+	return want
+}
+
+// add gives a place to the first that asks for it. The others fail when it is published.
+func (w *plan) add(b binding) {
+	w.bindings = append(w.bindings, b)
+	if _, taken := w.at[b.place()]; !taken {
+		w.at[b.place()] = b
+	}
+}
+
+// fail records the first failure of a port: the others follow from it more often than not.
+func (w *plan) fail(b binding, err error) {
+	key := failure{b.endpoint, b.port}
+	if err == nil || w.failed[key] {
+		return
+	}
+	w.failed[key] = true
+	w.errs = append(w.errs, &state.ObjectError{Network: b.network, Endpoint: b.endpoint, Err: err})
+}

@@ -1,0 +1,63 @@
+// Package publish holds the sockets of published ports and runs the proxy behind
+// them.
+//
+// Clients from outside, and local clients that use one of the host's own addresses,
+// are served by the firewall: it rewrites their packets to the container, and they
+// never see a socket. A socket is held for each published port all the same, because it
+//
+//   - reserves the port against every other program of the host, which would
+//     otherwise start without an error and never get a packet, and
+//   - serves the clients that come in by the loopback interface (127.0.0.1, ::1):
+//     destination NAT cannot, unless route_localnet is turned on, which lets neighbours reach
+//     services that listen on 127.0.0.1 only.
+//
+// # Use
+//
+// A driver calls [Publisher.Reserve] before it commits the ports of an endpoint to the
+// state, and [Publisher.Release] when the commit fails. The reconcile loop calls
+// [Publisher.Apply] with the whole state; only from then on are clients served. What connects in between
+// waits in the socket's queue.
+//
+// # The sockets of a port
+//
+//	HostIP          endpoint has   sockets
+//	none            v4 and v6      0.0.0.0, [::]
+//	none            v4             0.0.0.0, helper [::1]
+//	none            v6             [::], helper 127.0.0.1
+//	0.0.0.0, v4     v4             that address
+//	::, v6          v6             that address
+//	127.x, ::1      any            that address
+//
+// All sockets of a port have the same number. IPv6 sockets are V6ONLY. A helper makes "localhost" work whichever
+// family a client tries first: it is proxied to the family that the container has. A host
+// without IPv6 goes without the helper; a helper's port that is taken is a conflict like any other.
+//
+// # The guard
+//
+// While the firewall is ours, a packet that reaches one of these sockets by any interface
+// but lo came around it: in the moment before the rules exist, or after someone flushed
+// them. To serve it would bypass DOCKER-USER. So a socket filter (classic BPF,
+// SO_ATTACH_FILTER) is attached before bind(2) that passes what arrived by interface 1 and drops
+// everything else, without an answer. lo has index 1 in every network namespace
+// (LOOPBACK_IFINDEX in the kernel's net/core/dev.c). The filter sees a SYN before the handshake, and accepted
+// connections inherit it.
+//
+// The filter looks at the interface, not at addresses. A local client that uses an address of the host arrives by lo as
+// well, and is served by the proxy whenever the firewall did not rewrite its packets.
+//
+// With [Options.ServeAll] there is no firewall of ours and the proxy serves everyone. Sockets on
+// loopback addresses keep the guard even then: another program may have turned on route_localnet.
+//
+// # Be aware
+//
+//   - The container sees the bridge's gateway address as the client of proxied traffic.
+//   - The listening socket completes a client's handshake before the container is asked. If
+//     the container refuses, the client sees a connection that is reset at once.
+//   - A reservation ends when a snapshot shows its port, when Release takes it back, or when its endpoint
+//     vanishes from a later snapshot than one that showed it. Reserve knows no revision, so Apply cannot tell
+//     a port that is not yet in the state from one that was put in and taken out between two snapshots. A
+//     driver that takes ports out of the state therefore calls Release(id, nil) after that commit.
+//   - Snapshots must come in the order of their revisions.
+//   - A process needs one file for each socket, one for each UDP session and up to six for each
+//     TCP connection in flight: two sockets, and a pipe per direction for splice(2).
+package publish

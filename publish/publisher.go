@@ -1,0 +1,155 @@
+package publish
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Options configure a Publisher. The zero value is the usual one.
+type Options struct {
+	// ServeAll lets the proxy serve clients on every interface. It belongs to --iptables=false, where no
+	// firewall rule of ours takes them to the container. Otherwise only what arrives by the loopback interface is served.
+	ServeAll bool
+	// Log gets what happens to single connections (debug) and lasting failures to accept
+	// them (warn). None means silence.
+	Log *slog.Logger
+
+	// DialTimeout bounds how long a TCP client waits for the container; 0 means 10 s.
+	DialTimeout time.Duration
+	// MaxConns bounds the proxied TCP connections of all ports together; more wait in the backlog.
+	// 0 means an eighth of the process's limit of open files.
+	MaxConns int
+	// UDPIdle is how long a UDP session lives without a datagram in either
+	// direction; 0 means 90 s, as with docker-proxy.
+	UDPIdle time.Duration
+	// UDPSessions bounds the sessions of one UDP socket; the one that has been idle for longest
+	// makes room for a new one. 0 means 1024.
+	UDPSessions int
+
+	// Proc is where the proc file system is mounted; empty means /proc.
+	Proc string
+}
+
+// Publisher holds the sockets of published ports. Its methods may be called concurrently.
+type Publisher struct {
+	proc    procfs
+	open    func(context.Context, binding) (server, error)
+	running sync.WaitGroup
+
+	mu     sync.Mutex // never held while anything waits for a peer; guards all that follows
+	closed bool
+	held   map[place]*socket
+}
+
+// socket is one that is bound.
+type socket struct {
+	binding
+	server server
+	stop   context.CancelFunc // nil until clients are served
+
+	// reserved: held for Reserve, and not yet seen in a snapshot.
+	reserved bool
+	// shown: a snapshot had the endpoint since then.
+	shown bool
+}
+
+// New returns a Publisher that holds nothing.
+func New(o Options) *Publisher {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	opener := &sockets{
+		serveAll:    o.ServeAll,
+		dialTimeout: cmp.Or(o.DialTimeout, 10*time.Second),
+		udpIdle:     cmp.Or(o.UDPIdle, 90*time.Second),
+		udpSessions: cmp.Or(o.UDPSessions, 1024),
+		conns:       make(chan struct{}, cmp.Or(o.MaxConns, defaultConns())),
+		log:         o.Log,
+	}
+	return &Publisher{
+		proc: procfs(cmp.Or(o.Proc, "/proc")),
+		open: opener.open,
+		held: map[place]*socket{},
+	}
+}
+
+// defaultConns leaves a quarter of the files for everything else: a connection takes up to six.
+func defaultConns() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 128
+	}
+	return int(min(max(limit.Cur/8, 16), 1<<16))
+}
+
+// Close closes every socket and connection, and returns when all goroutines have ended. The
+// Publisher cannot be used again.
+func (p *Publisher) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	var errs []error
+	for _, s := range p.held {
+		errs = append(errs, p.release(s))
+	}
+	p.mu.Unlock()
+	p.running.Wait()
+	return errors.Join(errs...)
+}
+
+// hold binds the socket of b. Its errors are for the user, or errAbsent. p.mu is held.
+func (p *Publisher) hold(ctx context.Context, b binding) (*socket, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("publishing port %s: %w", b.place(), err)
+	}
+	srv, err := p.open(ctx, b)
+	switch {
+	case err == nil:
+	case b.helper && unavailable(err):
+		return nil, errAbsent
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, &conflict{at: b.place(), holder: p.inTheWay(b.place())}
+	default:
+		return nil, refuse(b.place(), err)
+	}
+	s := &socket{binding: b, server: srv}
+	p.held[b.place()] = s
+	return s, nil
+}
+
+// errAbsent says that a helper is left out because the host lacks its family.
+var errAbsent = errors.New("the host lacks the address family")
+
+// inTheWay finds the socket of ours that takes a place.
+func (p *Publisher) inTheWay(at place) *binding {
+	for _, s := range p.held {
+		if s.place().overlaps(at) {
+			return &s.binding
+		}
+	}
+	return nil
+}
+
+// serve starts the proxy, once. p.mu is held.
+func (p *Publisher) serve(s *socket) {
+	if s.stop != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stop = cancel
+	p.running.Go(func() { s.server.serve(ctx) })
+}
+
+// release gives the place back before it returns. Connections end, but are not waited for: p.mu is held.
+func (p *Publisher) release(s *socket) error {
+	delete(p.held, s.place())
+	if s.stop != nil {
+		s.stop()
+	}
+	return s.server.Close()
+}

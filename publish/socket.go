@@ -1,0 +1,116 @@
+package publish
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// server is a bound socket and what runs behind it.
+type server interface {
+	// serve blocks until the server is closed and all that it started has ended. ctx
+	// ends the connections.
+	serve(ctx context.Context)
+	// Close gives the place back before it returns.
+	Close() error
+}
+
+// sockets opens the real servers.
+type sockets struct {
+	serveAll    bool
+	dialTimeout time.Duration
+	udpIdle     time.Duration
+	udpSessions int
+	conns       chan struct{} // one element for each TCP connection in flight
+	log         *slog.Logger
+}
+
+// open binds b's socket. Errors are those of socket(2), setsockopt(2), bind(2) and listen(2).
+func (o *sockets) open(ctx context.Context, b binding) (server, error) {
+	var lc net.ListenConfig
+	// Go makes MPTCP listeners where the kernel can, whose subflows would not all have the filter.
+	lc.SetMultipathTCP(false)
+	lc.Control = control(!o.serveAll, b.addr.Addr())
+	network := b.port.Proto.String() + "4"
+	if b.addr.Addr().Is6() {
+		network = b.port.Proto.String() + "6" // implies V6ONLY
+	}
+	log := o.log.With("endpoint", b.endpoint.Short(), "port", b.place().String())
+	if b.port.Proto == state.UDP {
+		conn, err := lc.ListenPacket(ctx, network, b.addr.String())
+		if err != nil {
+			return nil, err
+		}
+		return newUDPServer(conn.(*net.UDPConn), b, o, log)
+	}
+	l, err := lc.Listen(ctx, network, b.addr.String())
+	if err != nil {
+		return nil, err
+	}
+	return &tcpServer{listener: l.(*net.TCPListener), target: b.target, timeout: o.dialTimeout, conns: o.conns, log: log}, nil
+}
+
+// control returns the settings of a socket that is to be bound to ip. The net package applies
+// them between socket(2) and bind(2), so that there is no moment without them.
+func control(guarded bool, ip netip.Addr) func(network, address string, c syscall.RawConn) error {
+	return func(network, _ string, c syscall.RawConn) error {
+		var err error
+		if e := c.Control(func(fd uintptr) { err = configure(int(fd), network, guarded, ip) }); e != nil {
+			return e
+		}
+		return err
+	}
+}
+
+func configure(fd int, network string, guarded bool, ip netip.Addr) error {
+	if guarded || ip.IsLoopback() {
+		if err := attachGuard(fd); err != nil {
+			return fmt.Errorf("attaching the loopback filter: %w", err)
+		}
+	}
+	// A UDP socket on all addresses must learn which one a client used, to answer from it.
+	switch {
+	case !ip.IsUnspecified():
+		return nil
+	case network == "udp4":
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+	case network == "udp6":
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+	}
+	return nil
+}
+
+const (
+	loopbackIndex = 1
+	wholePacket   = 1<<32 - 1 // the filter's result is how many bytes to keep
+)
+
+// guard passes what came in by the loopback interface and drops the rest.
+var guard = []bpf.Instruction{
+	bpf.LoadExtension{Num: bpf.ExtInterfaceIndex},
+	bpf.JumpIf{Cond: bpf.JumpEqual, Val: loopbackIndex, SkipFalse: 1},
+	bpf.RetConstant{Val: wholePacket},
+	bpf.RetConstant{Val: 0},
+}
+
+func attachGuard(fd int) error {
+	raw, err := bpf.Assemble(guard)
+	if err != nil {
+		return err
+	}
+	filter := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		filter[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program)
+}

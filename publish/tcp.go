@@ -1,0 +1,137 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// tcpServer proxies the connections of one listening socket.
+type tcpServer struct {
+	listener *net.TCPListener
+	target   netip.AddrPort
+	timeout  time.Duration
+	conns    chan struct{}
+	log      *slog.Logger
+}
+
+func (t *tcpServer) Close() error { return t.listener.Close() }
+
+func (t *tcpServer) serve(ctx context.Context) {
+	var running sync.WaitGroup
+	defer running.Wait()
+	failing := false
+	for {
+		client, err := t.listener.AcceptTCP()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			// Mostly a lack of files or memory: others must end before it gets better.
+			if !failing {
+				t.log.Warn("accepting a connection", "error", err)
+			}
+			failing = true
+			pause(ctx)
+			continue
+		}
+		failing = false
+		// When too many are in flight the others wait in the socket's backlog.
+		select {
+		case t.conns <- struct{}{}:
+		case <-ctx.Done():
+			abort(client)
+			return
+		}
+		running.Go(func() {
+			defer func() { <-t.conns }()
+			t.proxy(ctx, client)
+		})
+	}
+}
+
+// proxy serves one client until both directions have ended.
+func (t *tcpServer) proxy(ctx context.Context, client *net.TCPConn) {
+	defer client.Close()
+	dialer := net.Dialer{Timeout: t.timeout}
+	conn, err := dialer.DialContext(ctx, "tcp", t.target.String())
+	if err != nil {
+		t.log.Debug("connecting to the container", "target", t.target, "error", err)
+		abort(client)
+		return
+	}
+	backend := conn.(*net.TCPConn)
+	defer backend.Close()
+	stop := context.AfterFunc(ctx, func() {
+		abort(client)
+		abort(backend)
+	})
+	defer stop()
+
+	ended := make(chan error, 2)
+	go func() { ended <- pump(backend, client) }()
+	go func() { ended <- pump(client, backend) }()
+	first := <-ended
+	if first != nil {
+		stopReading(client, backend)
+	}
+	if second := <-ended; first != nil || second != nil {
+		abort(client)
+		abort(backend)
+	}
+}
+
+// pump copies one direction to its end and hands the end on, while the other direction
+// stays open.
+func pump(dst, src *net.TCPConn) error {
+	if _, err := io.Copy(dst, src); err != nil {
+		return err
+	}
+	return dst.CloseWrite()
+}
+
+// stopReading ends the second direction after the first one broke. From a connection that is still alive nothing more
+// is taken, since there is nobody left to give it to. What a dead one left behind is still delivered: a server that
+// refuses a request early resets the connection right behind its answer.
+func stopReading(conns ...*net.TCPConn) {
+	for _, c := range conns {
+		if !dead(c) {
+			c.SetReadDeadline(time.Unix(1, 0))
+		}
+	}
+}
+
+// dead reports whether the connection was reset or timed out: reading from it cannot block.
+func dead(c *net.TCPConn) bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	closed := true
+	raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		closed = err != nil || info.State == unix.BPF_TCP_CLOSE
+	})
+	return closed
+}
+
+// abort closes with a reset, so that the other side does not take a failure for an end.
+func abort(c *net.TCPConn) {
+	c.SetLinger(0)
+	c.Close()
+}
+
+// pause keeps a loop from spinning on an error that persists.
+func pause(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(100 * time.Millisecond):
+	}
+}

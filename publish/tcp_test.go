@@ -1,0 +1,336 @@
+package publish
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// tcpContainer runs serve for each connection to a listener on ip.
+func tcpContainer(t *testing.T, ip string, serve func(*net.TCPConn)) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.SetDeadline(deadline())
+			serve(c.(*net.TCPConn))
+			c.Close()
+		}
+	}()
+	t.Cleanup(func() { l.Close(); <-done })
+	return unmapped(l.Addr().(*net.TCPAddr).AddrPort())
+}
+
+// upper answers with what it got, after it got all of it.
+func upper(c *net.TCPConn) {
+	b, err := io.ReadAll(c)
+	if err == nil {
+		c.Write(bytes.ToUpper(b))
+	}
+}
+
+func dial(t *testing.T, ip string, port uint16) *net.TCPConn {
+	t.Helper()
+	c, err := net.Dial("tcp", netip.AddrPortFrom(netip.MustParseAddr(ip), port).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(deadline())
+	return c.(*net.TCPConn)
+}
+
+// ask sends, ends its direction, and reads the answer: it needs both half-closes.
+func ask(t *testing.T, ip string, port uint16, question string) string {
+	t.Helper()
+	c := dial(t, ip, port)
+	if _, err := io.WriteString(c, question); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(c)
+	if err != nil {
+		t.Fatalf("reading the answer: %v", err)
+	}
+	return string(answer)
+}
+
+func TestTCP(t *testing.T) {
+	tests := []struct {
+		name      string
+		container string
+		hostIP    string
+		clients   []string
+	}{
+		{"v4 container, everywhere", "127.0.0.77", "", []string{"127.0.0.1", "127.0.0.2", "::1"}},
+		{"v6 container, everywhere", "::1", "", []string{"127.0.0.1", "::1"}},
+		{"v4 container, loopback only", "127.0.0.77", "127.0.0.3", []string{"127.0.0.3"}},
+		{"v4 container, v6 loopback", "127.0.0.77", "::1", []string{"::1"}},
+		{"v6 container, v4 loopback", "::1", "127.0.0.3", []string{"127.0.0.3"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			at := tcpContainer(t, tt.container, upper)
+			p := realPublisher(t, Options{})
+			_, port := published(t, p, containerAt(at), state.TCP, tt.hostIP, at)
+			for _, ip := range tt.clients {
+				if got := ask(t, ip, port, "hello"); got != "HELLO" {
+					t.Errorf("client of %s got %q", ip, got)
+				}
+			}
+		})
+	}
+}
+
+// A client that is faster than Apply is served when Apply comes.
+func TestTCPClientBeforeApply(t *testing.T) {
+	at := tcpContainer(t, "127.0.0.77", upper)
+	p := realPublisher(t, Options{})
+	e := containerAt(at)
+	e.Ports = reserve(t, p, e, ephemeral(state.TCP, "", at.Port()))
+	c := dial(t, "127.0.0.1", e.Ports[0].HostPort)
+	io.WriteString(c, "early")
+	c.CloseWrite()
+	apply(t, p, e)
+	if got, err := io.ReadAll(c); string(got) != "EARLY" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestTCPLargeBothWays(t *testing.T) {
+	at := tcpContainer(t, "127.0.0.77", func(c *net.TCPConn) { io.Copy(c, c) })
+	p := realPublisher(t, Options{})
+	_, port := published(t, p, containerAt(at), state.TCP, "", at)
+	sent := make([]byte, 8<<20)
+	rand.Read(sent)
+	c := dial(t, "127.0.0.1", port)
+	go func() {
+		c.Write(sent)
+		c.CloseWrite()
+	}()
+	got, err := io.ReadAll(c)
+	if err != nil || !bytes.Equal(got, sent) {
+		t.Errorf("%d of %d bytes came back unchanged=%v, error %v", len(got), len(sent), bytes.Equal(got, sent), err)
+	}
+}
+
+func TestTCPRefusedIsReset(t *testing.T) {
+	for _, ip := range []string{"127.0.0.77", "::1"} {
+		t.Run(ip, func(t *testing.T) {
+			at := tcpContainer(t, ip, upper)
+			p := realPublisher(t, Options{})
+			e := containerAt(at)
+			free := occupyThenFree(t, ip)
+			_, port := published(t, p, e, state.TCP, "", free)
+			wantReset(t, "127.0.0.1", port)
+		})
+	}
+}
+
+// wantReset connects and waits for a reset, which may be so early that connect reports it.
+func wantReset(t *testing.T, ip string, port uint16) {
+	t.Helper()
+	c, err := net.Dial("tcp", netip.AddrPortFrom(netip.MustParseAddr(ip), port).String())
+	if err == nil {
+		defer c.Close()
+		c.SetDeadline(deadline())
+		_, err = c.Read(make([]byte, 1))
+	}
+	if !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("%v, want a reset", err)
+	}
+}
+
+// occupyThenFree returns an address that nothing listens on.
+func occupyThenFree(t *testing.T, ip string) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp", net.JoinHostPort(ip, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return unmapped(l.Addr().(*net.TCPAddr).AddrPort())
+}
+
+func TestTCPResetIsPassedOn(t *testing.T) {
+	t.Run("container to client", func(t *testing.T) {
+		at := tcpContainer(t, "127.0.0.77", func(c *net.TCPConn) {
+			io.ReadFull(c, make([]byte, 1))
+			c.SetLinger(0)
+		})
+		p := realPublisher(t, Options{})
+		_, port := published(t, p, containerAt(at), state.TCP, "", at)
+		c := dial(t, "127.0.0.1", port)
+		c.Write([]byte("x"))
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("read: %v, want a reset", err)
+		}
+	})
+	t.Run("client to container", func(t *testing.T) {
+		result := make(chan error, 1)
+		at := tcpContainer(t, "127.0.0.77", func(c *net.TCPConn) {
+			c.Write([]byte("x"))
+			_, err := c.Read(make([]byte, 1))
+			result <- err
+		})
+		p := realPublisher(t, Options{})
+		_, port := published(t, p, containerAt(at), state.TCP, "", at)
+		c := dial(t, "127.0.0.1", port)
+		io.ReadFull(c, make([]byte, 1))
+		c.SetLinger(0)
+		c.Close()
+		if err := receive(t, result); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("read in the container: %v, want a reset", err)
+		}
+	})
+}
+
+// A server that refuses an upload answers, and closes with data unread, which is a reset. The
+// answer must reach the client.
+func TestTCPAnswerBeforeReset(t *testing.T) {
+	at := tcpContainer(t, "127.0.0.77", func(c *net.TCPConn) {
+		io.ReadFull(c, make([]byte, 1))
+		io.WriteString(c, "413 too large")
+	})
+	p := realPublisher(t, Options{})
+	_, port := published(t, p, containerAt(at), state.TCP, "", at)
+	for range 30 { // it is a race, which a proxy that cuts at once loses every few times
+		c := dial(t, "127.0.0.1", port)
+		go io.Copy(c, zeros{}) // ends with the connection
+		got := make([]byte, len("413 too large"))
+		if _, err := io.ReadFull(c, got); err != nil {
+			t.Fatalf("read %q: %v", got, err)
+		}
+		c.Close()
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { return len(b), nil }
+
+func TestTCPEndsWithThePort(t *testing.T) {
+	tests := []struct {
+		name string
+		end  func(*testing.T, *Publisher, state.Endpoint)
+	}{
+		{"revoked", func(t *testing.T, p *Publisher, e state.Endpoint) { apply(t, p, with(e)) }},
+		{"deleted", func(t *testing.T, p *Publisher, e state.Endpoint) { apply(t, p) }},
+		{"released", func(t *testing.T, p *Publisher, e state.Endpoint) { p.Release(e.ID, nil) }},
+		{"closed", func(t *testing.T, p *Publisher, e state.Endpoint) { p.Close() }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			inside := make(chan error, 1)
+			at := tcpContainer(t, "127.0.0.77", func(c *net.TCPConn) {
+				io.Copy(c, io.LimitReader(c, 1))
+				_, err := c.Read(make([]byte, 1))
+				inside <- err
+			})
+			p := realPublisher(t, Options{})
+			e, port := published(t, p, containerAt(at), state.TCP, "", at)
+			c := dial(t, "127.0.0.1", port)
+			c.Write([]byte("x"))
+			if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+			tt.end(t, p, e)
+			if _, err := c.Read(make([]byte, 1)); err == nil || isTimeout(err) {
+				t.Errorf("client: %v, want an end", err)
+			}
+			if err := receive(t, inside); err == nil || isTimeout(err) {
+				t.Errorf("container: %v, want an end", err)
+			}
+			if _, err := net.Dial("tcp", c.RemoteAddr().String()); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("a new client: %v, want a refusal", err)
+			}
+		})
+	}
+}
+
+// receive waits for a value as long as everything in these tests may take.
+func receive[T any](t *testing.T, ch <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-ch:
+	case <-time.After(time.Until(deadline())):
+		t.Fatal("nothing came")
+	}
+	return v
+}
+
+func isTimeout(err error) bool {
+	var n net.Error
+	return errors.As(err, &n) && n.Timeout()
+}
+
+// Above the limit clients wait; they are served when others have gone.
+func TestTCPMaxConns(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.77:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	at := l.Addr().(*net.TCPAddr).AddrPort()
+	p := realPublisher(t, Options{MaxConns: 1})
+	_, port := published(t, p, containerAt(at), state.TCP, "", at)
+	accept := func(until time.Time) (net.Conn, error) {
+		l.(*net.TCPListener).SetDeadline(until)
+		return l.Accept()
+	}
+	clients := []*net.TCPConn{dial(t, "127.0.0.1", port), dial(t, "127.0.0.1", port)}
+	io.WriteString(clients[0], "0")
+	io.WriteString(clients[1], "1")
+	for i, client := range clients {
+		c, err := accept(deadline())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		got := make([]byte, 1)
+		if _, err := io.ReadFull(c, got); err != nil || string(got) != fmt.Sprint(i) {
+			t.Errorf("the container read %q from client %d: %v", got, i, err)
+		}
+		// What would come without the limit comes in microseconds.
+		if _, err := accept(time.Now().Add(100 * time.Millisecond)); !isTimeout(err) {
+			t.Errorf("beside client %d: %v, want no further connection", i, err)
+		}
+		c.Close()
+		client.Close()
+	}
+}
+
+// A container that does not answer costs its client the timeout, and then a reset.
+func TestTCPDialTimeout(t *testing.T) {
+	at := tcpContainer(t, "127.0.0.77", upper)
+	p := realPublisher(t, Options{DialTimeout: 1}) // a nanosecond: over before it began
+	_, port := published(t, p, containerAt(at), state.TCP, "", at)
+	wantReset(t, "127.0.0.1", port)
+}
+
+func TestPauseEndsWithContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	pause(ctx)
+}

@@ -1,0 +1,270 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
+)
+
+// udpServer proxies the datagrams of one socket. Each client gets a session with a socket of
+// its own towards the container, so that answers find their way back.
+type udpServer struct {
+	conn   *net.UDPConn
+	raw    syscall.RawConn
+	bound  netip.Addr
+	target netip.AddrPort
+	idle   time.Duration
+	most   int
+	log    *slog.Logger
+
+	running sync.WaitGroup
+	oob     []byte // of the receiving goroutine
+
+	mu       sync.Mutex
+	closed   bool // guarded by mu, as is sessions
+	sessions map[flow]*session
+}
+
+// flow is what tells sessions apart: a client may use several addresses of the host from one port.
+type flow struct {
+	client netip.AddrPort
+	local  netip.Addr // the address that the client used
+}
+
+type session struct {
+	backend *net.UDPConn
+	reply   []byte       // the control message that sets the source of answers
+	used    atomic.Int64 // when the last datagram passed, as time since epoch
+}
+
+// epoch anchors the sessions' times to the monotonic clock.
+var epoch = time.Now()
+
+func (s *session) touch()                       { s.used.Store(int64(time.Since(epoch))) }
+func (s *session) idleAt() time.Duration        { return time.Duration(s.used.Load()) }
+func (s *session) expired(d time.Duration) bool { return time.Since(epoch)-s.idleAt() >= d }
+
+func newUDPServer(conn *net.UDPConn, b binding, o *sockets, log *slog.Logger) (*udpServer, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return &udpServer{
+		conn:     conn,
+		raw:      raw,
+		bound:    b.addr.Addr(),
+		target:   b.target,
+		idle:     o.udpIdle,
+		most:     o.udpSessions,
+		log:      log,
+		oob:      make([]byte, 128), // room for one IPV6_PKTINFO, which is the larger
+		sessions: map[flow]*session{},
+	}, nil
+}
+
+func (u *udpServer) Close() error { return u.conn.Close() }
+
+func (u *udpServer) serve(ctx context.Context) {
+	defer u.running.Wait()
+	defer u.endAll()
+	for {
+		switch err := u.receive(); {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			u.log.Debug("receiving a datagram", "error", err)
+			pause(ctx)
+		}
+	}
+}
+
+// datagrams lends buffers for the largest datagram. They are taken only once there is something to
+// read: ten thousand published ports that wait cost no buffer.
+var datagrams = sync.Pool{New: func() any { return new([1 << 16]byte) }}
+
+func (u *udpServer) receive() error {
+	if err := waitReadable(u.raw); err != nil {
+		return err
+	}
+	buf := datagrams.Get().(*[1 << 16]byte)
+	defer datagrams.Put(buf)
+	n, oobn, _, client, err := u.conn.ReadMsgUDPAddrPort(buf[:], u.oob)
+	if err != nil {
+		return err
+	}
+	u.forward(flow{client, u.local(u.oob[:oobn])}, buf[:n])
+	return nil
+}
+
+// waitReadable blocks until a read has something to return, an error included. It ends
+// with the connection's deadline and with its Close.
+func waitReadable(raw syscall.RawConn) error {
+	return raw.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return n > 0 || err != nil && err != unix.EINTR
+	})
+}
+
+// local returns the address that a client used.
+func (u *udpServer) local(oob []byte) netip.Addr {
+	if !u.bound.IsUnspecified() {
+		return u.bound
+	}
+	var dst net.IP
+	if u.bound.Is4() {
+		var cm ipv4.ControlMessage
+		if cm.Parse(oob) == nil {
+			dst = cm.Dst
+		}
+	} else {
+		var cm ipv6.ControlMessage
+		if cm.Parse(oob) == nil {
+			dst = cm.Dst
+		}
+	}
+	ip, _ := netip.AddrFromSlice(dst)
+	return ip
+}
+
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// source returns the control message that sends an answer from local. It is nil where the kernel
+// chooses right, and where local is nothing that one can send from.
+func (u *udpServer) source(local netip.Addr) []byte {
+	if !u.bound.IsUnspecified() || !local.IsValid() || local.IsMulticast() || local == broadcast {
+		return nil
+	}
+	if local.Is4() {
+		return (&ipv4.ControlMessage{Src: local.AsSlice()}).Marshal()
+	}
+	return (&ipv6.ControlMessage{Src: local.AsSlice()}).Marshal()
+}
+
+// forward sends one datagram to the container. It tries twice: the first attempt may report that an
+// earlier datagram was refused, or find that the session has just ended.
+func (u *udpServer) forward(f flow, datagram []byte) {
+	for range 2 {
+		s, err := u.session(f)
+		if err == nil {
+			s.touch()
+			_, err = s.backend.Write(datagram)
+		}
+		if err == nil {
+			return
+		}
+		u.log.Debug("sending a datagram to the container", "target", u.target, "error", err)
+	}
+}
+
+func (u *udpServer) session(f flow) (*session, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if s, ok := u.sessions[f]; ok {
+		return s, nil
+	}
+	if u.closed {
+		return nil, net.ErrClosed
+	}
+	if len(u.sessions) >= u.most {
+		u.endOldest()
+	}
+	backend, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(u.target)) // sends nothing, cannot block
+	if err != nil {
+		return nil, err
+	}
+	s := &session{backend: backend, reply: u.source(f.local)}
+	s.touch()
+	u.sessions[f] = s
+	u.running.Go(func() { u.answer(f, s) })
+	return s, nil
+}
+
+// answer sends the container's datagrams to the session's client until both have been silent.
+func (u *udpServer) answer(f flow, s *session) {
+	defer u.end(f, s)
+	raw, err := s.backend.SyscallConn()
+	if err != nil {
+		return
+	}
+	for {
+		s.backend.SetReadDeadline(epoch.Add(s.idleAt() + u.idle))
+		switch err := u.answerOne(raw, f, s); {
+		case err == nil:
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if s.expired(u.idle) {
+				return
+			}
+		case errors.Is(err, syscall.ECONNREFUSED):
+			// Nothing listens yet; that is no reason for the client's next datagram to come from another port.
+		default:
+			return
+		}
+	}
+}
+
+func (u *udpServer) answerOne(raw syscall.RawConn, f flow, s *session) error {
+	if err := waitReadable(raw); err != nil {
+		return err
+	}
+	buf := datagrams.Get().(*[1 << 16]byte)
+	defer datagrams.Put(buf)
+	n, err := s.backend.Read(buf[:])
+	if err != nil {
+		return err
+	}
+	s.touch()
+	if _, _, err := u.conn.WriteMsgUDPAddrPort(buf[:n], s.reply, f.client); err != nil {
+		u.log.Debug("sending a datagram to a client", "client", f.client, "error", err)
+	}
+	return nil
+}
+
+// end forgets the session before it closes its socket, so that who meets the closed
+// socket gets a new session.
+func (u *udpServer) end(f flow, s *session) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.drop(f, s)
+}
+
+func (u *udpServer) drop(f flow, s *session) {
+	if u.sessions[f] == s {
+		delete(u.sessions, f)
+	}
+	s.backend.Close()
+}
+
+// endOldest makes room. u.mu is held.
+func (u *udpServer) endOldest() {
+	var oldest flow
+	var victim *session
+	for f, s := range u.sessions {
+		if victim == nil || s.idleAt() < victim.idleAt() {
+			oldest, victim = f, s
+		}
+	}
+	if victim != nil {
+		u.drop(oldest, victim)
+	}
+}
+
+func (u *udpServer) endAll() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.closed = true
+	for f, s := range u.sessions {
+		u.drop(f, s)
+	}
+}
