@@ -24,7 +24,7 @@ func (d *Driver) CreateEndpoint(ctx context.Context, r *network.CreateEndpointRe
 	if err != nil {
 		return nil, err
 	}
-	release, err := d.locks.take(ctx, string(e.ID))
+	release, err := d.locks.take(ctx, "endpoint "+string(e.ID))
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func (d *Driver) withdraw(ctx context.Context, networkID, endpointID string, tak
 	if err != nil {
 		return err
 	}
-	release, err := d.locks.take(ctx, string(eid))
+	release, err := d.locks.take(ctx, "endpoint "+string(eid))
 	if err != nil {
 		return err
 	}
@@ -162,7 +162,7 @@ func (d *Driver) edit(ctx context.Context, networkID, endpointID string, do func
 	if err != nil {
 		return err
 	}
-	release, err := d.locks.take(ctx, string(eid))
+	release, err := d.locks.take(ctx, "endpoint "+string(eid))
 	if err != nil {
 		return err
 	}

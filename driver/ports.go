@@ -21,7 +21,7 @@ func (d *Driver) ProgramExternalConnectivity(ctx context.Context, r *network.Pro
 	if err != nil {
 		return err
 	}
-	release, err := d.locks.take(ctx, string(eid))
+	release, err := d.locks.take(ctx, "endpoint "+string(eid))
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // ensureBridge makes the network's bridge and gives it its addresses.
-func (l *Links) ensureBridge(have inventory, n state.Network) error {
+func (l *Links) ensureBridge(have inventory, addrs map[int][]netlink.Addr, n state.Network) error {
 	link, ok := have[n.Bridge]
 	if !ok {
 		var err error
@@ -34,15 +34,18 @@ func (l *Links) ensureBridge(have inventory, n state.Network) error {
 	if err := l.configureIPv6(n); err != nil {
 		return err
 	}
-	return l.ensureAddresses(link, n)
+	return l.ensureAddresses(link, addrs[link.Attrs().Index], n)
 }
 
 // addBridge creates the bridge, down and in its group, by which it is ours from the first moment. The
 // MAC address is made from the id: left to the kernel it would change with the ports.
+//
+// The MTU is not given here: only one that is set afterwards is kept, any other the bridge
+// adjusts to its ports (br_mtu_auto_adjust).
 func (l *Links) addBridge(n state.Network) (netlink.Link, error) {
 	mac := state.GenerateMAC(string(n.ID))
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU, attrs.Group = n.Bridge, n.MTU, n.Group()
+	attrs.Name, attrs.Group = n.Bridge, n.Group()
 	attrs.HardwareAddr = net.HardwareAddr(mac[:])
 	if err := l.handle.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
 		return nil, fmt.Errorf("creating bridge %s: %w", n.Bridge, err)
@@ -98,14 +101,10 @@ func (l *Links) configureIPv6(n state.Network) error {
 
 // ensureAddresses puts the gateway addresses on the bridge and takes off addresses that are
 // neither those nor link-local.
-func (l *Links) ensureAddresses(link netlink.Link, n state.Network) error {
+func (l *Links) ensureAddresses(link netlink.Link, current []netlink.Addr, n state.Network) error {
 	wanted := map[netip.Prefix]bool{}
 	for _, s := range n.Subnets() {
 		wanted[s.GatewayPrefix()] = true
-	}
-	current, err := dumped(func() ([]netlink.Addr, error) { return l.handle.AddrList(link, netlink.FAMILY_ALL) })
-	if err != nil {
-		return fmt.Errorf("listing the addresses of %s: %w", n.Bridge, err)
 	}
 	for _, a := range current {
 		p := prefixOf(a.IPNet)
@@ -113,7 +112,7 @@ func (l *Links) ensureAddresses(link netlink.Link, n state.Network) error {
 			delete(wanted, p)
 			continue
 		}
-		if err := l.handle.AddrDel(link, &a); err != nil {
+		if err := l.handle.AddrDel(link, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 			return fmt.Errorf("removing address %s from %s: %w", p, n.Bridge, err)
 		}
 	}

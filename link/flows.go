@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -21,18 +22,21 @@ type Flows struct {
 
 // NewFlows returns Flows for the current network namespace.
 func NewFlows() (*Flows, error) {
-	h, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
+	h, err := netlink.NewHandle(unix.NETLINK_NETFILTER, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("opening a netlink socket for conntrack: %w", err)
 	}
 	return &Flows{handle: h}, nil
 }
 
-// Close gives the netlink socket back.
+// Close gives the netlink sockets back.
 func (f *Flows) Close() { f.handle.Close() }
 
 // Forget deletes every flow from or to one of the addresses.
 func (f *Flows) Forget(_ context.Context, addrs []netip.Addr) error {
+	if len(addrs) == 0 {
+		return nil
+	}
 	return f.remove(func(flow *netlink.ConntrackFlow) bool {
 		for _, a := range addrs {
 			if is(flow.Forward.SrcIP, a) || is(flow.Forward.DstIP, a) || is(flow.Reverse.SrcIP, a) || is(flow.Reverse.DstIP, a) {
@@ -45,20 +49,48 @@ func (f *Flows) Forget(_ context.Context, addrs []netip.Addr) error {
 
 // ForgetPorts deletes the UDP flows that were addressed to one of the ports while it led
 // nowhere: DNAT decides once per flow, and a sender that never pauses keeps its flow for ever.
+// What the host forwards to the same port of somebody else stays.
 func (f *Flows) ForgetPorts(_ context.Context, ports []state.Port) error {
-	numbers := map[uint16]bool{}
+	var udp []state.Port
 	for _, p := range ports {
 		if p.Proto == state.UDP {
-			numbers[p.HostPort] = true
+			udp = append(udp, p)
 		}
 	}
-	if len(numbers) == 0 {
+	if len(udp) == 0 {
 		return nil
 	}
+	local, err := f.local()
+	if err != nil {
+		return err
+	}
 	return f.remove(func(flow *netlink.ConntrackFlow) bool {
+		to, ok := netip.AddrFromSlice(flow.Forward.DstIP)
 		untranslated := flow.Reverse.SrcIP.Equal(flow.Forward.DstIP)
-		return state.Proto(flow.Forward.Protocol) == state.UDP && numbers[flow.Forward.DstPort] && untranslated
+		return ok && untranslated && local[to.Unmap()] && state.Proto(flow.Forward.Protocol) == state.UDP &&
+			slices.ContainsFunc(udp, func(p state.Port) bool { return leads(p, to.Unmap(), flow.Forward.DstPort) })
 	})
+}
+
+// leads reports whether a published port serves packets to the given address and port.
+func leads(p state.Port, to netip.Addr, port uint16) bool {
+	if p.HostPort != port {
+		return false
+	}
+	return !p.HostIP.IsValid() || p.HostIP == to || p.HostIP.IsUnspecified() && p.HostIP.Is4() == to.Is4()
+}
+
+// local is the host's own addresses.
+func (f *Flows) local() (map[netip.Addr]bool, error) {
+	addrs, err := dumped(func() ([]netlink.Addr, error) { return f.handle.AddrList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		return nil, fmt.Errorf("listing the host's addresses: %w", err)
+	}
+	out := map[netip.Addr]bool{}
+	for _, a := range addrs {
+		out[prefixOf(a.IPNet).Addr()] = true
+	}
+	return out, nil
 }
 
 type match func(*netlink.ConntrackFlow) bool
@@ -69,9 +101,11 @@ func (m match) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool { return m(f
 func (f *Flows) remove(m match) error {
 	var errs []error
 	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
-		_, err := f.handle.ConntrackDeleteFilters(netlink.ConntrackTable, family, m)
-		// A flow that ended by itself meanwhile is as good.
-		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		_, err := dumped(func() (uint, error) {
+			return f.handle.ConntrackDeleteFilters(netlink.ConntrackTable, family, m)
+		})
+		// Where the table never holds still, what was seen of it has been done.
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 			errs = append(errs, fmt.Errorf("forgetting tracked connections: %w", err))
 		}
 	}

@@ -3,6 +3,8 @@ package link
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/netip"
 
 	"github.com/vishvananda/netlink"
 
@@ -20,25 +22,38 @@ func (l *Links) CheckNetwork(_ context.Context, n state.Network) error {
 	if link, ok := have[n.Bridge]; ok && !ours(link) {
 		return fmt.Errorf("a link named %s exists already on this host: choose another name with -o com.docker.network.bridge.name=…", n.Bridge)
 	}
-	addrs, err := dumped(func() ([]netlink.Addr, error) { return l.handle.AddrList(nil, netlink.FAMILY_ALL) })
+	addrs, err := l.addresses()
 	if err != nil {
-		return fmt.Errorf("listing the host's addresses: %w", err)
+		return err
 	}
-	names := map[int]netlink.Link{}
-	for _, link := range have {
-		names[link.Attrs().Index] = link
-	}
-	for _, a := range addrs {
-		link, ok := names[a.LinkIndex]
-		if !ok || ours(link) {
+	for name, link := range have {
+		if ours(link) {
 			continue // networks of ours are compared in the state
 		}
-		p := prefixOf(a.IPNet)
-		for _, s := range n.Subnets() {
-			if s.Prefix.Overlaps(p.Masked()) && !p.Addr().IsLinkLocalUnicast() {
-				return fmt.Errorf("subnet %s overlaps %s, which is on this host's link %s: choose another with --subnet", s.Prefix, p, link.Attrs().Name)
+		for _, p := range subnetsOf(addrs[link.Attrs().Index]) {
+			for _, s := range n.Subnets() {
+				if s.Prefix.Overlaps(p) {
+					return fmt.Errorf("subnet %s overlaps %s, which is on this host's link %s: choose another with --subnet", s.Prefix, p, name)
+				}
 			}
 		}
 	}
 	return nil
+}
+
+// subnetsOf returns what is behind a link with these addresses. On a point-to-point link that is
+// the peer's prefix. Link-local ones are on many links at once.
+func subnetsOf(addrs []netlink.Addr) []netip.Prefix {
+	var out []netip.Prefix
+	for _, a := range addrs {
+		for _, ip := range []*net.IPNet{a.IPNet, a.Peer} {
+			if ip == nil {
+				continue
+			}
+			if p := prefixOf(ip); p.IsValid() && !p.Addr().IsLinkLocalUnicast() {
+				out = append(out, p.Masked())
+			}
+		}
+	}
+	return out
 }

@@ -6,6 +6,9 @@ import (
 	"fmt"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/state"
 )
@@ -13,21 +16,31 @@ import (
 // Links edits the links of the network namespace in which it was made.
 type Links struct {
 	handle *netlink.Handle
+	ports  map[int]*nl.SocketHandle // for what netlink.Handle cannot ask, see hairpins
 	sysctl Sysctl
 }
 
-// New returns Links for the current network namespace. It keeps one netlink socket: one
+// New returns Links for the current network namespace. It keeps its netlink sockets: one
 // that is closed after it deleted a link makes its closer wait for the kernel.
 func New(sysctl Sysctl) (*Links, error) {
 	h, err := netlink.NewHandle()
 	if err != nil {
 		return nil, fmt.Errorf("opening a netlink socket: %w", err)
 	}
-	return &Links{handle: h, sysctl: sysctl}, nil
+	socket, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
+	if err != nil {
+		h.Close()
+		return nil, fmt.Errorf("opening a netlink socket: %w", err)
+	}
+	ports := map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}
+	return &Links{handle: h, ports: ports, sysctl: sysctl}, nil
 }
 
-// Close gives the netlink socket back.
-func (l *Links) Close() { l.handle.Close() }
+// Close gives the netlink sockets back.
+func (l *Links) Close() {
+	l.handle.Close()
+	l.ports[unix.NETLINK_ROUTE].Close()
+}
 
 // Prepare is the plane that makes links exist.
 type Prepare struct{ *Links }
@@ -48,9 +61,13 @@ func (p Prepare) Apply(_ context.Context, s state.Snapshot) error {
 	if err != nil {
 		return err
 	}
+	addrs, err := p.addresses()
+	if err != nil {
+		return err
+	}
 	errs := p.removeStale(have, s)
 	for _, n := range s.Networks {
-		if err := p.ensureBridge(have, n); err != nil {
+		if err := p.ensureBridge(have, addrs, n); err != nil {
 			errs = append(errs, &state.ObjectError{Network: n.ID, Err: err})
 		}
 	}
@@ -75,6 +92,10 @@ func (p Activate) Apply(_ context.Context, s state.Snapshot) error {
 	if err != nil {
 		return err
 	}
+	hairpins, err := p.hairpins()
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for _, n := range s.Networks {
 		if err := p.raiseBridge(have, n); err != nil {
@@ -82,7 +103,7 @@ func (p Activate) Apply(_ context.Context, s state.Snapshot) error {
 		}
 	}
 	for _, e := range s.Endpoints {
-		if err := p.raiseVeth(have, e); err != nil {
+		if err := p.raiseVeth(have, hairpins, e); err != nil {
 			errs = append(errs, &state.ObjectError{Network: e.Network, Endpoint: e.ID, Err: err})
 		}
 	}
@@ -104,13 +125,25 @@ func (l *Links) inventory() (inventory, error) {
 	return out, nil
 }
 
+// addresses is the host's addresses by the index of their link.
+func (l *Links) addresses() (map[int][]netlink.Addr, error) {
+	addrs, err := dumped(func() ([]netlink.Addr, error) { return l.handle.AddrList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		return nil, fmt.Errorf("listing the host's addresses: %w", err)
+	}
+	out := map[int][]netlink.Addr{}
+	for _, a := range addrs {
+		out[a.LinkIndex] = append(out[a.LinkIndex], a)
+	}
+	return out, nil
+}
+
 // dumped repeats a dump that a concurrent change interrupted: the kernel then says that the
 // result may lack entries.
-func dumped[T any](list func() ([]T, error)) ([]T, error) {
-	const most = 10
-	var out []T
+func dumped[T any](list func() (T, error)) (T, error) {
+	var out T
 	var err error
-	for range most {
+	for range maxDumps {
 		if out, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
 			return out, err
 		}

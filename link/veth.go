@@ -1,10 +1,15 @@
 package link
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"slices"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/state"
 )
@@ -12,7 +17,7 @@ import (
 // ensureVeth makes the endpoint's veth pair, its host's end a port of the bridge.
 func (l *Links) ensureVeth(have inventory, n state.Network, e state.Endpoint) error {
 	bridge, ok := have[n.Bridge]
-	if !ok {
+	if !ok || bridge.Attrs().Alias != n.Alias() {
 		return nil // the network's own failure has been reported
 	}
 	link, ok := have[e.HostLink()]
@@ -20,21 +25,16 @@ func (l *Links) ensureVeth(have inventory, n state.Network, e state.Endpoint) er
 	case !ok && e.Joined():
 		return nil // the container took its end with it
 	case !ok:
-		return l.addVeth(have, bridge, n, e)
+		return l.addVeth(bridge, n, e)
 	case link.Attrs().Alias != e.Alias():
-		return fmt.Errorf("a link named %s exists already on this host and is not ours", e.HostLink())
+		return fmt.Errorf("a link named %s exists already on this host and is not ours: rename it", e.HostLink())
 	}
 	return l.adjustVeth(link, bridge, n, e)
 }
 
 // addVeth creates both ends with one request. The host's end is born in its group and as a
 // port of the bridge.
-func (l *Links) addVeth(have inventory, bridge netlink.Link, n state.Network, e state.Endpoint) error {
-	if stray, ok := have[e.ContainerLink()]; ok {
-		if err := l.remove(stray); err != nil {
-			return err
-		}
-	}
+func (l *Links) addVeth(bridge netlink.Link, n state.Network, e state.Endpoint) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.Group = e.HostLink(), state.GroupPort
 	attrs.MTU, attrs.MasterIndex = n.MTU, bridge.Attrs().Index
@@ -42,7 +42,10 @@ func (l *Links) addVeth(have inventory, bridge netlink.Link, n state.Network, e 
 	veth.PeerName = e.ContainerLink()
 	veth.PeerHardwareAddr = net.HardwareAddr(e.MAC[:])
 	veth.PeerMTU = uint32(n.MTU)
-	if err := l.handle.LinkAdd(veth); err != nil {
+	switch err := l.handle.LinkAdd(veth); {
+	case errors.Is(err, unix.EEXIST):
+		return fmt.Errorf("a link named %s or %s exists already on this host and is not ours: rename it", e.HostLink(), e.ContainerLink())
+	case err != nil:
 		return fmt.Errorf("creating the veth pair %s: %w", e.HostLink(), err)
 	}
 	if _, err := l.named(e.HostLink(), e.Alias()); err != nil {
@@ -66,35 +69,69 @@ func (l *Links) adjustVeth(link, bridge netlink.Link, n state.Network, e state.E
 
 // raiseVeth brings the host's end up, and lets its port send a frame back where it came
 // from if that is what a container needs to reach itself by a published port.
-func (l *Links) raiseVeth(have inventory, e state.Endpoint) error {
+func (l *Links) raiseVeth(have inventory, hairpins map[int]bool, e state.Endpoint) error {
 	link, ok := have[e.HostLink()]
-	if !ok {
-		return nil
+	if !ok || link.Attrs().Alias != e.Alias() {
+		return nil // the container took it with it, or Prepare has said why
 	}
 	if err := l.raise(link); err != nil {
 		return err
 	}
-	return l.setHairpin(link, len(e.Ports) > 0 && l.bridgeNetfilter())
+	hairpin, port := hairpins[link.Attrs().Index]
+	wanted := len(e.Ports) > 0 && l.bridgeNetfilter()
+	if !port || hairpin == wanted {
+		return nil
+	}
+	return l.setHairpin(link, wanted)
 }
 
 // setHairpin is needed only where br_netfilter translates addresses within the bridge: otherwise
 // such packets are routed, and leave the bridge itself.
 func (l *Links) setHairpin(link netlink.Link, on bool) error {
-	info, err := l.handle.LinkGetProtinfo(link)
-	if err != nil {
-		return fmt.Errorf("reading the bridge port %s: %w", link.Attrs().Name, err)
-	}
-	if info.Hairpin == on {
-		return nil
-	}
 	if err := l.handle.LinkSetHairpin(link, on); err != nil {
 		return fmt.Errorf("setting hairpin mode of %s: %w", link.Attrs().Name, err)
 	}
 	return nil
 }
 
-// bridgeNetfilter reports whether bridged packets pass iptables on this host.
+// hairpins reads the hairpin mode of every bridge port by the index of its link. The library
+// has this for one port only, and lists all of them each time.
+func (l *Links) hairpins() (map[int]bool, error) {
+	messages, err := dumped(func() ([][]byte, error) {
+		req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
+		req.Sockets = l.ports
+		req.AddData(nl.NewIfInfomsg(unix.AF_BRIDGE))
+		return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing the bridge ports: %w", err)
+	}
+	out := map[int]bool{}
+	for _, m := range messages {
+		info := nl.DeserializeIfInfomsg(m)
+		attrs, err := nl.ParseRouteAttr(m[info.Len():])
+		if err != nil {
+			return nil, fmt.Errorf("reading a bridge port: %w", err)
+		}
+		for _, a := range attrs {
+			if a.Attr.Type == unix.IFLA_PROTINFO|unix.NLA_F_NESTED {
+				out[int(info.Index)] = hairpinOf(a.Value)
+			}
+		}
+	}
+	return out, nil
+}
+
+func hairpinOf(protinfo []byte) bool {
+	attrs, err := nl.ParseRouteAttr(protinfo)
+	return err == nil && slices.ContainsFunc(attrs, func(a syscall.NetlinkRouteAttr) bool {
+		return a.Attr.Type == nl.IFLA_BRPORT_MODE && len(a.Value) > 0 && a.Value[0] != 0
+	})
+}
+
+// bridgeNetfilter reports whether bridged packets of either family pass iptables on this host.
 func (l *Links) bridgeNetfilter() bool {
-	v, err := l.sysctl.get("net/bridge/bridge-nf-call-iptables")
-	return err == nil && v == "1"
+	v4, _ := l.sysctl.get("net/bridge/bridge-nf-call-iptables") // absent without br_netfilter
+	v6, _ := l.sysctl.get("net/bridge/bridge-nf-call-ip6tables")
+	return v4 == "1" || v6 == "1"
 }

@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,24 +14,21 @@ import (
 // firewall's isolation depends on, and when a link of ours is removed, until ctx ends. It
 // subscribes again if the kernel drops events because too many came at once.
 func Watch(ctx context.Context, changed func(reason string)) error {
-	for {
-		err := watch(ctx, changed)
-		if ctx.Err() != nil {
-			return nil
-		}
-		changed("link events lost")
+	for again := false; ; again = true {
+		// A subscription that cannot be had is tried for again: the loop checks
+		// the host from time to time anyway.
+		_ = watch(ctx, again, changed)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(time.Second):
 		}
-		if err != nil {
-			continue
-		}
 	}
 }
 
-func watch(ctx context.Context, changed func(reason string)) error {
+// watch is one subscription. What happened between the end of another and its begin is one
+// change.
+func watch(ctx context.Context, again bool, changed func(reason string)) error {
 	updates := make(chan netlink.LinkUpdate, 64)
 	done := make(chan struct{})
 	defer close(done)
@@ -40,6 +38,9 @@ func watch(ctx context.Context, changed func(reason string)) error {
 	if err != nil {
 		return fmt.Errorf("watching links: %w", err)
 	}
+	if again {
+		changed("link events lost")
+	}
 	seen := map[int32]bool{}
 	for {
 		select {
@@ -48,7 +49,7 @@ func watch(ctx context.Context, changed func(reason string)) error {
 			return nil
 		case u, ok := <-updates:
 			if !ok {
-				return fmt.Errorf("watching links: the subscription ended")
+				return errors.New("watching links: the subscription ended")
 			}
 			if reason := judge(u, seen); reason != "" {
 				changed(reason)

@@ -7,13 +7,13 @@ import (
 	"github.com/drawbridge-net/drawbridge/state"
 )
 
-// Apply makes the sockets equal to the ports of s, leaving alone what Reserve holds for a later
-// snapshot: it closes what is no longer published, with its connections, binds what is missing, as after a restart, and serves the
-// clients of every port in s.
+// Apply makes the sockets equal to the ports of s, leaving alone what Reserve holds for a
+// later snapshot. It closes what is no longer published, with its connections, binds what
+// is missing, as after a restart, and serves the clients of every port in s.
 //
 // A port that cannot be bound is a *state.ObjectError of its endpoint; the other ports, and
-// the port's other sockets, are held all the same, and the next Apply tries again. An error that is no ObjectError
-// means that Apply did not finish.
+// the port's other sockets, are held all the same, and the next Apply tries again. An error
+// that is no ObjectError means that Apply did not finish.
 func (p *Publisher) Apply(ctx context.Context, s state.Snapshot) error {
 	if err := ctx.Err(); err != nil {
 		return err

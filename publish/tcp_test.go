@@ -226,6 +226,30 @@ func TestTCPAnswerBeforeReset(t *testing.T) {
 	}
 }
 
+func TestStopReading(t *testing.T) {
+	at := tcpContainer(t, "127.0.0.77", func(c *net.TCPConn) {
+		c.Write([]byte("left behind"))
+		io.ReadFull(c, make([]byte, 1))
+		abort(c)
+	})
+	reset := dial(t, "127.0.0.77", at.Port())
+	reset.Write([]byte("x"))
+	eventually(t, "the reset arrives", func() bool { return dead(reset) })
+	alive := dial(t, "127.0.0.77", at.Port())
+	io.ReadFull(alive, make([]byte, len("left behind")))
+	if dead(alive) {
+		t.Error("a live connection counts as dead")
+	}
+	stopReading(reset, alive)
+	if got, err := io.ReadAll(reset); string(got) != "left behind" || !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the dead connection gave %q and %v", got, err)
+	}
+	if _, err := alive.Read(make([]byte, 1)); !isTimeout(err) {
+		t.Errorf("the live connection: %v, want no more reading", err)
+	}
+	alive.Close() // the container waits for it
+}
+
 type zeros struct{}
 
 func (zeros) Read(b []byte) (int, error) { return len(b), nil }

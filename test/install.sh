@@ -6,7 +6,7 @@ set -euo pipefail
 packages=(
 	docker.io firewalld dbus
 	iptables ipset nftables conntrack iproute2 procps
-	busybox-static make gcc libc6-dev ca-certificates
+	busybox-static curl make gcc libc6-dev ca-certificates
 )
 
 # Prints the packages that are not installed, one a line.

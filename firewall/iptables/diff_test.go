@@ -267,7 +267,7 @@ func TestScriptRemovesAll(t *testing.T) {
 
 // TestScriptText shows scripts for single changes as an engineer would read them.
 func TestScriptText(t *testing.T) {
-	v4 := Render(firewall.Family{Guard: true})
+	v4 := Render(firewall.Family{Guard: true, Networks: []firewall.Network{{Prefix: netip.MustParsePrefix("10.1.0.0/24"), Bridge: "br0"}}})
 	in := func(m *model, table, chain string, rules ...string) { m.tables[table][chain] = rules }
 	jump := func(table, from string) string {
 		for _, tb := range v4.Tables {

@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/drawbridge-net/drawbridge/firewall"
 	"github.com/drawbridge-net/drawbridge/state"
@@ -18,33 +19,46 @@ const (
 	chainDockerUser  = "DOCKER-USER"
 )
 
-// Render returns the rules and sets of one family's policy.
+// Render returns the rules and sets of one family's policy. Where there is nothing but the
+// guard to keep, nothing else is there.
 func Render(f firewall.Family) Ruleset {
-	if f.IsEmpty() {
-		return Ruleset{V6: f.V6}
+	r := Ruleset{V6: f.V6}
+	if len(f.Networks) > 0 {
+		n := namesOf(f.V6)
+		r.Sets = sets(f, n)
+		r.Tables = []Table{mangle(f, n), filter(), nat(f, n)}
 	}
-	n := namesOf(f.V6)
-	return Ruleset{
-		V6:   f.V6,
-		Sets: sets(f, n),
-		Tables: []Table{
-			{
-				Name:   "mangle",
-				User:   []string{chainUser},
-				Chains: []Chain{refuse(n, f.V6), docker(f.DockerBridges)},
-				Jumps: []Jump{
-					{From: "PREROUTING", Place: Top, Rule: Rule{Why: "your rules, before DNAT", Target: chainUser}},
-					{From: "FORWARD", Place: First, Rule: Rule{Why: "what is refused", Target: chainForward}},
-				},
-			},
-			filter(f, n),
-			nat(f, n),
+	if f.Guard {
+		r.guard(f.DockerBridges)
+	}
+	return r
+}
+
+// guard adds the guard to the filter table, and the table if it is not there yet.
+func (r *Ruleset) guard(bridges []string) {
+	i := slices.IndexFunc(r.Tables, func(t Table) bool { return t.Name == "filter" })
+	if i < 0 {
+		i, r.Tables = 0, []Table{{Name: "filter"}}
+	}
+	t := &r.Tables[i]
+	t.Chains = append(t.Chains, guard(bridges))
+	t.Jumps = append(t.Jumps, Jump{From: "FORWARD", Place: Last, Rule: Rule{Why: "the host is no router", Target: chainGuard}})
+}
+
+func mangle(f firewall.Family, n names) Table {
+	return Table{
+		Name:   "mangle",
+		User:   []string{chainUser},
+		Chains: []Chain{refuse(n, f.V6), docker(f.DockerBridges)},
+		Jumps: []Jump{
+			{From: "PREROUTING", Place: Top, Rule: Rule{Why: "your rules, before DNAT", Target: chainUser}},
+			{From: "FORWARD", Place: First, Rule: Rule{Why: "what is refused", Target: chainForward}},
 		},
 	}
 }
 
-func filter(f firewall.Family, n names) Table {
-	t := Table{
+func filter() Table {
+	return Table{
 		Name:   "filter",
 		User:   []string{chainDockerUser},
 		Chains: []Chain{permit()},
@@ -53,11 +67,6 @@ func filter(f firewall.Family, n names) Table {
 			{From: "FORWARD", Place: AfterUser, Rule: Rule{Why: "what is permitted", Target: chainForward}},
 		},
 	}
-	if f.Guard {
-		t.Chains = append(t.Chains, guard(f.DockerBridges))
-		t.Jumps = append(t.Jumps, Jump{From: "FORWARD", Place: Last, Rule: Rule{Why: "the host is no router", Target: chainGuard}})
-	}
-	return t
 }
 
 func nat(f firewall.Family, n names) Table {
