@@ -35,7 +35,8 @@ func main() {
 // stage is the host with what the demo shows on it.
 type stage struct {
 	*lab.Host
-	plugin  string
+	plugin  string // path of the program
+	daemon  *lab.Process
 	docker  *lab.Docker
 	visitor *lab.Client
 }
@@ -68,7 +69,7 @@ func (s *stage) prepare(ctx context.Context) error {
 	if _, err := s.StartFirewalld(ctx); err != nil {
 		return err
 	}
-	if _, err := s.Start("drawbridge", []string{s.plugin, "serve"}, nil); err != nil {
+	if s.daemon, err = s.Start("drawbridge", []string{s.plugin, "serve"}, nil); err != nil {
 		return err
 	}
 	s.docker, err = s.StartDocker(ctx, lab.DockerOptions{})
@@ -131,11 +132,17 @@ func (s *stage) refuse(ctx context.Context) error {
 }
 
 func (s *stage) takeAway(ctx context.Context) error {
-	say("Everything is taken away again.")
+	say("Everything is taken away again: the container, the network, and with purge the last traces of the plugin.")
 	if err := s.show(ctx, "rm", "-f", "site"); err != nil {
 		return err
 	}
 	if err := s.show(ctx, "network", "rm", "web"); err != nil {
+		return err
+	}
+	if err := s.daemon.Stop(); err != nil {
+		return err
+	}
+	if err := s.tell(ctx, s.plugin, "purge"); err != nil {
 		return err
 	}
 	rules, err := s.Rules(ctx)
@@ -143,7 +150,7 @@ func (s *stage) takeAway(ctx context.Context) error {
 		return err
 	}
 	left := strings.Count(strings.ToLower(rules), "drawbridge")
-	fmt.Printf("  rules of drawbridge left: %d\n", left)
+	fmt.Printf("  rules and chains of drawbridge left: %d\n", left)
 	if left > 0 {
 		return errors.New("rules are left behind")
 	}
