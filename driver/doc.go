@@ -15,6 +15,9 @@
 // endpoint shall be, not what to add: newer engines send it again without a Revoke
 // between.
 //
+// What loses a published port loses its tracked connections too: the firewall lets established
+// ones pass, so that a closed port would otherwise stay open for those who use it.
+//
 // The container's end of a veth pair is made at CreateEndpoint and handed over at Join by
 // name; the engine moves it. Ports are published by ProgramExternalConnectivity alone: the port
 // list in other calls is the container's, and on a container with several

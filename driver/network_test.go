@@ -26,25 +26,53 @@ func TestCreateNetwork(t *testing.T) {
 		settings                    Options
 		want                        state.Network // less the id
 	}{
-		{"20.10, IPv4", `{"com.docker.network.enable_ipv6": false, "com.docker.network.generic": {}}`, pool4(1), `[]`, Options{},
-			state.Network{Bridge: bridge, V4: v4}},
-		{"20.10, null instead of no pools", `{"com.docker.network.enable_ipv6": false, "com.docker.network.generic": {}}`, pool4(1), `null`, Options{},
-			state.Network{Bridge: bridge, V4: v4}},
-		{"20.10, dual", `{"com.docker.network.enable_ipv6": true, "com.docker.network.generic": {}}`, pool4(1), pool6(1), Options{},
-			state.Network{Bridge: bridge, V4: v4, V6: v6}},
-		{"28, dual", `{"com.docker.network.enable_ipv4": true, "com.docker.network.enable_ipv6": true, "com.docker.network.generic": {}}`, pool4(1), pool6(1), Options{},
-			state.Network{Bridge: bridge, V4: v4, V6: v6}},
-		{"28, --ipv4=false", `{"com.docker.network.enable_ipv4": false, "com.docker.network.enable_ipv6": true}`, `null`, pool6(1), Options{},
-			state.Network{Bridge: bridge, V6: v6}},
-		{"IPv4 off with a pool", `{"com.docker.network.enable_ipv4": false, "com.docker.network.enable_ipv6": true}`, pool4(1), pool6(1), Options{},
-			state.Network{Bridge: bridge, V6: v6}},
-		{"IPv6 off with a pool", `{"com.docker.network.enable_ipv6": false}`, pool4(1), pool6(1), Options{},
-			state.Network{Bridge: bridge, V4: v4}},
-		{"IPv6 off with pools that make no sense", `{"com.docker.network.enable_ipv6": false}`, pool4(1), `[null, {"Pool": "x"}]`, Options{},
-			state.Network{Bridge: bridge, V4: v4}},
+		{
+			"20.10, IPv4", `{"com.docker.network.enable_ipv6": false, "com.docker.network.generic": {}}`, pool4(1), `[]`,
+			Options{},
+			state.Network{Bridge: bridge, V4: v4},
+		},
+		{
+			"20.10, null instead of no pools", `{"com.docker.network.enable_ipv6": false, "com.docker.network.generic": {}}`, pool4(1), `null`,
+			Options{},
+			state.Network{Bridge: bridge, V4: v4},
+		},
+		{
+			"20.10, dual", `{"com.docker.network.enable_ipv6": true, "com.docker.network.generic": {}}`, pool4(1), pool6(1),
+			Options{},
+			state.Network{Bridge: bridge, V4: v4, V6: v6},
+		},
+		{
+			"28, dual", `{"com.docker.network.enable_ipv4": true, "com.docker.network.enable_ipv6": true, "com.docker.network.generic": {}}`, pool4(1), pool6(1),
+			Options{},
+			state.Network{Bridge: bridge, V4: v4, V6: v6},
+		},
+		{
+			"28, --ipv4=false", `{"com.docker.network.enable_ipv4": false, "com.docker.network.enable_ipv6": true}`, `null`, pool6(1),
+			Options{},
+			state.Network{Bridge: bridge, V6: v6},
+		},
+		{
+			"IPv4 off with a pool", `{"com.docker.network.enable_ipv4": false, "com.docker.network.enable_ipv6": true}`, pool4(1), pool6(1),
+			Options{},
+			state.Network{Bridge: bridge, V6: v6},
+		},
+		{
+			"IPv6 off with a pool", `{"com.docker.network.enable_ipv6": false}`, pool4(1), pool6(1),
+			Options{},
+			state.Network{Bridge: bridge, V4: v4},
+		},
+		{
+			"IPv6 off with pools that make no sense", `{"com.docker.network.enable_ipv6": false}`, pool4(1), `[null, {"Pool": "x"}]`,
+			Options{},
+			state.Network{Bridge: bridge, V4: v4},
+		},
 		{"no switches", `{}`, pool4(1), pool6(1), Options{}, state.Network{Bridge: bridge, V4: v4, V6: v6}},
-		{"switches null", `{"com.docker.network.enable_ipv4": null, "com.docker.network.enable_ipv6": null, "com.docker.network.generic": null}`,
-			pool4(1), `null`, Options{}, state.Network{Bridge: bridge, V4: v4}},
+		{
+			"switches null", `{"com.docker.network.enable_ipv4": null, "com.docker.network.enable_ipv6": null, "com.docker.network.generic": null}`,
+			pool4(1), `null`,
+			Options{},
+			state.Network{Bridge: bridge, V4: v4},
+		},
 		{"options null", `null`, pool4(1), `null`, Options{}, state.Network{Bridge: bridge, V4: v4}},
 		{"switch as a string", `{"com.docker.network.enable_ipv6": "false"}`, pool4(1), pool6(1), Options{}, state.Network{Bridge: bridge, V4: v4}},
 		{"internal", `{"com.docker.network.internal": true}`, pool4(1), `null`, Options{}, state.Network{Bridge: bridge, V4: v4, Internal: true}},
@@ -54,13 +82,19 @@ func TestCreateNetwork(t *testing.T) {
 		{"MTU", generic(`{"com.docker.network.driver.mtu": "1400"}`), pool4(1), `null`, Options{MTU: 9000}, state.Network{Bridge: bridge, V4: v4, MTU: 1400}},
 		{"MTU of the daemon", generic(`{}`), pool4(1), `null`, Options{MTU: 9000}, state.Network{Bridge: bridge, V4: v4, MTU: 9000}},
 		{"MTU of the kernel", generic(`{"com.docker.network.driver.mtu": "0"}`), pool4(1), `null`, Options{MTU: 9000}, state.Network{Bridge: bridge, V4: v4}},
-		{"what happens anyway", generic(`{"com.docker.network.bridge.enable_icc": "true", "com.docker.network.bridge.enable_ip_masquerade": "1",
+		{
+			"what happens anyway", generic(`{"com.docker.network.bridge.enable_icc": "true", "com.docker.network.bridge.enable_ip_masquerade": "1",
 			"com.docker.network.bridge.gateway_mode_ipv4": "nat", "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",
-			"com.docker.network.bridge.inhibit_ipv4": "false", "com.docker.network.container_iface_prefix": "eth"}`), pool4(1), `null`, Options{},
-			state.Network{Bridge: bridge, V4: v4}},
+			"com.docker.network.bridge.inhibit_ipv4": "false", "com.docker.network.container_iface_prefix": "eth"}`), pool4(1), `null`,
+			Options{},
+			state.Network{Bridge: bridge, V4: v4},
+		},
 		{"options of others", generic(`{"org.example.color": "blue", "mtu": "x"}`), pool4(1), `null`, Options{}, state.Network{Bridge: bridge, V4: v4}},
-		{"auxiliary addresses", `{}`, `[{"AddressSpace": "x", "Pool": "10.1.0.0/24", "Gateway": "10.1.0.1/24", "AuxAddresses": {"a": "10.1.0.9/24"}}]`, `[]`, Options{},
-			state.Network{Bridge: bridge, V4: v4}},
+		{
+			"auxiliary addresses", `{}`, `[{"AddressSpace": "x", "Pool": "10.1.0.0/24", "Gateway": "10.1.0.1/24", "AuxAddresses": {"a": "10.1.0.9/24"}}]`, `[]`,
+			Options{},
+			state.Network{Bridge: bridge, V4: v4},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

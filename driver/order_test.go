@@ -66,32 +66,54 @@ func TestOrders(t *testing.T) {
 		name, script string
 		published    map[int]string // by endpoint, before the part behind the bar
 	}{
-		{"20.10 to 28 start and stop", `network:1 endpoint:1,1 join:1,1 program:1,1 info:1,1 | revoke:1,1 leave:1,1 rmend:1,1 rmnetwork:1`,
-			map[int]string{1: "*:8080/tcp"}},
-		{"20.10 failed program, no revoke", `network:1 endpoint:1,7 join:1,7 other:1,7 endpoint:1,1 join:1,1 | leave:1,1 rmend:1,1 revoke:1,7 leave:1,7 rmend:1,7 rmnetwork:1`,
-			map[int]string{7: "*:9090/tcp *:32768/tcp", 1: ""}},
-		{"program fails, no revoke", `network:1 endpoint:1,1 join:1,1 taken:1,1 | leave:1,1 rmend:1,1 rmnetwork:1`,
-			map[int]string{1: ""}},
-		{"29 second program fails", `network:1 endpoint:1,1 join:1,1 program:1,1 taken:1,1 | leave:1,1 leave:1,1 rmend:1,1 rmnetwork:1`,
-			map[int]string{1: "*:8080/tcp"}},
-		{"28 program again without revoke", `network:1 endpoint:1,1 join:1,1 program:1,1 info:1,1 other:1,1 | leave:1,1 rmend:1,1 rmnetwork:1`,
-			map[int]string{1: "*:9090/tcp *:32768/tcp"}},
-		{"28 same program again", `network:1 endpoint:1,1 join:1,1 other:1,1 other:1,1 | revoke:1,1 leave:1,1 rmend:1,1 rmnetwork:1`,
-			map[int]string{1: "*:9090/tcp *:32768/tcp"}},
-		{"29 leave after failed join, twice", `network:1 endpoint:1,1 badjoin:1,1 | leave:1,1 leave:1,1 rmend:1,1 rmnetwork:1`,
-			map[int]string{1: ""}},
-		{"29 restart, no revoke", `network:1 endpoint:1,1 join:1,1 program:1,1 | leave:1,1 rmend:1,1 rmnetwork:1`,
-			map[int]string{1: "*:8080/tcp"}},
-		{"gateway moves to another network and back", `network:1 network:2 endpoint:1,1 join:1,1 program:1,1 endpoint:2,2 join:2,2
+		{
+			"20.10 to 28 start and stop", `network:1 endpoint:1,1 join:1,1 program:1,1 info:1,1 | revoke:1,1 leave:1,1 rmend:1,1 rmnetwork:1`,
+			map[int]string{1: "*:8080/tcp"},
+		},
+		{
+			"20.10 failed program, no revoke", `network:1 endpoint:1,7 join:1,7 other:1,7 endpoint:1,1 join:1,1 | leave:1,1 rmend:1,1 revoke:1,7 leave:1,7 rmend:1,7 rmnetwork:1`,
+			map[int]string{7: "*:9090/tcp *:32768/tcp", 1: ""},
+		},
+		{
+			"program fails, no revoke", `network:1 endpoint:1,1 join:1,1 taken:1,1 | leave:1,1 rmend:1,1 rmnetwork:1`,
+			map[int]string{1: ""},
+		},
+		{
+			"29 second program fails", `network:1 endpoint:1,1 join:1,1 program:1,1 taken:1,1 | leave:1,1 leave:1,1 rmend:1,1 rmnetwork:1`,
+			map[int]string{1: "*:8080/tcp"},
+		},
+		{
+			"28 program again without revoke", `network:1 endpoint:1,1 join:1,1 program:1,1 info:1,1 other:1,1 | leave:1,1 rmend:1,1 rmnetwork:1`,
+			map[int]string{1: "*:9090/tcp *:32768/tcp"},
+		},
+		{
+			"28 same program again", `network:1 endpoint:1,1 join:1,1 other:1,1 other:1,1 | revoke:1,1 leave:1,1 rmend:1,1 rmnetwork:1`,
+			map[int]string{1: "*:9090/tcp *:32768/tcp"},
+		},
+		{
+			"29 leave after failed join, twice", `network:1 endpoint:1,1 badjoin:1,1 | leave:1,1 leave:1,1 rmend:1,1 rmnetwork:1`,
+			map[int]string{1: ""},
+		},
+		{
+			"29 restart, no revoke", `network:1 endpoint:1,1 join:1,1 program:1,1 | leave:1,1 rmend:1,1 rmnetwork:1`,
+			map[int]string{1: "*:8080/tcp"},
+		},
+		{
+			"gateway moves to another network and back", `network:1 network:2 endpoint:1,1 join:1,1 program:1,1 endpoint:2,2 join:2,2
 			revoke:1,1 program:2,2 revoke:2,2 leave:2,2 rmend:2,2 program:1,1 | revoke:1,1 leave:1,1 rmend:1,1 rmnetwork:1 rmnetwork:2`,
-			map[int]string{1: "*:8080/tcp"}},
+			map[int]string{1: "*:8080/tcp"},
+		},
 		{"second container on the network goes", `network:1 endpoint:1,1 endpoint:1,2 join:1,2 join:1,1 other:1,2 program:1,1 leave:1,2 rmend:1,2 |
 			leave:1,1 rmend:1,1 rmnetwork:1`, map[int]string{1: "*:8080/tcp", 2: ""}},
 		{"leave lost", `network:1 endpoint:1,1 join:1,1 program:1,1 | rmend:1,1 rmnetwork:1`, map[int]string{1: "*:8080/tcp"}},
-		{"everything lost but the network's end", `network:1 endpoint:1,1 join:1,1 program:1,1 endpoint:1,2 | rmnetwork:1`,
-			map[int]string{1: "*:8080/tcp"}},
-		{"late calls for what is gone", `network:1 endpoint:1,1 join:1,1 program:1,1 | rmnetwork:1 revoke:1,1 leave:1,1 rmend:1,1 rmnetwork:1`,
-			map[int]string{1: "*:8080/tcp"}},
+		{
+			"everything lost but the network's end", `network:1 endpoint:1,1 join:1,1 program:1,1 endpoint:1,2 | rmnetwork:1`,
+			map[int]string{1: "*:8080/tcp"},
+		},
+		{
+			"late calls for what is gone", `network:1 endpoint:1,1 join:1,1 program:1,1 | rmnetwork:1 revoke:1,1 leave:1,1 rmend:1,1 rmnetwork:1`,
+			map[int]string{1: "*:8080/tcp"},
+		},
 		{"stop, start again", `network:1 endpoint:1,1 join:1,1 program:1,1 leave:1,1 rmend:1,1 endpoint:1,3 join:1,3 program:1,3 |
 			leave:1,3 rmend:1,3 rmnetwork:1`, map[int]string{3: "*:8080/tcp", 1: ""}},
 	}

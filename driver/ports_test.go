@@ -35,14 +35,26 @@ func TestPortList(t *testing.T) {
 		{"-P", `[` + tcp(80, 0) + `]`, Options{}, []state.PortRequest{request(6, "", 0, 0, 80)}},
 		{"range", `[` + bound(6, 80, "", 8080, 8089) + `]`, Options{}, []state.PortRequest{request(6, "", 8080, 8089, 80)}},
 		{"no end", `[{"Proto":6,"Port":80,"HostPort":8080}]`, Options{}, []state.PortRequest{request(6, "", 8080, 8080, 80)}},
-		{"addresses", `[` + bound(6, 80, "192.0.2.9", 1, 1) + `,` + bound(6, 80, "2001:db8::9", 1, 1) + `,` + bound(6, 80, "0.0.0.0", 2, 2) + `,` + bound(6, 80, "::", 2, 2) + `]`,
-			Options{}, []state.PortRequest{request(6, "192.0.2.9", 1, 1, 80), request(6, "2001:db8::9", 1, 1, 80), request(6, "0.0.0.0", 2, 2, 80), request(6, "::", 2, 2, 80)}},
-		{"exact, range, ephemeral", `[` + tcp(1, 0) + `,` + bound(6, 2, "", 10, 20) + `,` + tcp(3, 15) + `]`, Options{},
-			[]state.PortRequest{request(6, "", 15, 15, 3), request(6, "", 10, 20, 2), request(6, "", 0, 0, 1)}},
-		{"doubles", `[` + tcp(80, 8080) + `,` + tcp(81, 0) + `,` + tcp(80, 8080) + `,` + tcp(81, 0) + `]`, Options{},
-			[]state.PortRequest{request(6, "", 8080, 8080, 80), request(6, "", 0, 0, 81), request(6, "", 0, 0, 81)}},
-		{"--ip", `[` + tcp(80, 8080) + `,` + bound(6, 81, "192.0.2.9", 1, 1) + `]`, Options{HostIP: lan},
-			[]state.PortRequest{request(6, "192.0.2.1", 8080, 8080, 80), request(6, "192.0.2.9", 1, 1, 81)}},
+		{
+			"addresses", `[` + bound(6, 80, "192.0.2.9", 1, 1) + `,` + bound(6, 80, "2001:db8::9", 1, 1) + `,` + bound(6, 80, "0.0.0.0", 2, 2) + `,` + bound(6, 80, "::", 2, 2) + `]`,
+			Options{},
+			[]state.PortRequest{request(6, "192.0.2.9", 1, 1, 80), request(6, "2001:db8::9", 1, 1, 80), request(6, "0.0.0.0", 2, 2, 80), request(6, "::", 2, 2, 80)},
+		},
+		{
+			"exact, range, ephemeral", `[` + tcp(1, 0) + `,` + bound(6, 2, "", 10, 20) + `,` + tcp(3, 15) + `]`,
+			Options{},
+			[]state.PortRequest{request(6, "", 15, 15, 3), request(6, "", 10, 20, 2), request(6, "", 0, 0, 1)},
+		},
+		{
+			"doubles", `[` + tcp(80, 8080) + `,` + tcp(81, 0) + `,` + tcp(80, 8080) + `,` + tcp(81, 0) + `]`,
+			Options{},
+			[]state.PortRequest{request(6, "", 8080, 8080, 80), request(6, "", 0, 0, 81), request(6, "", 0, 0, 81)},
+		},
+		{
+			"--ip", `[` + tcp(80, 8080) + `,` + bound(6, 81, "192.0.2.9", 1, 1) + `]`,
+			Options{HostIP: lan},
+			[]state.PortRequest{request(6, "192.0.2.1", 8080, 8080, 80), request(6, "192.0.2.9", 1, 1, 81)},
+		},
 		{"--ip 0.0.0.0", `[` + tcp(80, 8080) + `]`, Options{HostIP: netip.IPv4Unspecified()}, []state.PortRequest{request(6, "", 8080, 8080, 80)}},
 		{"--ip ::", `[` + tcp(80, 8080) + `]`, Options{HostIP: netip.IPv6Unspecified()}, []state.PortRequest{request(6, "", 8080, 8080, 80)}},
 	}
@@ -65,8 +77,10 @@ var emptyIsNil = cmp.FilterValues(func(a, b []state.PortRequest) bool { return l
 
 // TestPortListOrder: Docker 29 sends the list in a random order.
 func TestPortListOrder(t *testing.T) {
-	list := []string{tcp(80, 8080), tcp(443, 8443), bound(17, 443, "", 8443, 8443), tcp(81, 0), tcp(82, 0),
-		bound(6, 90, "", 9000, 9009), bound(6, 91, "", 9000, 9009), bound(6, 80, "127.0.0.1", 80, 80), bound(6, 80, "::1", 80, 80)}
+	list := []string{
+		tcp(80, 8080), tcp(443, 8443), bound(17, 443, "", 8443, 8443), tcp(81, 0), tcp(82, 0),
+		bound(6, 90, "", 9000, 9009), bound(6, 91, "", 9000, 9009), bound(6, 80, "127.0.0.1", 80, 80), bound(6, 80, "::1", 80, 80),
+	}
 	var first []state.Port
 	for range 30 {
 		rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })

@@ -185,13 +185,27 @@ func TestChoosePoolFails(t *testing.T) {
 		v6    bool
 		want  string
 	}{
-		{"all in use", []string{"base=10.9.0.0/24,size=25", "base=10.8.0.0/24,size=25"}, 4, fakeHost{}, "", false,
-			"no IPv4 address pool is free: 4 are in use, and together with this host's routes and addresses they take all of 10.9.0.0/24 and 10.8.0.0/24; remove unused networks"},
+		{
+			"all in use",
+			[]string{"base=10.9.0.0/24,size=25", "base=10.8.0.0/24,size=25"},
+			4,
+			fakeHost{},
+			"", false,
+			"no IPv4 address pool is free: 4 are in use, and together with this host's routes and addresses they take all of 10.9.0.0/24 and 10.8.0.0/24; remove unused networks",
+		},
 		{"IPv6 all in use", []string{"base=fd09::/64,size=65"}, 2, fakeHost{}, "", true, "no IPv6 address pool is free: 2 are in use"},
-		{"routes over everything", nil, 0, fakeHost{occupied: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12")}}, "", false,
-			"no IPv4 address pool is free: 0 are in use"},
-		{"a route over all unique local addresses", nil, 0, fakeHost{occupied: []netip.Prefix{netip.MustParsePrefix("fc00::/7")}}, "", true,
-			"name a subnet with --subnet, or give more room with --default-address-pool"},
+		{
+			"routes over everything", nil, 0,
+			fakeHost{occupied: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12")}},
+			"", false,
+			"no IPv4 address pool is free: 0 are in use",
+		},
+		{
+			"a route over all unique local addresses", nil, 0,
+			fakeHost{occupied: []netip.Prefix{netip.MustParsePrefix("fc00::/7")}},
+			"", true,
+			"name a subnet with --subnet, or give more room with --default-address-pool",
+		},
 		{"too large a size", nil, 0, fakeHost{}, "0.0.0.0/12", false, "no subnet of size /12 can be chosen: the IPv4 address pools are cut from 172.24.0.0/13 and 10.200.0.0/13"},
 		{"too large an IPv6 size", []string{"base=fd09::/48,size=64"}, 0, fakeHost{}, "::/40", true, "no subnet of size /40 can be chosen"},
 		{"the host cannot be asked", nil, 0, fakeHost{err: errors.New("netlink is gone")}, "", false, "finding out which addresses the host uses: netlink is gone"},

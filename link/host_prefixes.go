@@ -40,12 +40,17 @@ type HostPrefixes struct {
 // in the form of two halves that VPN programs prefer, and what is loopback, multicast or
 // IPv6 link-local.
 func (h HostPrefixes) OccupiedPrefixes(ctx context.Context) ([]netip.Prefix, error) {
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("opening a netlink socket: %w", err)
+	}
+	defer handle.Close()
 	found := prefixSet{}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		if err := found.addRoutes(ctx, family); err != nil {
+		if err := found.addRoutes(ctx, handle, family); err != nil {
 			return nil, fmt.Errorf("listing the host's routes: %w", err)
 		}
-		if err := found.addAddresses(ctx, family); err != nil {
+		if err := found.addAddresses(ctx, handle, family); err != nil {
 			return nil, fmt.Errorf("listing the host's addresses: %w", err)
 		}
 	}
@@ -89,19 +94,19 @@ func occupies(p netip.Prefix) bool {
 
 // addRoutes asks for the routes of all tables: without a filter the library leaves out
 // all but the main one.
-func (s prefixSet) addRoutes(ctx context.Context, family int) error {
+func (s prefixSet) addRoutes(ctx context.Context, h *netlink.Handle, family int) error {
 	allTables := &netlink.Route{Table: unix.RT_TABLE_UNSPEC}
 	return uninterrupted(ctx, func() error {
-		return netlink.RouteListFilteredIter(family, allTables, netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
+		return h.RouteListFilteredIter(family, allTables, netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
 			s.addIPNet(r.Dst)
 			return true
 		})
 	})
 }
 
-func (s prefixSet) addAddresses(ctx context.Context, family int) error {
+func (s prefixSet) addAddresses(ctx context.Context, h *netlink.Handle, family int) error {
 	return uninterrupted(ctx, func() error {
-		addrs, err := netlink.AddrList(nil, family)
+		addrs, err := h.AddrList(nil, family)
 		if err != nil {
 			return err
 		}

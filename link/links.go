@@ -142,12 +142,10 @@ func (l *Links) addresses() (map[int][]netlink.Addr, error) {
 // result may lack entries.
 func dumped[T any](list func() (T, error)) (T, error) {
 	var out T
-	var err error
-	for range maxDumps {
-		if out, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return out, err
-		}
-	}
+	err := uninterrupted(context.Background(), func() (err error) {
+		out, err = list()
+		return err
+	})
 	return out, err
 }
 
@@ -169,7 +167,7 @@ func (l *Links) removeStale(have inventory, s state.Snapshot) []error {
 	}
 	var errs []error
 	for name, link := range have {
-		if !ours(link) || wanted[name] == link.Attrs().Alias {
+		if alias, ok := wanted[name]; !ours(link) || ok && alias == link.Attrs().Alias {
 			continue
 		}
 		if err := l.remove(link); err != nil {

@@ -35,7 +35,7 @@ func (p *Publisher) apply(ctx context.Context, s state.Snapshot, want *plan) err
 	// First what goes, so that a port can move from one endpoint to another.
 	for _, held := range p.held {
 		if !p.stays(held, s, want) {
-			p.release(held)
+			_ = p.release(held)
 		}
 	}
 	for _, b := range want.bindings {

@@ -68,7 +68,7 @@ func (p *Publisher) Release(id state.EndpointID, keep []state.Port) {
 	defer p.mu.Unlock()
 	for _, s := range p.held {
 		if s.endpoint == id && !kept[hostSide(s.port)] {
-			p.release(s) // closing a socket gives back its place even when it reports an error
+			_ = p.release(s) // closing a socket gives back its place even when it reports an error
 		}
 	}
 }
@@ -192,7 +192,7 @@ func (r *reservation) socket(ctx context.Context, b binding, exact bool) error {
 // undo closes what was opened since there were n.
 func (r *reservation) undo(n int) {
 	for _, s := range r.opened[n:] {
-		r.release(s)
+		_ = r.release(s)
 	}
 	r.opened = r.opened[:n]
 }

@@ -115,7 +115,7 @@ func dead(c *net.TCPConn) bool {
 		return true
 	}
 	closed := true
-	raw.Control(func(fd uintptr) {
+	_ = raw.Control(func(fd uintptr) {
 		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 		closed = err != nil || info.State == unix.BPF_TCP_CLOSE
 	})

@@ -31,8 +31,10 @@ type history struct {
 func (h *history) Apply(ctx context.Context, s state.Snapshot) error {
 	h.mu.Lock()
 	d := time.Duration(h.rand.IntN(2000)) * time.Millisecond
-	err := []error{nil, nil, object(netA, "", "a"), object(netB, "", "b"),
-		errors.Join(object(netA, epA1, "a1"), object(netB, "", "b")), errors.New("all")}[h.rand.IntN(6)]
+	err := []error{
+		nil, nil, object(netA, "", "a"), object(netB, "", "b"),
+		errors.Join(object(netA, epA1, "a1"), object(netB, "", "b")), errors.New("all"),
+	}[h.rand.IntN(6)]
 	h.mu.Unlock()
 	time.Sleep(d)
 	h.mu.Lock()

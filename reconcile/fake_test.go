@@ -66,6 +66,7 @@ func (p *plane) does(fn func(context.Context, state.Snapshot) error) { p.do.Stor
 func (p *plane) fails(err error) {
 	p.does(func(context.Context, state.Snapshot) error { return err })
 }
+
 func (p *plane) takes(d time.Duration) {
 	p.does(func(ctx context.Context, _ state.Snapshot) error { return sleep(ctx, d) })
 }

@@ -195,16 +195,20 @@ func TestStatus(t *testing.T) {
 		r.after(4 * second)
 		end := r.began.Add(4 * second)
 		fine := []StepStatus{{Name: "link"}, {Name: "firewall"}, {Name: "publish"}}
-		check("after two passes", Status{Running: true, Passes: 2, Applied: 5, AppliedAt: end,
-			Revision: 5, Ended: end, Duration: 2 * second, Steps: fine})
+		check("after two passes", Status{
+			Running: true, Passes: 2, Applied: 5, AppliedAt: end,
+			Revision: 5, Ended: end, Duration: 2 * second, Steps: fine,
+		})
 
 		r.link.fails(object(netA, "", "no link"))
 		r.rules.fails(errors.New("no rules"))
 		r.src.revision.Store(6)
 		r.Trigger("x")
 		r.after(0)
-		bad := Status{Running: true, Passes: 3, Applied: 5, AppliedAt: end, Revision: 6, Ended: end,
-			Steps: []StepStatus{{Name: "link", Error: "no link"}, {Name: "firewall", Error: "firewall: no rules"}, {Name: "publish", Skipped: true}}}
+		bad := Status{
+			Running: true, Passes: 3, Applied: 5, AppliedAt: end, Revision: 6, Ended: end,
+			Steps: []StepStatus{{Name: "link", Error: "no link"}, {Name: "firewall", Error: "firewall: no rules"}, {Name: "publish", Skipped: true}},
+		}
 		check("after a failure", bad)
 		if !r.Status().Failed() {
 			t.Error("Failed() = false")

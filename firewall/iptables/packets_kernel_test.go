@@ -22,7 +22,6 @@ type packet struct {
 	answers  string    // host that answers, "" if the packet must not pass
 	sees     [2]string // the source address that it sees
 	control  bool      // refused by our rules only: passes in a lab without them
-	wantOpen string    // who answers in the control, if not the obvious
 }
 
 var (

@@ -29,7 +29,7 @@ func Serve(ctx context.Context, srv *http.Server, l net.Listener, drain time.Dur
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
 	defer cancel()
 	err := srv.Shutdown(bounded)
-	<-ended
+	_ = <-ended
 	if bounded.Err() != nil {
 		_ = srv.Close()
 		return fmt.Errorf("%w after %s", ErrNotDrained, drain)

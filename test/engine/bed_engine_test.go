@@ -3,7 +3,6 @@
 package engine
 
 import (
-	"context"
 	"encoding/json"
 	"net/netip"
 	"os"
@@ -184,5 +183,3 @@ func (b *bed) ports() []port {
 	}
 	return out
 }
-
-var _ = context.Background

@@ -309,8 +309,14 @@ func TestServe(t *testing.T) {
 	})
 	t.Run("bad flags", func(t *testing.T) {
 		for _, args := range [][]string{
-			{"serve", "--ip", "nonsense"}, {"serve", "--mtu", "-5"}, {"serve", "--default-address-pool", "base=10.0.0.0/8"},
-			{"serve", "--firewall-backend", "ebtables"}, {"serve", "--log-level", "loud"}, {"serve", "extra"}, {"frobnicate"}, {"ports", "--nonsense"},
+			{"serve", "--ip", "nonsense"},
+			{"serve", "--mtu", "-5"},
+			{"serve", "--default-address-pool", "base=10.0.0.0/8"},
+			{"serve", "--firewall-backend", "ebtables"},
+			{"serve", "--log-level", "loud"},
+			{"serve", "extra"},
+			{"frobnicate"},
+			{"ports", "--nonsense"},
 		} {
 			_, err := b.Run(t.Context(), binary(t), args...)
 			if code := exitCode(err); code != 2 {

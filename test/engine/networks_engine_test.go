@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -178,8 +179,9 @@ func TestBadInput(t *testing.T) {
 
 // rawCalls sends to the plugin what dockerd would not.
 func rawCalls(t *testing.T, b *bed) {
-	client := &http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) {
-		return net.Dial("unix", b.Path("/run/docker/plugins/drawbridge.sock"))
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", b.Path("/run/docker/plugins/drawbridge.sock"))
 	}}}
 	defer client.CloseIdleConnections()
 	id := strings.Repeat("ab", 32)
@@ -208,8 +210,6 @@ func rawCalls(t *testing.T, b *bed) {
 				}
 				text, _ := io.ReadAll(res.Body)
 				res.Body.Close()
-				good := body.(interface{ Read([]byte) (int, error) })
-				_ = good
 				whole := false
 				if r, ok := body.(*strings.Reader); ok && r.Size() == int64(len(c.body)) {
 					whole = true

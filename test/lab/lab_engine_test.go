@@ -200,8 +200,12 @@ func machine(t *testing.T) string {
 	t.Helper()
 	var out strings.Builder
 	for _, argv := range [][]string{
-		{"ip", "-o", "link"}, {"ip", "netns"}, {"iptables-save"}, {"nft", "list", "ruleset"},
-		{"readlink", "/etc/alternatives/iptables", "/etc/alternatives/ip6tables"}, {"ls", "/opt", "/etc/firewalld", "/run"},
+		{"ip", "-o", "link"},
+		{"ip", "netns"},
+		{"iptables-save"},
+		{"nft", "list", "ruleset"},
+		{"readlink", "/etc/alternatives/iptables", "/etc/alternatives/ip6tables"},
+		{"ls", "/opt", "/etc/firewalld", "/run"},
 		{"sh", "-c", "ls -d /var/lib/docker /var/lib/containerd; true"},
 	} {
 		text, err := exec.Command(argv[0], argv[1:]...).Output()
@@ -438,7 +442,8 @@ func TestObservationIsStableAndSeesChanges(t *testing.T) {
 	see := func() (all struct {
 		Rules          string
 		Sysctls, Links map[string]string
-	}) {
+	},
+	) {
 		var errs [3]error
 		all.Rules, errs[0] = h.Rules(t.Context())
 		all.Sysctls, errs[1] = h.Sysctls(t.Context())

@@ -1,0 +1,148 @@
+//go:build kernel
+
+package link
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// tracked makes the kernel track connections and translate what goes to port 7000.
+const tracked = `
+table inet tracked {
+	chain output { type filter hook output priority filter; ct state new accept; }
+	chain nat {
+		type nat hook output priority -100;
+		meta nfproto ipv4 udp dport 7000 dnat ip to 10.9.0.2:70
+		meta nfproto ipv6 udp dport 7000 dnat ip6 to [fd09::2]:70
+	}
+}
+`
+
+func newFlowLab(t *testing.T) (*lab, *Flows) {
+	l := newLab(t)
+	l.foreign(vethNamed("lan0", "lan1"), "10.9.0.1/24", "fd09::1/64")
+	l.up("lan0")
+	l.up("lan1")
+	cmd := exec.Command("nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(tracked)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("nft: %v: %s", err, out)
+	}
+	flows, err := NewFlows()
+	must(t, err)
+	t.Cleanup(flows.Close)
+	return l, flows
+}
+
+// send sends one UDP packet, which makes one flow.
+func (l *lab) send(to string) {
+	l.Helper()
+	conn, err := net.Dial("udp", to)
+	must(l, err)
+	defer conn.Close()
+	_, err = conn.Write([]byte("x"))
+	must(l, err)
+}
+
+// flows lists the tracked flows by protocol and destination.
+func (l *lab) flows() []string {
+	l.Helper()
+	var out []string
+	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
+		flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, family)
+		must(l, err)
+		for _, f := range flows {
+			if p := state.Proto(f.Forward.Protocol); p == state.UDP || p == state.TCP {
+				to := net.JoinHostPort(f.Forward.DstIP.String(), fmt.Sprint(f.Forward.DstPort))
+				out = append(out, p.String()+" "+to)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func TestFlows(t *testing.T) {
+	all := []string{
+		"tcp 10.9.0.1:5353",
+		"udp 10.9.0.1:53", "udp 10.9.0.1:5353", "udp 10.9.0.1:7000", "udp 10.9.0.77:5353",
+		"udp 127.0.0.1:5353", "udp [::1]:5353",
+		"udp [fd09::1]:53", "udp [fd09::1]:5353", "udp [fd09::1]:7000", "udp [fd09::77]:5353",
+	}
+	udp := func(ip string, number uint16) state.Port {
+		p := state.Port{Proto: state.UDP, HostPort: number, ContainerPort: 1}
+		if ip != "" {
+			p.HostIP = netip.MustParseAddr(ip)
+		}
+		return p
+	}
+	ports := func(ports ...state.Port) func(*Flows, context.Context) error {
+		return func(f *Flows, ctx context.Context) error { return f.ForgetPorts(ctx, ports) }
+	}
+	addrs := func(addrs ...string) func(*Flows, context.Context) error {
+		var parsed []netip.Addr
+		for _, a := range addrs {
+			parsed = append(parsed, netip.MustParseAddr(a))
+		}
+		return func(f *Flows, ctx context.Context) error { return f.Forget(ctx, parsed) }
+	}
+	tests := []struct {
+		name   string
+		forget func(*Flows, context.Context) error
+		gone   []string
+	}{
+		{"port on every address", ports(udp("", 5353)), []string{"udp 10.9.0.1:5353", "udp 127.0.0.1:5353", "udp [::1]:5353", "udp [fd09::1]:5353"}},
+		{"port on every IPv4 address", ports(udp("0.0.0.0", 5353)), []string{"udp 10.9.0.1:5353", "udp 127.0.0.1:5353"}},
+		{"port on every IPv6 address", ports(udp("::", 5353)), []string{"udp [::1]:5353", "udp [fd09::1]:5353"}},
+		{"port on one address", ports(udp("10.9.0.1", 5353)), []string{"udp 10.9.0.1:5353"}},
+		{"port on one IPv6 address", ports(udp("fd09::1", 5353)), []string{"udp [fd09::1]:5353"}},
+		{"two ports", ports(udp("10.9.0.1", 5353), udp("fd09::1", 53)), []string{"udp 10.9.0.1:5353", "udp [fd09::1]:53"}},
+		{"port that is translated already", ports(udp("", 7000)), nil},
+		{"TCP port", ports(state.Port{Proto: state.TCP, HostPort: 5353, ContainerPort: 1}), nil},
+		{"no ports", ports(), nil},
+		{"addresses behind a translation", addrs("10.9.0.2", "fd09::2"), []string{"udp 10.9.0.1:7000", "udp [fd09::1]:7000"}},
+		{"address", addrs("10.9.0.77"), []string{"udp 10.9.0.77:5353"}},
+		{"address, IPv6", addrs("fd09::77"), []string{"udp [fd09::77]:5353"}},
+		{"no flows", addrs("10.9.0.99", "fd09::99"), nil},
+		{"no addresses", addrs(), nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			l, flows := newFlowLab(t)
+			listener, err := net.Listen("tcp4", "10.9.0.1:5353")
+			must(t, err)
+			defer listener.Close()
+			conn, err := net.Dial("tcp4", "10.9.0.1:5353")
+			must(t, err)
+			defer conn.Close()
+			for _, flow := range all {
+				if to, ok := strings.CutPrefix(flow, "udp "); ok {
+					l.send(to)
+				}
+			}
+			if d := cmp.Diff(all, l.flows()); d != "" {
+				t.Fatalf("flows before (-want +got):\n%s", d)
+			}
+			for range 2 {
+				must(t, tt.forget(flows, t.Context()))
+				want := slices.DeleteFunc(slices.Clone(all), func(s string) bool { return slices.Contains(tt.gone, s) })
+				if d := cmp.Diff(want, l.flows()); d != "" {
+					t.Errorf("flows left (-want +got):\n%s", d)
+				}
+			}
+		})
+	}
+}
