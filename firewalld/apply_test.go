@@ -70,30 +70,52 @@ func TestApply(t *testing.T) {
 		docker []string // what the zone holds afterwards
 	}{
 		{name: "no network yet", state: want(), writes: []string{"add docker", "add docker-forwarding", "reload"}},
-		{name: "first network", state: want(dual),
+		{
+			name: "first network", state: want(dual),
 			writes: []string{"add docker", "add docker-forwarding", "reload", "addInterface docker br-both"},
-			docker: []string{"br-both"}},
-		{name: "every kind of network", given: []with{withDocker()}, state: want(only4, only6, dual, internal),
+			docker: []string{"br-both"},
+		},
+		{
+			name: "every kind of network", given: []with{withDocker()}, state: want(only4, only6, dual, internal),
 			writes: []string{"addInterface docker br-four", "addInterface docker br-six", "addInterface docker br-both", "addInterface docker br-int"},
-			docker: []string{"br-both", "br-four", "br-int", "br-six"}},
-		{name: "all there", given: []with{withDocker("br-four", "br-six")}, state: want(only4, only6),
-			docker: []string{"br-four", "br-six"}},
-		{name: "Docker's own bridge stays", given: []with{withDocker("docker0")}, state: want(only4),
-			writes: []string{"addInterface docker br-four"}, docker: []string{"br-four", "docker0"}},
-		{name: "zone of an older Docker, no policy", given: []with{zone("docker", "docker0")}, state: want(only6),
-			writes: []string{"add docker-forwarding", "reload", "addInterface docker br-six"}, docker: []string{"br-six", "docker0"}},
-		{name: "a version without policies", given: []with{noPolicies}, state: want(only4),
-			writes: []string{"add docker", "reload", "addInterface docker br-four"}, docker: []string{"br-four"}},
-		{name: "a version without policies, all there", given: []with{noPolicies, zone("docker", "br-four")}, state: want(only4),
-			docker: []string{"br-four"}},
-		{name: "permanent but not loaded", given: []with{permanentOnly("docker"), permanentOnly("docker-forwarding")}, state: want(only4),
-			writes: []string{"reload", "addInterface docker br-four"}, docker: []string{"br-four"}},
-		{name: "retired", given: []with{withDocker("br-old", "br-four")}, state: retired(want(only4), "br-old"),
-			writes: []string{"removeInterface docker br-old"}, docker: []string{"br-four"}},
-		{name: "the last one retired", given: []with{withDocker("br-old")}, state: retired(want(), "br-old"),
-			writes: []string{"removeInterface docker br-old"}, docker: []string{}},
-		{name: "retired and in use again", given: []with{withDocker("br-four")}, state: retired(want(only4), "br-four"),
-			docker: []string{"br-four"}},
+			docker: []string{"br-both", "br-four", "br-int", "br-six"},
+		},
+		{
+			name: "all there", given: []with{withDocker("br-four", "br-six")}, state: want(only4, only6),
+			docker: []string{"br-four", "br-six"},
+		},
+		{
+			name: "Docker's own bridge stays", given: []with{withDocker("docker0")}, state: want(only4),
+			writes: []string{"addInterface docker br-four"}, docker: []string{"br-four", "docker0"},
+		},
+		{
+			name: "zone of an older Docker, no policy", given: []with{zone("docker", "docker0")}, state: want(only6),
+			writes: []string{"add docker-forwarding", "reload", "addInterface docker br-six"}, docker: []string{"br-six", "docker0"},
+		},
+		{
+			name: "a version without policies", given: []with{noPolicies}, state: want(only4),
+			writes: []string{"add docker", "reload", "addInterface docker br-four"}, docker: []string{"br-four"},
+		},
+		{
+			name: "a version without policies, all there", given: []with{noPolicies, zone("docker", "br-four")}, state: want(only4),
+			docker: []string{"br-four"},
+		},
+		{
+			name: "permanent but not loaded", given: []with{permanentOnly("docker"), permanentOnly("docker-forwarding")}, state: want(only4),
+			writes: []string{"reload", "addInterface docker br-four"}, docker: []string{"br-four"},
+		},
+		{
+			name: "retired", given: []with{withDocker("br-old", "br-four")}, state: retired(want(only4), "br-old"),
+			writes: []string{"removeInterface docker br-old"}, docker: []string{"br-four"},
+		},
+		{
+			name: "the last one retired", given: []with{withDocker("br-old")}, state: retired(want(), "br-old"),
+			writes: []string{"removeInterface docker br-old"}, docker: []string{},
+		},
+		{
+			name: "retired and in use again", given: []with{withDocker("br-four")}, state: retired(want(only4), "br-four"),
+			docker: []string{"br-four"},
+		},
 		{name: "retired, in no zone", given: []with{withDocker()}, state: retired(want(), "br-old"), docker: []string{}},
 		{name: "retired, in the admin's zone", given: []with{withDocker(), zone("dmz", "br-old")}, state: retired(want(), "br-old"), docker: []string{}},
 	}
@@ -236,14 +258,26 @@ func TestRefusals(t *testing.T) {
 		whole bool // of the whole plane, so that networks not at fault see it too
 	}{
 		{"panic mode", []with{withDocker(), inPanic}, want(only4), "firewall-cmd --panic-off", false},
-		{"not authorised", []with{withDocker(), refusing("addInterface", service+".NotAuthorizedException", "Not Authorized(uid): x")},
-			want(only4), "must run as root", true},
-		{"the zone cannot be made", []with{refusing("addZone", service+".Exception", "INVALID_TARGET: x")},
-			want(only4), "making firewalld's zone docker: calling firewalld's config.addZone: INVALID_TARGET: x", true},
-		{"the reload fails", []with{refusing("reload", service+".Exception", "COMMAND_FAILED: nft")},
-			want(only4), "reloading firewalld after adding the zone docker: calling firewalld's reload: COMMAND_FAILED: nft", true},
-		{"a retired bridge stays", []with{withDocker("br-old"), refusing("removeInterface", service+".Exception", "COMMAND_FAILED")},
-			retired(want(), "br-old"), "taking bridge br-old out of firewalld's zone docker", false},
+		{
+			"not authorised",
+			[]with{withDocker(), refusing("addInterface", service+".NotAuthorizedException", "Not Authorized(uid): x")},
+			want(only4), "must run as root", true,
+		},
+		{
+			"the zone cannot be made",
+			[]with{refusing("addZone", service+".Exception", "INVALID_TARGET: x")},
+			want(only4), "making firewalld's zone docker: calling firewalld's config.addZone: INVALID_TARGET: x", true,
+		},
+		{
+			"the reload fails",
+			[]with{refusing("reload", service+".Exception", "COMMAND_FAILED: nft")},
+			want(only4), "reloading firewalld after adding the zone docker: calling firewalld's reload: COMMAND_FAILED: nft", true,
+		},
+		{
+			"a retired bridge stays",
+			[]with{withDocker("br-old"), refusing("removeInterface", service+".Exception", "COMMAND_FAILED")},
+			retired(want(), "br-old"), "taking bridge br-old out of firewalld's zone docker", false,
+		},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {

@@ -15,18 +15,30 @@ var variable = regexp.MustCompile(`time=\S+ |(duration=)\S+`)
 
 func TestOneLinePerCall(t *testing.T) {
 	rows := []struct{ name, path, body, want string }{
-		{"success", "/NetworkDriver.Join", someNetwork,
-			`level=INFO msg=call call=NetworkDriver.Join network=abcdef012345 endpoint=0123456789ab duration=`},
-		{"failure", "/NetworkDriver.Leave", someNetwork,
-			`level=WARN msg=call call=NetworkDriver.Leave network=abcdef012345 endpoint=0123456789ab duration= error="no such luck"`},
-		{"pool", "/NetworkDriver.Join", `{"PoolID":"10.0.0.0/8"}`,
-			`level=INFO msg=call call=NetworkDriver.Join pool=10.0.0.0/8 duration=`},
-		{"no arguments", "/IpamDriver.GetCapabilities", "",
-			`level=INFO msg=call call=IpamDriver.GetCapabilities duration=`},
-		{"unknown", "/Volume.List", "",
-			`level=WARN msg=call call=Volume.List duration= error="drawbridge does not know the call /Volume.List"`},
-		{"an id with line ends", "/NetworkDriver.Join", `{"NetworkID":"a\nlevel=X"}`,
-			`level=INFO msg=call call=NetworkDriver.Join network="a\nlevel=X" duration=`},
+		{
+			"success", "/NetworkDriver.Join", someNetwork,
+			`level=INFO msg=call call=NetworkDriver.Join network=abcdef012345 endpoint=0123456789ab duration=`,
+		},
+		{
+			"failure", "/NetworkDriver.Leave", someNetwork,
+			`level=WARN msg=call call=NetworkDriver.Leave network=abcdef012345 endpoint=0123456789ab duration= error="no such luck"`,
+		},
+		{
+			"pool", "/NetworkDriver.Join", `{"PoolID":"10.0.0.0/8"}`,
+			`level=INFO msg=call call=NetworkDriver.Join pool=10.0.0.0/8 duration=`,
+		},
+		{
+			"no arguments", "/IpamDriver.GetCapabilities", "",
+			`level=INFO msg=call call=IpamDriver.GetCapabilities duration=`,
+		},
+		{
+			"unknown", "/Volume.List", "",
+			`level=WARN msg=call call=Volume.List duration= error="drawbridge does not know the call /Volume.List"`,
+		},
+		{
+			"an id with line ends", "/NetworkDriver.Join", `{"NetworkID":"a\nlevel=X"}`,
+			`level=INFO msg=call call=NetworkDriver.Join network="a\nlevel=X" duration=`,
+		},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {

@@ -26,12 +26,18 @@ func TestCandidates(t *testing.T) {
 		{"ephemeral to the last port", ephemeral(state.UDP, "", 53), "65535 65535", "", []uint16{65535}, ""},
 		{"reserved", ephemeral(state.UDP, "", 53), "40000\t40005", "80,40001,40003-40004,50000", []uint16{40000, 40002, 40005}, ""},
 		{"all reserved", ephemeral(state.UDP, "", 53), "40000\t40005", "1-65535", nil, ""},
-		{"malformed range", ephemeral(state.UDP, "", 53), "many", "", nil,
-			`choosing an ephemeral host port: sysctl net.ipv4.ip_local_port_range: "many" is not a range of ports`},
-		{"reversed range", ephemeral(state.UDP, "", 53), "9 8", "", nil,
-			`choosing an ephemeral host port: sysctl net.ipv4.ip_local_port_range: "9-8" is not a range of ports`},
-		{"malformed reservation", ephemeral(state.UDP, "", 53), "8 9", "8-x", nil,
-			`choosing an ephemeral host port: sysctl net.ipv4.ip_local_reserved_ports: "8-x" is not a range of ports`},
+		{
+			"malformed range", ephemeral(state.UDP, "", 53), "many", "", nil,
+			`choosing an ephemeral host port: sysctl net.ipv4.ip_local_port_range: "many" is not a range of ports`,
+		},
+		{
+			"reversed range", ephemeral(state.UDP, "", 53), "9 8", "", nil,
+			`choosing an ephemeral host port: sysctl net.ipv4.ip_local_port_range: "9-8" is not a range of ports`,
+		},
+		{
+			"malformed reservation", ephemeral(state.UDP, "", 53), "8 9", "8-x", nil,
+			`choosing an ephemeral host port: sysctl net.ipv4.ip_local_reserved_ports: "8-x" is not a range of ports`,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

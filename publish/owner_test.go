@@ -106,8 +106,12 @@ func TestOwnerIsThisProcess(t *testing.T) {
 	}
 	want := fmt.Sprintf("%s (pid %d)", comm[:len(comm)-1], os.Getpid())
 	tests := []struct{ network, addr string }{
-		{"tcp4", "127.0.0.1:0"}, {"tcp6", "[::1]:0"}, {"tcp4", "0.0.0.0:0"},
-		{"udp4", "127.0.0.1:0"}, {"udp6", "[::1]:0"}, {"udp6", "[::]:0"},
+		{"tcp4", "127.0.0.1:0"},
+		{"tcp6", "[::1]:0"},
+		{"tcp4", "0.0.0.0:0"},
+		{"udp4", "127.0.0.1:0"},
+		{"udp6", "[::1]:0"},
+		{"udp6", "[::]:0"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.network+" "+tt.addr, func(t *testing.T) {

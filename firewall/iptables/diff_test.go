@@ -373,7 +373,8 @@ func TestRemovalText(t *testing.T) {
 		{"an empty chain of ours", "nat", map[string][]string{chainDNAT: nil}, []string{"-X DRAWBRIDGE-DNAT"}},
 		{
 			"a foreign rule leads to a chain of ours", "nat",
-			map[string][]string{chainDNAT: {"-j RETURN"}, "PREROUTING": {"-j DRAWBRIDGE-DNAT"}}, []string{"-F DRAWBRIDGE-DNAT"},
+			map[string][]string{chainDNAT: {"-j RETURN"}, "PREROUTING": {"-j DRAWBRIDGE-DNAT"}},
+			[]string{"-F DRAWBRIDGE-DNAT"},
 		},
 		{"and it is empty already", "nat", map[string][]string{chainDNAT: nil, "PREROUTING": {"-j DRAWBRIDGE-DNAT"}}, nil},
 		{
@@ -392,19 +393,23 @@ func TestRemovalText(t *testing.T) {
 		{"DOCKER-USER without us", "filter", map[string][]string{chainDockerUser: nil, "FORWARD": {"-j DOCKER-USER"}}, nil},
 		{
 			"DOCKER-USER with rules", "filter",
-			map[string][]string{chainForward: nil, chainDockerUser: {"-j RETURN"}, "FORWARD": {"-j DOCKER-USER"}}, []string{"-X DRAWBRIDGE-FORWARD"},
+			map[string][]string{chainForward: nil, chainDockerUser: {"-j RETURN"}, "FORWARD": {"-j DOCKER-USER"}},
+			[]string{"-X DRAWBRIDGE-FORWARD"},
 		},
 		{
 			"DOCKER-USER of Docker 20", "filter",
-			map[string][]string{chainForward: nil, chainDockerUser: nil, "DOCKER": nil, "FORWARD": {"-j DOCKER-USER"}}, []string{"-X DRAWBRIDGE-FORWARD"},
+			map[string][]string{chainForward: nil, chainDockerUser: nil, "DOCKER": nil, "FORWARD": {"-j DOCKER-USER"}},
+			[]string{"-X DRAWBRIDGE-FORWARD"},
 		},
 		{
 			"DOCKER-USER of Docker 28", "filter",
-			map[string][]string{chainForward: nil, chainDockerUser: nil, "DOCKER-FORWARD": nil, "FORWARD": {"-j DOCKER-USER"}}, []string{"-X DRAWBRIDGE-FORWARD"},
+			map[string][]string{chainForward: nil, chainDockerUser: nil, "DOCKER-FORWARD": nil, "FORWARD": {"-j DOCKER-USER"}},
+			[]string{"-X DRAWBRIDGE-FORWARD"},
 		},
 		{
 			"DOCKER-USER that others lead to", "filter",
-			map[string][]string{chainForward: nil, chainDockerUser: nil, "INPUT": {"-i x -j DOCKER-USER"}}, []string{"-X DRAWBRIDGE-FORWARD"},
+			map[string][]string{chainForward: nil, chainDockerUser: nil, "INPUT": {"-i x -j DOCKER-USER"}},
+			[]string{"-X DRAWBRIDGE-FORWARD"},
 		},
 	}
 	for _, test := range tests {

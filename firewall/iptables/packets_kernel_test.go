@@ -14,14 +14,14 @@ import (
 // packet is a row: who knocks where, who answers and which source he sees. Addresses are given for
 // IPv4 and IPv6.
 type packet struct {
-	name     string
-	from     string
-	proto    string
-	bind     [2]string // source address, if not the kernel's choice
-	to       [2]string
-	answers  string    // host that answers, "" if the packet must not pass
-	sees     [2]string // the source address that it sees
-	control  bool      // refused by our rules only: passes in a lab without them
+	name    string
+	from    string
+	proto   string
+	bind    [2]string // source address, if not the kernel's choice
+	to      [2]string
+	answers string    // host that answers, "" if the packet must not pass
+	sees    [2]string // the source address that it sees
+	control bool      // refused by our rules only: passes in a lab without them
 }
 
 var (

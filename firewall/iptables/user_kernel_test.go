@@ -33,30 +33,35 @@ func TestUserRules(t *testing.T) {
 		want  []packet
 	}{
 		{
-			"DOCKER-USER: only one source", []rule{
+			"DOCKER-USER: only one source",
+			[]rule{
 				{"-I DOCKER-USER -i ext0 ! -s 192.0.2.77 -j DROP", "-I DOCKER-USER -i ext0 ! -s 2001:db8:1::77 -j DROP"},
 				same("-I DOCKER-USER -m conntrack --ctstate ESTABLISHED -j RETURN"),
 			},
 			[]packet{refused(published), fromFar, refused(other), egress},
 		},
 		{
-			"DOCKER-USER: the source that is allowed", []rule{
+			"DOCKER-USER: the source that is allowed",
+			[]rule{
 				{"-I DOCKER-USER -i ext0 ! -s 192.0.2.9 -j DROP", "-I DOCKER-USER -i ext0 ! -s 2001:db8:1::9 -j DROP"},
 			},
 			[]packet{published, fromFar, other, egress},
 		},
 		{
-			"DOCKER-USER: iprange", []rule{
+			"DOCKER-USER: iprange",
+			[]rule{
 				{"-I DOCKER-USER -m iprange --src-range 192.0.2.5-192.0.2.20 -j DROP", "-I DOCKER-USER -m iprange --src-range 2001:db8:1::5-2001:db8:1::20 -j DROP"},
 			},
 			[]packet{refused(published), fromFar},
 		},
 		{
-			"DOCKER-USER: the container's port", []rule{same("-I DOCKER-USER -i ext0 -p tcp --dport 80 -j DROP")},
+			"DOCKER-USER: the container's port",
+			[]rule{same("-I DOCKER-USER -i ext0 -p tcp --dport 80 -j DROP")},
 			[]packet{refused(published), refused(other), fromFar},
 		},
 		{
-			"DOCKER-USER: an ACCEPT does not open what is closed", []rule{same("-I DOCKER-USER -j ACCEPT")},
+			"DOCKER-USER: an ACCEPT does not open what is closed",
+			[]rule{same("-I DOCKER-USER -j ACCEPT")},
 			[]packet{
 				published,
 				{name: "direct", from: "out", proto: "tcp", to: at(c1a, "7000")},
@@ -64,7 +69,8 @@ func TestUserRules(t *testing.T) {
 			},
 		},
 		{
-			"DRAWBRIDGE-USER: the published port", []rule{same("-t mangle -A DRAWBRIDGE-USER -p tcp --dport 8080 -j DROP")},
+			"DRAWBRIDGE-USER: the published port",
+			[]rule{same("-t mangle -A DRAWBRIDGE-USER -p tcp --dport 8080 -j DROP")},
 			[]packet{refused(published), refused(fromFar), other, egress},
 		},
 	}

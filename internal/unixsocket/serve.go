@@ -29,7 +29,9 @@ func Serve(ctx context.Context, srv *http.Server, l net.Listener, drain time.Dur
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
 	defer cancel()
 	err := srv.Shutdown(bounded)
-	_ = <-ended
+	if failed := <-ended; failed != nil && !errors.Is(failed, http.ErrServerClosed) {
+		err = errors.Join(err, failed)
+	}
 	if bounded.Err() != nil {
 		_ = srv.Close()
 		return fmt.Errorf("%w after %s", ErrNotDrained, drain)
