@@ -36,7 +36,7 @@ test-kernel: ## Tests with real packets and rules in network namespaces (needs r
 
 .PHONY: test-engine
 test-engine: build ## Tests with a real dockerd, D-Bus and firewalld in namespaces (needs root)
-	DRAWBRIDGE_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -p 1 -timeout 25m -tags engine ./test/...
+	DRAWBRIDGE_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -p 1 -parallel 4 -timeout 25m -tags engine ./test/...
 
 .PHONY: check
 check: deps fmt-check vet lint race test-kernel test-engine ## All tests with the race detector, formatting, vet and lint

@@ -32,9 +32,11 @@ type options struct {
 	before func(*lab.Host)
 }
 
-// up makes a bed with one outside client.
+// up makes a bed with one outside client. Beds do not know of each other, and most of a test is waiting
+// for packets that must not come: so they run side by side.
 func up(t *testing.T, o options) *bed {
 	t.Helper()
+	t.Parallel()
 	b := &bed{Host: lab.Up(t, o.lab), t: t, serve: o.serve}
 	var err error
 	if b.client, err = b.AddClient(t.Context(), "client", lab.ClientOptions{}); err != nil {
