@@ -7,6 +7,9 @@ SUDO      := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Tools are pinned in a module of their own, so that their dependencies are not ours.
 TOOL      := $(GO) tool -modfile=tools/go.mod
 
+# Goals depend on each other by order: tests need what deps installs.
+.NOTPARALLEL:
+
 .PHONY: help
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16

@@ -45,6 +45,9 @@ func Ports(s state.Snapshot) []Port {
 func appendFamilies(rows []Port, n state.Network, e state.Endpoint, p state.Port) []Port {
 	for _, every := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
 		target, exists := p.Target(e, every.Is6())
+		if p.HostIP.IsLoopback() && p.HostIP.Is6() == every.Is6() {
+			target, exists = loopbackTarget(e, p), true
+		}
 		if !exists {
 			continue
 		}
@@ -59,6 +62,18 @@ func appendFamilies(rows []Port, n state.Network, e state.Endpoint, p state.Port
 		})
 	}
 	return rows
+}
+
+// loopbackTarget is where a port on a loopback address leads. A proxy serves it, which takes the
+// container's other family where it lacks this one.
+func loopbackTarget(e state.Endpoint, p state.Port) netip.AddrPort {
+	v6 := p.HostIP.Is6()
+	p.HostIP = netip.Addr{}
+	target, exists := p.Target(e, v6)
+	if !exists {
+		target, _ = p.Target(e, !v6)
+	}
+	return target
 }
 
 // comparePorts ends with the endpoint, so that the order is the same each time whatever

@@ -83,6 +83,16 @@ func TestPorts(t *testing.T) {
 			row("192.0.2.1", 1, state.TCP, "10.0.0.2", 80, one),
 			row("2001:db8::1", 1, state.TCP, "fd00::2", 80, one),
 		}},
+		{"::1 for a container without IPv6", snapshot(endpoint(one, web, "10.0.0.2/24", "", tcp("::1", 1, 80))), []Port{
+			row("::1", 1, state.TCP, "10.0.0.2", 80, one),
+		}},
+		{"127.0.0.1 for a container without IPv4", snapshot(endpoint(one, web, "", "fd00::2/64", tcp("127.0.0.1", 1, 80))), []Port{
+			row("127.0.0.1", 1, state.TCP, "fd00::2", 80, one),
+		}},
+		{"loopback, both families", snapshot(endpoint(one, web, "10.0.0.2/24", "fd00::2/64", tcp("127.0.0.1", 1, 80), tcp("::1", 1, 80))), []Port{
+			row("127.0.0.1", 1, state.TCP, "10.0.0.2", 80, one),
+			row("::1", 1, state.TCP, "fd00::2", 80, one),
+		}},
 		{"an IPv6 address for a container without IPv6", snapshot(endpoint(one, web, "10.0.0.2/24", "", tcp("2001:db8::1", 1, 80))), []Port{}},
 		{"an IPv4 address for a container without IPv4", snapshot(endpoint(one, web, "", "fd00::2/64", tcp("192.0.2.1", 1, 80))), []Port{}},
 		{"order", snapshot(

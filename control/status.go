@@ -13,8 +13,8 @@ type Status struct {
 	Backend string    `json:"backend"` // iptables or nftables; empty while undecided
 
 	// Revision is that of the desired state, Applied the last one that the kernel was
-	// made equal to. They differ for a moment after each change, and for long only
-	// if Errors says why.
+	// made equal to. Changes that the kernel has nothing to do with, such as an address
+	// that was given back, leave Applied behind until the next pass.
 	Revision uint64 `json:"revision"`
 	Applied  uint64 `json:"applied"`
 
@@ -27,8 +27,8 @@ type Status struct {
 	Errors []string `json:"errors"`
 }
 
-// Healthy reports whether the kernel is as it should be.
-func (s Status) Healthy() bool { return len(s.Errors) == 0 && s.Applied == s.Revision }
+// Healthy reports whether the last pass left the kernel as it should be.
+func (s Status) Healthy() bool { return len(s.Errors) == 0 }
 
 // Count returns a Status with what the snapshot tells: the revision and the numbers
 // of objects.

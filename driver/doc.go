@@ -15,11 +15,20 @@
 // endpoint shall be, not what to add: newer engines send it again without a Revoke
 // between.
 //
-// What loses a published port loses its tracked connections too: the firewall lets established
-// ones pass, so that a closed port would otherwise stay open for those who use it.
+// What loses a published port loses the tracked connections that came in by it: the firewall
+// lets established ones pass, so that a closed port would otherwise stay open for those who
+// use it. The container's own connections go on, because Revoke and Leave may only move the
+// role of its gateway to another network. All of them end with DeleteEndpoint, since its
+// address goes to somebody else.
+//
+// Host ports are given back when the host has followed. If it has not, the rules may still
+// lead to them, and they stay held until a later pass closes them. A call that removes nothing
+// does not wait for a pass, unless something is left over from a removal before.
 //
 // The container's end of a veth pair is made at CreateEndpoint and handed over at Join by
 // name; the engine moves it. Ports are published by ProgramExternalConnectivity alone: the port
 // list in other calls is the container's, and on a container with several
-// networks only one of them publishes.
+// networks only one of them publishes. With Docker 28 and later there can be two, one for
+// each family: the endpoint that is told so by no_proxy_6to4 publishes on the host's IPv4
+// addresses only, and gives up the IPv6 half of what it published before.
 package driver

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/drawbridge-net/drawbridge/state"
@@ -19,6 +20,8 @@ type Host interface {
 	Forwarding() (v4, v6 bool, err error)
 	// Boot identifies the current boot of the host.
 	Boot() (string, error)
+	// Lost returns those of the endpoints whose veth pair is in no container.
+	Lost(ctx context.Context, endpoints []state.Endpoint) ([]state.Endpoint, error)
 }
 
 // Ports holds host ports for endpoints.
@@ -38,7 +41,11 @@ type Loop interface {
 
 // Flows forgets connections that the kernel tracks.
 type Flows interface {
+	// Forget ends all flows from and to the addresses, which may get another owner.
 	Forget(ctx context.Context, addrs []netip.Addr) error
+	// ForgetPublished ends the flows that came to the endpoint by ports that are gone.
+	ForgetPublished(ctx context.Context, e state.Endpoint, gone []state.Port) error
+	// ForgetPorts ends the flows that missed ports which were not there yet.
 	ForgetPorts(ctx context.Context, ports []state.Port) error
 }
 
@@ -55,13 +62,17 @@ type Options struct {
 
 // Driver is Docker's NetworkDriver. Its methods may be called concurrently.
 type Driver struct {
-	store   *store.Store
-	loop    Loop
-	ports   Ports
-	host    Host
-	flows   Flows
-	options Options
-	locks   locks
+	store    *store.Store
+	loop     Loop
+	ports    Ports
+	host     Host
+	flows    Flows
+	options  Options
+	locks    locks
+	suspects suspects
+
+	// retirements counts the bridges' names that were retired, for settle.
+	retirements atomic.Uint64
 }
 
 // New returns a driver that keeps its state in s.
@@ -131,43 +142,4 @@ func (d *Driver) takeBack(ctx context.Context, undo func(*store.Tx) error, cause
 	// What still fails now is retried by the loop; the caller wants the first cause.
 	_ = d.settle(ctx, state.Scope{})
 	return cause
-}
-
-// remove carries out a deletion and cuts the endpoints off that do returns. It is not undone:
-// the engine forgets the object whatever the answer is, and the loop goes on trying.
-func (d *Driver) remove(ctx context.Context, scope state.Scope, do func(*store.Tx) []state.Endpoint) error {
-	var off []state.Endpoint
-	if _, err := d.store.Update(ctx, func(tx *store.Tx) error {
-		off = do(tx)
-		return nil
-	}); err != nil {
-		return err
-	}
-	err := d.settle(ctx, scope)
-	var addrs []netip.Addr
-	for _, e := range off {
-		d.ports.Release(e.ID, nil)
-		addrs = append(addrs, e.Addrs()...)
-	}
-	if len(addrs) == 0 {
-		return err
-	}
-	return errors.Join(err, d.flows.Forget(ctx, addrs))
-}
-
-// settle waits for the host. If everything went well, nothing is left of any bridge that was
-// retired until then, and their names are forgotten: those that an earlier call had to leave
-// behind, too. What failed elsewhere than in the scope is not the caller's.
-func (d *Driver) settle(ctx context.Context, scope state.Scope) error {
-	s := d.store.Snapshot()
-	if err := d.loop.Wait(ctx, s.Revision, state.Scope{}); err != nil {
-		return scope.Select(err)
-	}
-	_, err := d.store.Update(ctx, func(tx *store.Tx) error {
-		for _, bridge := range s.Retired {
-			tx.Unretire(bridge)
-		}
-		return nil
-	})
-	return err
 }

@@ -29,23 +29,7 @@ func (d *Driver) CreateEndpoint(ctx context.Context, r *network.CreateEndpointRe
 		return nil, err
 	}
 	defer release()
-	var known bool
-	err = d.change(ctx, scope(e),
-		func(tx *store.Tx) error {
-			var err error
-			if known, err = admitEndpoint(tx, e); known || err != nil {
-				return err
-			}
-			tx.PutEndpoint(e)
-			return nil
-		},
-		func(tx *store.Tx) error {
-			if !known {
-				tx.DeleteEndpoint(e.ID)
-			}
-			return nil
-		})
-	if err != nil {
+	if err := d.attach(ctx, e); err != nil {
 		return nil, err
 	}
 	reply := &network.EndpointInterface{}
@@ -53,6 +37,33 @@ func (d *Driver) CreateEndpoint(ctx context.Context, r *network.CreateEndpointRe
 		reply.MacAddress = e.MAC.String()
 	}
 	return &network.CreateEndpointResponse{Interface: reply}, nil
+}
+
+// attach records a new endpoint and waits for its link. Flows that the kernel still tracks for the
+// address were somebody else's: they were cut when that endpoint went, unless the daemon was killed then.
+func (d *Driver) attach(ctx context.Context, e state.Endpoint) error {
+	var known bool
+	do := func(tx *store.Tx) error {
+		var err error
+		if known, err = admitEndpoint(tx, e); known || err != nil {
+			return err
+		}
+		tx.PutEndpoint(e)
+		return nil
+	}
+	undo := func(tx *store.Tx) error {
+		if !known {
+			tx.DeleteEndpoint(e.ID)
+		}
+		return nil
+	}
+	if err := d.change(ctx, scope(e), do, undo); err != nil || known {
+		return err
+	}
+	if err := d.flows.Forget(ctx, e.Addrs()); err != nil {
+		return d.takeBack(ctx, undo, err)
+	}
+	return nil
 }
 
 // admitEndpoint says whether the endpoint is there already, and refuses one that does not fit
@@ -92,27 +103,23 @@ func (d *Driver) DeleteEndpoint(ctx context.Context, r *network.DeleteEndpointRe
 }
 
 // withdraw takes something away from an endpoint, and succeeds where there is none. take says
-// whether the endpoint's connections end with it.
+// whether connections end with it.
 func (d *Driver) withdraw(ctx context.Context, networkID, endpointID string, take func(*store.Tx, state.Endpoint) bool) error {
-	nid, eid, err := parseIDs(networkID, endpointID)
-	if err != nil {
-		return err
-	}
-	release, err := d.locks.take(ctx, "endpoint "+string(eid))
+	scope, release, err := d.lockEndpoint(ctx, networkID, endpointID)
 	if err != nil {
 		return err
 	}
 	defer release()
-	return d.remove(ctx, state.Scope{Network: nid, Endpoint: eid}, func(tx *store.Tx) []state.Endpoint {
-		e, ok := tx.Endpoint(eid)
-		if !ok || e.Network != nid || !take(tx, e) {
+	return d.remove(ctx, scope, func(tx *store.Tx) []state.Endpoint {
+		e, ok := tx.Endpoint(scope.Endpoint)
+		if !ok || e.Network != scope.Network || !take(tx, e) {
 			return nil
 		}
 		return []state.Endpoint{e}
 	})
 }
 
-// parseIDs checks the two ids that every call about an endpoint has.
+// parseIDs checks the ids of a network and of its endpoint.
 func parseIDs(networkID, endpointID string) (state.NetworkID, state.EndpointID, error) {
 	nid, err := state.ParseNetworkID(networkID)
 	if err != nil {
@@ -127,6 +134,7 @@ func (d *Driver) Join(ctx context.Context, r *network.JoinRequest) (*network.Joi
 	if r.SandboxKey == "" {
 		return nil, errors.New("the engine named no sandbox to join")
 	}
+	d.suspects.noteJoin(state.EndpointID(r.EndpointID))
 	var e state.Endpoint
 	var n state.Network
 	err := d.edit(ctx, r.NetworkID, r.EndpointID, func(tx *store.Tx, found state.Endpoint) error {
@@ -158,17 +166,13 @@ func (d *Driver) Join(ctx context.Context, r *network.JoinRequest) (*network.Joi
 
 // edit changes a known endpoint, with nothing for the host to do.
 func (d *Driver) edit(ctx context.Context, networkID, endpointID string, do func(*store.Tx, state.Endpoint) error) error {
-	_, eid, err := parseIDs(networkID, endpointID)
-	if err != nil {
-		return err
-	}
-	release, err := d.locks.take(ctx, "endpoint "+string(eid))
+	at, release, err := d.lockEndpoint(ctx, networkID, endpointID)
 	if err != nil {
 		return err
 	}
 	defer release()
 	_, err = d.store.Update(ctx, func(tx *store.Tx) error {
-		e, err := lookUp(tx, networkID, endpointID)
+		e, err := lookUp(tx, at)
 		if err != nil {
 			return err
 		}
@@ -178,17 +182,13 @@ func (d *Driver) edit(ctx context.Context, networkID, endpointID string, do func
 }
 
 // lookUp finds the endpoint of a request, and says which of the two ids is wrong.
-func lookUp(tx *store.Tx, networkID, endpointID string) (state.Endpoint, error) {
-	nid, eid, err := parseIDs(networkID, endpointID)
-	if err != nil {
-		return state.Endpoint{}, err
+func lookUp(tx *store.Tx, at state.Scope) (state.Endpoint, error) {
+	if _, ok := tx.Network(at.Network); !ok {
+		return state.Endpoint{}, unknownNetwork(at.Network)
 	}
-	if _, ok := tx.Network(nid); !ok {
-		return state.Endpoint{}, unknownNetwork(nid)
-	}
-	e, ok := tx.Endpoint(eid)
-	if !ok || e.Network != nid {
-		return state.Endpoint{}, fmt.Errorf("network %s has no endpoint %s: start the container again", nid.Short(), eid.Short())
+	e, ok := tx.Endpoint(at.Endpoint)
+	if !ok || e.Network != at.Network {
+		return state.Endpoint{}, fmt.Errorf("network %s has no endpoint %s: start the container again", at.Network.Short(), at.Endpoint.Short())
 	}
 	return e, nil
 }
@@ -217,7 +217,7 @@ func parseEndpoint(r *network.CreateEndpointRequest) (state.Endpoint, error) {
 			return state.Endpoint{}, fmt.Errorf("endpoint option %s is unknown", clip(key))
 		}
 	}
-	e := state.Endpoint{ID: eid, Network: nid, MAC: state.GenerateMAC(r.EndpointID)}
+	e := state.Endpoint{ID: eid, Network: nid}
 	if e.Addr4, err = parseAddress(r.Interface.Address, false); err != nil {
 		return e, err
 	}
@@ -226,8 +226,16 @@ func parseEndpoint(r *network.CreateEndpointRequest) (state.Endpoint, error) {
 	}
 	if r.Interface.MacAddress != "" {
 		e.MAC, err = state.ParseMAC(r.Interface.MacAddress)
+		return e, err
 	}
-	return e, err
+	e.MAC = defaultMAC(e)
+	return e, nil
+}
+
+// defaultMAC makes the MAC from the network and the address, so that neighbours which remember
+// the address are right about it when it goes to another container.
+func defaultMAC(e state.Endpoint) state.MAC {
+	return state.GenerateMAC(fmt.Sprint(e.Network, " ", e.Addrs()))
 }
 
 func parseAddress(s string, v6 bool) (netip.Prefix, error) {

@@ -6,8 +6,6 @@ import (
 
 	"github.com/docker/go-plugins-helpers/network"
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/drawbridge-net/drawbridge/state"
 )
 
 // TestCreateEndpointAnswer: what the engine gave must not come back, and a MAC address must
@@ -36,7 +34,7 @@ func TestCreateEndpointAnswer(t *testing.T) {
 				if stored.MAC.String() != "02:42:ac:11:00:02" {
 					t.Errorf("stored MAC %s", stored.MAC)
 				}
-			} else if stored.MAC != state.GenerateMAC(id(1)) {
+			} else if stored.MAC != defaultMAC(stored) {
 				t.Errorf("MAC %s is not the endpoint's own", stored.MAC)
 			}
 			if d := cmp.Diff(want, *r.Interface); d != "" {

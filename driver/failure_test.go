@@ -10,6 +10,7 @@ import (
 	"github.com/docker/go-plugins-helpers/network"
 
 	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/store"
 )
 
 // TestFailureLeavesNothing lets each call that makes something fail in each way it can, and
@@ -156,10 +157,30 @@ func TestRemovalStays(t *testing.T) {
 			if !tt.gone(b) {
 				t.Error("it is still in the state")
 			}
+			if held := describe(b.ports.all()[state.EndpointID(id(1))]); held != "*:8080/tcp" {
+				t.Errorf("held ports %q: the rules may still lead to them", held)
+			}
+			if addrs, closed := b.flows.forgotten(); len(addrs) == 0 && closed == "" {
+				t.Error("its flows go on")
+			}
+			b.ok(tt.remove(b))
+		})
+		t.Run(tt.name+" fails elsewhere", func(t *testing.T) {
+			b := furnished(t)
+			b.loop.fail = []error{&state.ObjectError{Network: state.NetworkID(id(9)), Err: errHost}}
+			b.ok(tt.remove(b))
 			if held := b.ports.all(); len(held) > 0 {
 				t.Errorf("ports are still held: %v", held)
 			}
+		})
+		t.Run(tt.name+" holds the ports during the pass", func(t *testing.T) {
+			b := furnished(t)
+			var held map[state.EndpointID][]state.Port
+			b.loop.wait = func(context.Context) error { held = b.ports.all(); return nil }
 			b.ok(tt.remove(b))
+			if len(held) != 1 || len(b.ports.all()) != 0 {
+				t.Errorf("held ports %v, then %v", held, b.ports.all())
+			}
 		})
 		t.Run(tt.name+" not stored", func(t *testing.T) {
 			b := furnished(t)
@@ -213,12 +234,40 @@ func TestRetiredBridges(t *testing.T) {
 			t.Errorf("retired bridges %v", got)
 		}
 	})
+	t.Run("retired again during the pass", func(t *testing.T) {
+		b := setup(t)
+		b.loop.wait = func(ctx context.Context) error {
+			b.again(ctx)
+			return nil
+		}
+		b.ok(b.deleteNetwork(7)) // its pass is over the state before the second life
+		if got := b.store.Snapshot().Retired; len(got) != 1 || got[0] != bridge {
+			t.Errorf("retired bridges %v: no pass has seen the second end", got)
+		}
+		b.ok(b.deleteNetwork(7))
+		b.empty()
+	})
 	t.Run("gone with the boot", func(t *testing.T) {
 		b := setup(t)
 		b.host.boot = "boot-2"
 		b.ok(b.Restore(b.ctx()))
 		b.empty()
 	})
+}
+
+// again is the second life of network 1, as far as the state shows it: another call made and
+// removed the network, and waits for its own pass.
+func (b *bench) again(ctx context.Context) {
+	b.t.Helper()
+	n, err := b.parseNetwork(newNetwork(b.t, 1))
+	b.ok(err)
+	for _, do := range []func(*store.Tx){
+		func(tx *store.Tx) { tx.PutNetwork(n); tx.Unretire(n.Bridge) },
+		func(tx *store.Tx) { b.dropNetwork(tx, n.ID) },
+	} {
+		_, err := b.store.Update(ctx, func(tx *store.Tx) error { do(tx); return nil })
+		b.ok(err)
+	}
 }
 
 func programRequest(t testing.TB, n, e int, ports string) *network.ProgramExternalConnectivityRequest {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/drawbridge-net/drawbridge/state"
 	"github.com/drawbridge-net/drawbridge/store"
@@ -73,7 +74,7 @@ func (p *fakePorts) Reserve(_ context.Context, e state.Endpoint, want []state.Po
 	for _, r := range want {
 		port, ok := p.choose(e.ID, r, out)
 		if !ok {
-			return nil, fmt.Errorf("port %d is in use", r.HostPort)
+			return nil, fmt.Errorf("port %d is in use: %w", r.HostPort, syscall.EADDRINUSE)
 		}
 		out = append(out, port)
 	}
@@ -134,7 +135,19 @@ type fakeHost struct {
 	boot                      string
 	check, forwarding, noBoot error
 	checks                    int
+	lost                      map[state.EndpointID]bool
+	noLost                    error
 	mu                        sync.Mutex // guards checks
+}
+
+func (h *fakeHost) Lost(_ context.Context, endpoints []state.Endpoint) ([]state.Endpoint, error) {
+	var out []state.Endpoint
+	for _, e := range endpoints {
+		if h.lost[e.ID] {
+			out = append(out, e)
+		}
+	}
+	return out, h.noLost
 }
 
 func (h *fakeHost) CheckNetwork(context.Context, state.Network) error {
@@ -152,8 +165,19 @@ func (h *fakeHost) Boot() (string, error) { return h.boot, h.noBoot }
 type fakeFlows struct {
 	mu     sync.Mutex
 	addrs  []netip.Addr
+	closed []state.Port // of all endpoints
 	ports  []state.Port
 	failed error
+}
+
+func (f *fakeFlows) ForgetPublished(_ context.Context, e state.Endpoint, gone []state.Port) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(e.Addrs()) == 0 {
+		return errors.New("nobody's ports are closed")
+	}
+	f.closed = append(f.closed, gone...)
+	return f.failed
 }
 
 func (f *fakeFlows) Forget(_ context.Context, addrs []netip.Addr) error {
@@ -170,10 +194,11 @@ func (f *fakeFlows) ForgetPorts(_ context.Context, ports []state.Port) error {
 	return f.failed
 }
 
-func (f *fakeFlows) forgotten() []netip.Addr {
+// forgotten says what was forgotten since the last time.
+func (f *fakeFlows) forgotten() (addrs []netip.Addr, closed string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	out := f.addrs
-	f.addrs = nil
-	return out
+	addrs, closed = f.addrs, describe(f.closed)
+	f.addrs, f.closed = nil, nil
+	return addrs, closed
 }

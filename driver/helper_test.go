@@ -54,6 +54,7 @@ func furnished(t testing.TB) *bench {
 	b.createEndpoint(1, 1)
 	b.join(1, 1)
 	b.ok(b.program(1, 1, `[`+tcp(80, 8080)+`]`))
+	b.flows.addrs = nil // those of the new endpoint
 	return b
 }
 
@@ -80,7 +81,7 @@ func (b *bench) join(n, e int) *network.JoinResponse {
 	return r
 }
 
-// program sends a port list as the engine writes it.
+// program sends a port list as the engine writes it; further options may follow it.
 func (b *bench) program(n, e int, ports string) error {
 	return b.ProgramExternalConnectivity(b.ctx(), parse[network.ProgramExternalConnectivityRequest](b.t, `{
 		"NetworkID": "`+id(n)+`", "EndpointID": "`+id(e)+`",

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"sync"
+
+	"github.com/drawbridge-net/drawbridge/state"
 )
 
 // locks serialises calls for the same object. The engine does so itself, except when it
@@ -16,6 +18,17 @@ type locks struct {
 type lock struct {
 	turn    chan struct{}
 	waiting int // how many hold or want it; guarded by locks.mu
+}
+
+// lockEndpoint checks the two ids that every call about an endpoint has, and waits for the
+// endpoint's turn.
+func (d *Driver) lockEndpoint(ctx context.Context, networkID, endpointID string) (state.Scope, func(), error) {
+	nid, eid, err := parseIDs(networkID, endpointID)
+	if err != nil {
+		return state.Scope{}, nil, err
+	}
+	release, err := d.locks.take(ctx, "endpoint "+string(eid))
+	return state.Scope{Network: nid, Endpoint: eid}, release, err
 }
 
 // take waits for the object's turn and returns what ends it.

@@ -41,7 +41,7 @@ func (d *Driver) CreateNetwork(ctx context.Context, r *network.CreateNetworkRequ
 		},
 		func(tx *store.Tx) error {
 			if !known {
-				dropNetwork(tx, n.ID)
+				d.dropNetwork(tx, n.ID)
 				d.disclaimForwarding(tx, before)
 			}
 			return nil
@@ -98,13 +98,13 @@ func (d *Driver) DeleteNetwork(ctx context.Context, r *network.DeleteNetworkRequ
 	}
 	defer release()
 	return d.remove(ctx, state.Scope{Network: id}, func(tx *store.Tx) []state.Endpoint {
-		return dropNetwork(tx, id)
+		return d.dropNetwork(tx, id)
 	})
 }
 
 // dropNetwork removes a network and its endpoints, which it returns. The name of its bridge is
 // kept as retired until all traces are gone.
-func dropNetwork(tx *store.Tx, id state.NetworkID) []state.Endpoint {
+func (d *Driver) dropNetwork(tx *store.Tx, id state.NetworkID) []state.Endpoint {
 	n, ok := tx.Network(id)
 	if !ok {
 		return nil
@@ -115,6 +115,7 @@ func dropNetwork(tx *store.Tx, id state.NetworkID) []state.Endpoint {
 	}
 	tx.DeleteNetwork(id)
 	tx.Retire(n.Bridge)
+	d.retirements.Add(1)
 	return endpoints
 }
 

@@ -29,6 +29,10 @@ const (
 // ProgramExternalConnectivity.
 const optPortMap = dockerPrefix + "portmap"
 
+// optIPv6Elsewhere is true in the options of ProgramExternalConnectivity if another endpoint
+// of the container is its IPv6 gateway (Docker 28+; moby, daemon/libnetwork/netlabel).
+const optIPv6Elsewhere = dockerPrefix + "driver.private.no_proxy_6to4"
+
 // networkOptions are the keys of `docker network create -o` and what each does.
 var networkOptions = map[string]func(*state.Network, string) error{
 	dockerPrefix + "bridge.name": func(n *state.Network, v string) error {

@@ -191,7 +191,7 @@ func TestEveryCallTwice(t *testing.T) {
 
 func TestUnknownIDs(t *testing.T) {
 	b := furnished(t)
-	before := b.everything()
+	before, passes := b.everything(), len(b.loop.passes())
 	for name, err := range map[string]error{
 		"Revoke":                           b.revoke(1, 9),
 		"Leave":                            b.leave(1, 9),
@@ -207,6 +207,9 @@ func TestUnknownIDs(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	if again := len(b.loop.passes()) - passes; again > 0 {
+		t.Errorf("%d passes for what is unknown", again)
 	}
 	_, err := b.CreateEndpoint(b.ctx(), newEndpoint(t, 9, 8))
 	refused(t, err, "network "+id(9)[:12]+" is not known to drawbridge")
@@ -291,11 +294,13 @@ func TestLeaveImpliesRevoke(t *testing.T) {
 		name      string
 		call      func(*bench) error
 		endpoints int
+		addrs     []netip.Addr // whose flows all end
+		closed    string       // ports whose flows end
 	}{
-		{"Revoke", func(b *bench) error { return b.revoke(1, 1) }, 1},
-		{"Leave", func(b *bench) error { return b.leave(1, 1) }, 1},
-		{"DeleteEndpoint", func(b *bench) error { return b.deleteEndpoint(1, 1) }, 0},
-		{"DeleteNetwork", func(b *bench) error { return b.deleteNetwork(1) }, 0},
+		{"Revoke", func(b *bench) error { return b.revoke(1, 1) }, 1, nil, "*:8080/tcp"},
+		{"Leave", func(b *bench) error { return b.leave(1, 1) }, 1, nil, "*:8080/tcp"},
+		{"DeleteEndpoint", func(b *bench) error { return b.deleteEndpoint(1, 1) }, 0, addrs, ""},
+		{"DeleteNetwork", func(b *bench) error { return b.deleteNetwork(1) }, 0, addrs, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -311,12 +316,17 @@ func TestLeaveImpliesRevoke(t *testing.T) {
 			if held := b.ports.all(); len(held) > 0 {
 				t.Errorf("held ports %v", held)
 			}
-			if d := gocmp.Diff(addrs, b.flows.forgotten(), byValue); d != "" {
-				t.Errorf("forgotten flows (-want +got):\n%s", d)
+			got, closed := b.flows.forgotten()
+			if d := gocmp.Diff(tt.addrs, got, byValue); d != "" || closed != tt.closed {
+				t.Errorf("flows by ports %q are forgotten, and of addresses (-want +got):\n%s", closed, d)
 			}
+			passes := len(b.loop.passes())
 			b.ok(tt.call(b))
-			if again := b.flows.forgotten(); len(again) > 0 {
-				t.Errorf("the second time the flows of %v are forgotten", again)
+			if again, closed := b.flows.forgotten(); len(again) > 0 || closed != "" {
+				t.Errorf("the second time the flows of %v and by %q are forgotten", again, closed)
+			}
+			if len(b.loop.passes()) != passes {
+				t.Error("the second time the host is waited for")
 			}
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"syscall"
 
 	"github.com/docker/go-plugins-helpers/network"
 
@@ -17,11 +18,7 @@ import (
 // ProgramExternalConnectivity makes the endpoint's published ports those of the request:
 // all of them, or, with an error, those it had before.
 func (d *Driver) ProgramExternalConnectivity(ctx context.Context, r *network.ProgramExternalConnectivityRequest) error {
-	_, eid, err := parseIDs(r.NetworkID, r.EndpointID)
-	if err != nil {
-		return err
-	}
-	release, err := d.locks.take(ctx, "endpoint "+string(eid))
+	at, release, err := d.lockEndpoint(ctx, r.NetworkID, r.EndpointID)
 	if err != nil {
 		return err
 	}
@@ -29,13 +26,13 @@ func (d *Driver) ProgramExternalConnectivity(ctx context.Context, r *network.Pro
 	var e state.Endpoint
 	var n state.Network
 	if err := d.store.View(func(tx *store.Tx) error {
-		e, err = lookUp(tx, r.NetworkID, r.EndpointID)
+		e, err = lookUp(tx, at)
 		n, _ = tx.Network(e.Network)
 		return err
 	}); err != nil || n.Internal {
 		return err // an internal network publishes nothing, as with Docker
 	}
-	want, err := d.parsePorts(r.Options[optPortMap])
+	want, err := d.portRequests(r.Options)
 	if err != nil {
 		return err
 	}
@@ -45,7 +42,7 @@ func (d *Driver) ProgramExternalConnectivity(ctx context.Context, r *network.Pro
 // publish reserves the ports, records them and waits for the host. Where the ports cannot be
 // had, those of before stay.
 func (d *Driver) publish(ctx context.Context, e state.Endpoint, want []state.PortRequest) error {
-	ports, err := d.ports.Reserve(ctx, e, want)
+	ports, err := d.reserve(ctx, e, want)
 	if err != nil {
 		return err
 	}
@@ -71,6 +68,18 @@ func (d *Driver) publish(ctx context.Context, e state.Endpoint, want []state.Por
 	return err
 }
 
+// reserve takes the ports, and once more if what stood in the way was only left over.
+func (d *Driver) reserve(ctx context.Context, e state.Endpoint, want []state.PortRequest) ([]state.Port, error) {
+	ports, err := d.ports.Reserve(ctx, e, want)
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return ports, err
+	}
+	if gone, failed := d.evict(ctx, e.ID); failed != nil || !gone {
+		return nil, errors.Join(err, failed)
+	}
+	return d.ports.Reserve(ctx, e, want)
+}
+
 // setPorts replaces the ports of an endpoint, if it is there.
 func setPorts(tx *store.Tx, id state.EndpointID, ports []state.Port) bool {
 	e, ok := tx.Endpoint(id)
@@ -84,13 +93,35 @@ func setPorts(tx *store.Tx, id state.EndpointID, ports []state.Port) bool {
 // cut ends the flows that a change of e's ports makes wrong: what came in by a port that is
 // gone, and what missed a port that was not there yet.
 func (d *Driver) cut(ctx context.Context, e state.Endpoint, after []state.Port) error {
-	gone := func(p state.Port) bool { return !slices.Contains(after, p) }
-	if slices.ContainsFunc(e.Ports, gone) {
-		if err := d.flows.Forget(ctx, e.Addrs()); err != nil {
+	if gone := missing(e.Ports, after); len(gone) > 0 {
+		if err := d.flows.ForgetPublished(ctx, e, gone); err != nil {
 			return err
 		}
 	}
 	return d.flows.ForgetPorts(ctx, after)
+}
+
+// missing returns what of the ports before is not among those after, each family for itself: a
+// port that is given up in IPv6 only keeps its IPv4 connections.
+func missing(before, after []state.Port) []state.Port {
+	left := byFamily(after)
+	return slices.DeleteFunc(byFamily(before), func(p state.Port) bool { return slices.Contains(left, p) })
+}
+
+// byFamily writes ports on every address as one of each family.
+func byFamily(ports []state.Port) []state.Port {
+	var out []state.Port
+	for _, p := range ports {
+		if p.HostIP.IsValid() {
+			out = append(out, p)
+			continue
+		}
+		for _, every := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+			p.HostIP = every
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // RevokeExternalConnectivity closes the endpoint's published ports.
@@ -112,8 +143,39 @@ type binding struct {
 	HostPortEnd uint16
 }
 
-// parsePorts reads the container's list of published ports in a stable order. Newer engines
-// send it in a random one.
+// portRequests reads what an endpoint shall publish, in a stable order: newer engines send the
+// list in a random one.
+func (d *Driver) portRequests(options map[string]any) ([]state.PortRequest, error) {
+	want, err := d.parsePorts(options[optPortMap])
+	if err != nil {
+		return nil, err
+	}
+	elsewhere, err := boolOption(options, optIPv6Elsewhere, false)
+	if err != nil {
+		return nil, err
+	}
+	if elsewhere {
+		want = onlyIPv4(want)
+	}
+	state.SortPortRequests(want)
+	return slices.CompactFunc(want, sameExactPort), nil
+}
+
+// onlyIPv4 leaves the host's IPv6 addresses to another endpoint of the same container.
+func onlyIPv4(requests []state.PortRequest) []state.PortRequest {
+	var out []state.PortRequest
+	for _, r := range requests {
+		if !r.HostIP.IsValid() {
+			r.HostIP = netip.IPv4Unspecified()
+		}
+		if r.HostIP.Is4() {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// parsePorts reads the container's list of published ports.
 func (d *Driver) parsePorts(option any) ([]state.PortRequest, error) {
 	if option == nil {
 		return nil, nil
@@ -134,8 +196,7 @@ func (d *Driver) parsePorts(option any) ([]state.PortRequest, error) {
 		}
 		out = append(out, request)
 	}
-	state.SortPortRequests(out)
-	return slices.CompactFunc(out, sameExactPort), nil
+	return out, nil
 }
 
 // sameExactPort finds doubles; two requests for any free port are two ports.

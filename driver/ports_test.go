@@ -133,21 +133,25 @@ func TestPortListRefused(t *testing.T) {
 
 // TestProgramTwice: the second list replaces the first; if it cannot be had, the first stays.
 func TestProgramTwice(t *testing.T) {
+	const both = "0.0.0.0:8080/tcp [::]:8080/tcp"
 	tests := []struct {
 		name, second string
 		fail         func(*bench)
 		want         string // ports in the end
-		forgotten    int    // addresses whose flows are cut
+		closed       string // ports whose flows are cut
 	}{
-		{"same", `[` + tcp(80, 8080) + `]`, nil, "*:8080/tcp", 0},
-		{"one more", `[` + tcp(80, 8080) + `,` + tcp(81, 8081) + `]`, nil, "*:8080/tcp *:8081/tcp", 0},
-		{"another", `[` + tcp(80, 9090) + `]`, nil, "*:9090/tcp", 2},
-		{"same port to another place", `[` + tcp(81, 8080) + `]`, nil, "*:8080/tcp", 2},
-		{"none", `[]`, nil, "", 2},
-		{"no list", `null`, nil, "", 2},
-		{"taken", `[` + tcp(80, 9090) + `]`, func(b *bench) { b.ports.err = errHost }, "*:8080/tcp", 0},
-		{"not possible", `[` + tcp(80, 9090) + `]`, func(b *bench) { b.loop.fail = []error{errHost} }, "*:8080/tcp", 0},
-		{"nonsense", `[` + tcp(0, 9090) + `]`, func(*bench) {}, "*:8080/tcp", 0},
+		{"same", `[` + tcp(80, 8080) + `]`, nil, "*:8080/tcp", ""},
+		{"one more", `[` + tcp(80, 8080) + `,` + tcp(81, 8081) + `]`, nil, "*:8080/tcp *:8081/tcp", ""},
+		{"another", `[` + tcp(80, 9090) + `]`, nil, "*:9090/tcp", both},
+		{"same port to another place", `[` + tcp(81, 8080) + `]`, nil, "*:8080/tcp", both},
+		{"only on IPv4", `[` + bound(6, 80, "0.0.0.0", 8080, 8080) + `]`, nil, "0.0.0.0:8080/tcp", "[::]:8080/tcp"},
+		{"only on IPv6", `[` + bound(6, 80, "::", 8080, 8080) + `]`, nil, "[::]:8080/tcp", "0.0.0.0:8080/tcp"},
+		{"both by name", `[` + bound(6, 80, "0.0.0.0", 8080, 8080) + `,` + bound(6, 80, "::", 8080, 8080) + `]`, nil, both, ""},
+		{"none", `[]`, nil, "", both},
+		{"no list", `null`, nil, "", both},
+		{"taken", `[` + tcp(80, 9090) + `]`, func(b *bench) { b.ports.err = errHost }, "*:8080/tcp", ""},
+		{"not possible", `[` + tcp(80, 9090) + `]`, func(b *bench) { b.loop.fail = []error{errHost} }, "*:8080/tcp", ""},
+		{"nonsense", `[` + tcp(0, 9090) + `]`, func(*bench) {}, "*:8080/tcp", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -166,8 +170,8 @@ func TestProgramTwice(t *testing.T) {
 			if !e.Joined() {
 				t.Error("the endpoint is not joined any more")
 			}
-			if got := b.flows.forgotten(); len(got) != tt.forgotten {
-				t.Errorf("flows of %v are forgotten", got)
+			if addrs, closed := b.flows.forgotten(); len(addrs) > 0 || closed != tt.closed {
+				t.Errorf("flows of %v and by ports %q are forgotten, want by %q", addrs, closed, tt.closed)
 			}
 			if err != nil {
 				if got := describe(b.ports.all()[e.ID]); got != tt.want {
@@ -187,6 +191,69 @@ func TestProgramForgetsFlows(t *testing.T) {
 	if d := cmp.Diff(want, b.flows.ports, byValue); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
+}
+
+// TestIPv6Elsewhere programs twice, where another endpoint of the container has the IPv6
+// gateway at one of the times or at both.
+func TestIPv6Elsewhere(t *testing.T) {
+	const option = "com.docker.network.driver.private.no_proxy_6to4"
+	yes, no := `,"`+option+`":true`, `,"`+option+`":false`
+	plain := tcp(80, 8080)
+	mixed := strings.Join([]string{
+		tcp(80, 8080), bound(17, 53, "0.0.0.0", 53, 53), bound(17, 53, "::", 53, 53),
+		bound(6, 1, "192.0.2.9", 1, 1), bound(6, 2, "2001:db8::9", 2, 2), tcp(81, 0),
+	}, ",")
+	twice := tcp(80, 8080) + "," + bound(6, 80, "0.0.0.0", 8080, 8080)
+	const all = "192.0.2.9:1/tcp [2001:db8::9]:2/tcp *:8080/tcp 0.0.0.0:53/udp [::]:53/udp *:32768/tcp"
+	const half = "192.0.2.9:1/tcp 0.0.0.0:8080/tcp 0.0.0.0:53/udp 0.0.0.0:32768/tcp"
+	tests := []struct {
+		name, list    string
+		hostIP        string
+		first, second string // more options
+		after1        string // ports
+		after2        string
+		closed        string // ports whose flows end by the second
+	}{
+		{"absent", plain, "", "", "", "*:8080/tcp", "*:8080/tcp", ""},
+		{"false", plain, "", no, no, "*:8080/tcp", "*:8080/tcp", ""},
+		{"null", plain, "", `,"` + option + `":null`, "", "*:8080/tcp", "*:8080/tcp", ""},
+		{"true", plain, "", yes, yes, "0.0.0.0:8080/tcp", "0.0.0.0:8080/tcp", ""},
+		{"IPv6 is given up", plain, "", "", yes, "*:8080/tcp", "0.0.0.0:8080/tcp", "[::]:8080/tcp"},
+		{"IPv6 is given up, false before", plain, "", no, yes, "*:8080/tcp", "0.0.0.0:8080/tcp", "[::]:8080/tcp"},
+		{"IPv6 comes back", plain, "", yes, "", "0.0.0.0:8080/tcp", "*:8080/tcp", ""},
+		{"every sort, given up", mixed, "", no, yes, all, half, "[2001:db8::9]:2/tcp [::]:8080/tcp [::]:53/udp [::]:32768/tcp"},
+		{"every sort, comes back", mixed, "", yes, no, half, all, ""},
+		{"doubles in IPv4 are one", twice, "", yes, yes, "0.0.0.0:8080/tcp", "0.0.0.0:8080/tcp", ""},
+		{"--ip", plain, "192.0.2.1", no, yes, "192.0.2.1:8080/tcp", "192.0.2.1:8080/tcp", ""},
+		{"--ip of IPv6", plain, "2001:db8::1", no, yes, "[2001:db8::1]:8080/tcp", "", "[2001:db8::1]:8080/tcp"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			o := Options{}
+			if tt.hostIP != "" {
+				o.HostIP = netip.MustParseAddr(tt.hostIP)
+			}
+			b := newBench(t, o)
+			b.ok(b.CreateNetwork(b.ctx(), newNetwork(t, 1)))
+			b.createEndpoint(1, 1)
+			b.join(1, 1)
+			for i, options := range []string{tt.first, tt.second} {
+				b.flows.forgotten()
+				b.ok(b.program(1, 1, "["+tt.list+"]"+options))
+				want := []string{tt.after1, tt.after2}[i]
+				if got := describe(b.endpoint(1).Ports); got != want {
+					t.Errorf("call %d publishes %q, want %q", i+1, got, want)
+				}
+			}
+			if _, closed := b.flows.forgotten(); closed != tt.closed {
+				t.Errorf("flows by ports %q are forgotten, want %q", closed, tt.closed)
+			}
+		})
+	}
+	b := furnished(t)
+	before := b.everything()
+	refused(t, b.program(1, 1, "["+plain+`],"`+option+`":"maybe"`), "option "+option+" must be true or false")
+	b.same(before)
 }
 
 func TestInternalPublishesNothing(t *testing.T) {

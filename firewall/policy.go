@@ -21,16 +21,24 @@ type Family struct {
 	V6       bool
 	Networks []Network
 	Ports    []Port
+	// Strangers says that there are networks without this family whose bridges could carry it all the
+	// same, if a container gave itself an address: they must stay closed in it.
+	Strangers bool
 	// DockerBridges are the bridges of Docker's own driver, which our networks
 	// are isolated from.
 	DockerBridges []string
 	// Guard refuses forwarding between interfaces that have nothing to do with
 	// containers, because it was us who turned the host's forwarding on.
 	Guard bool
+	// BridgeNetfilter tells the guard to pass what is bridged: see Host.
+	BridgeNetfilter bool
 }
 
+// HasBridges reports whether there are bridges of ours that packets of this family could pass.
+func (f Family) HasBridges() bool { return len(f.Networks) > 0 || f.Strangers }
+
 // IsEmpty reports whether the family needs no rules at all.
-func (f Family) IsEmpty() bool { return len(f.Networks) == 0 && !f.Guard }
+func (f Family) IsEmpty() bool { return !f.HasBridges() && !f.Guard }
 
 // Network is a container network as the firewall sees it.
 type Network struct {
@@ -56,6 +64,10 @@ type Port struct {
 type Host struct {
 	// DockerBridges are the bridges of Docker's own driver found on the host.
 	DockerBridges []string
+	// BridgeNetfilter is true where the kernel has br_netfilter, which may show
+	// frames that stay within a bridge to the firewall as if they were forwarded
+	// (net.bridge.bridge-nf-call-iptables).
+	BridgeNetfilter bool
 }
 
 // Backend makes the kernel equal to a policy.

@@ -23,9 +23,12 @@ func renderFamily(s state.Snapshot, h Host, v6 bool) Family {
 		Networks: networks(s, v6),
 		Ports:    ports(s, v6),
 		Guard:    guard(s.Forwarding, v6),
+		// On the bridge of an IPv4 network IPv6 is switched off; IPv4 has no such switch.
+		Strangers: !v6 && slices.ContainsFunc(s.Networks, func(n state.Network) bool { return n.V4.IsZero() }),
 	}
 	if !f.IsEmpty() {
 		f.DockerBridges = foreignBridges(s, h)
+		f.BridgeNetfilter = h.BridgeNetfilter
 	}
 	return f
 }

@@ -86,7 +86,7 @@ func TestRender(t *testing.T) {
 		{name: "nothing, Docker on the host", host: Host{DockerBridges: []string{"docker0"}}},
 		{name: "both families", state: one(network()), v4: Family{Networks: nets4}, v6: Family{Networks: nets6}},
 		{name: "IPv4 only", state: one(network(no6)), v4: Family{Networks: nets4}},
-		{name: "IPv6 only", state: one(network(no4)), v6: Family{Networks: nets6}},
+		{name: "IPv6 only", state: one(network(no4)), v4: Family{Strangers: true}, v6: Family{Networks: nets6}},
 		{
 			name: "internal", state: one(network(internal)),
 			v4: Family{Networks: []Network{{Prefix: net4.Prefix, Bridge: "br-one"}}},
@@ -138,6 +138,11 @@ func TestRender(t *testing.T) {
 			name: "guard in one family", state: state.Snapshot{Forwarding: state.Forwarding{V6: true}},
 			host: Host{DockerBridges: []string{"docker0"}},
 			v6:   Family{Guard: true, DockerBridges: []string{"docker0"}},
+		},
+		{
+			name: "guard where br_netfilter is", state: state.Snapshot{Forwarding: state.Forwarding{V4: true}},
+			host: Host{BridgeNetfilter: true},
+			v4:   Family{Guard: true, BridgeNetfilter: true},
 		},
 		{
 			name: "Docker's bridges, less ours, without doubles", state: one(network()),

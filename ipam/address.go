@@ -23,7 +23,7 @@ const (
 //
 // An address that is leased but not in use by an endpoint yet may be asked for by name
 // again: that is how Docker repeats a request. The gateway is the same however often
-// it is asked for.
+// it is asked for. An --aux-address may be asked for again until its network is made.
 func (d *Driver) RequestAddress(ctx context.Context, r *api.RequestAddressRequest) (*api.RequestAddressResponse, error) {
 	var named netip.Addr
 	var err error
@@ -76,7 +76,12 @@ func takeAddr(tx *store.Tx, pool state.Pool, a netip.Addr, gateway bool) error {
 	if user, ok := users(tx, pool)[a]; ok {
 		return fmt.Errorf("address %s is in use %s: choose another", a, user)
 	}
-	tx.PutLease(state.Lease{Pool: pool.ID, Addr: a, Gateway: gateway})
+	made := hasNetwork(tx, pool)
+	if made && lease.Reserved {
+		return fmt.Errorf("address %s is reserved by --aux-address of subnet %s: choose another", a, pool.Prefix)
+	}
+	// Docker marks no request for an --aux-address; it is the one without a network yet.
+	tx.PutLease(state.Lease{Pool: pool.ID, Addr: a, Gateway: gateway, Reserved: !gateway && !made})
 	return nil
 }
 

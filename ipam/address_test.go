@@ -280,44 +280,70 @@ func TestAddressWithoutLease(t *testing.T) {
 	checkError(t, err, "no free address")
 }
 
-func TestReleaseUnused(t *testing.T) {
-	other := state.EndpointID(numbered(7))
-	gone := endpoint(networkID, endpointID, "10.1.0.2/24", "fd01::2/64")
-	for _, row := range []struct {
-		name string
-		edit func(tx *store.Tx)
-		want string
-	}{
-		{"while the endpoint is there", func(tx *store.Tx) {}, "10.1.0.1 10.1.0.2 10.1.0.3 fd01::1 fd01::2"},
-		{"after its end", func(tx *store.Tx) { tx.DeleteEndpoint(endpointID) }, "10.1.0.1 10.1.0.3 fd01::1"},
-		{"where another has one of its addresses", func(tx *store.Tx) {
-			tx.DeleteEndpoint(endpointID)
-			tx.PutEndpoint(endpoint(networkID, other, "10.1.0.2/24"))
-		}, "10.1.0.1 10.1.0.2 10.1.0.3 fd01::1"},
-		{"without its pool", func(tx *store.Tx) {
-			tx.DeleteEndpoint(endpointID)
-			tx.DeletePool("drawbridge/fd01::/64")
-		}, "10.1.0.1 10.1.0.3"},
+// TestAuxAddress: what was named before there was a network is kept from its containers.
+func TestAuxAddress(t *testing.T) {
+	for _, row := range []struct{ name, subnet, rng, gateway, aux, other, next string }{
+		{"IPv4", "10.1.0.0/24", "", "10.1.0.1/24", "10.1.0.2/24", "10.1.0.9/24", "10.1.0.3/24"},
+		{"IPv4 outside the range", "10.1.0.0/24", "10.1.0.128/25", "10.1.0.1/24", "10.1.0.2/24", "10.1.0.9/24", "10.1.0.128/24"},
+		{"IPv6", "fd01::/64", "", "fd01::1/64", "fd01::2/64", "fd01::9/64", "fd01::3/64"},
+		{"IPv6 outside the range", "fd01::/64", "fd01::8000/113", "fd01::1/64", "fd01::2/64", "fd01::9/64", "fd01::8000/64"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			addr := func(s string) string { return netip.MustParsePrefix(s).Addr().String() }
+			b := newBench(t)
+			id := b.pool(row.subnet, row.rng)
+			b.edit(func(tx *store.Tx) { // somebody else's
+				tx.PutNetwork(network(state.NetworkID(numbered(2)), "10.2.0.1/24", "fd02::1/64"))
+			})
+			b.must(b.gateway(id, addr(row.gateway)))
+			for range 2 { // Docker's retry
+				if got := b.must(b.request(id, addr(row.aux))); got != row.aux {
+					t.Errorf("auxiliary address %s, want %s", got, row.aux)
+				}
+			}
+			b.edit(func(tx *store.Tx) { tx.PutNetwork(network(networkID, row.gateway)) })
+			b.reopen()
+
+			refusal := "address " + addr(row.aux) + " is reserved by --aux-address of subnet " + row.subnet + ": choose another"
+			for range 2 {
+				_, err := b.request(id, addr(row.aux))
+				checkError(t, err, refusal)
+				_, err = b.gateway(id, addr(row.aux))
+				checkError(t, err, refusal)
+			}
+			for range 2 { // a container's --ip is no auxiliary address
+				if got := b.must(b.request(id, addr(row.other))); got != row.other {
+					t.Errorf("named address %s, want %s", got, row.other)
+				}
+			}
+			if got := b.must(b.request(id, "")); got != row.next {
+				t.Errorf("next address %s, want %s", got, row.next)
+			}
+
+			// Docker's `network rm` releases it.
+			checkError(t, b.release(id, addr(row.aux)), "")
+			if got := b.must(b.request(id, addr(row.aux))); got != row.aux {
+				t.Errorf("address %s after its release, want %s", got, row.aux)
+			}
+		})
+	}
+}
+
+// TestAuxAddressGoesWithPool: the next network of the same subnet has none of it.
+func TestAuxAddressGoesWithPool(t *testing.T) {
+	for _, row := range []struct{ name, gateway, aux string }{
+		{"IPv4", "10.1.0.1/24", "10.1.0.2"},
+		{"IPv6", "fd01::1/64", "fd01::2"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			b := newBench(t)
-			v4, v6 := b.pool("10.1.0.0/24", ""), b.pool("fd01::/64", "")
-			for _, id := range []string{v4, v6} {
-				b.must(b.gateway(id, ""))
-				b.must(b.request(id, ""))
-			}
-			b.must(b.request(v4, "")) // not named below, not to be freed
-			b.edit(func(tx *store.Tx) {
-				tx.PutNetwork(network(networkID, "10.1.0.1/24", "fd01::1/64"))
-				tx.PutEndpoint(gone)
-			})
-			b.edit(func(tx *store.Tx) {
-				row.edit(tx)
-				ReleaseUnused(tx, append(gone.Addrs(), netip.MustParseAddr("192.0.2.1"))...)
-			})
-			if diff := cmp.Diff(strings.Fields(row.want), append(b.leases(v4), b.leases(v6)...)); diff != "" {
-				t.Errorf("addresses in use (-want +got):\n%s", diff)
-			}
+			subnet := netip.MustParsePrefix(row.gateway).Masked().String()
+			id := b.pool(subnet, "")
+			b.must(b.request(id, row.aux))
+			checkError(t, b.releasePool(id), "")
+			b.pool(subnet, "")
+			b.edit(func(tx *store.Tx) { tx.PutNetwork(network(networkID, row.gateway)) })
+			b.must(b.request(id, row.aux))
 		})
 	}
 }

@@ -23,7 +23,9 @@
 // A request that names its subnet gets that one, even where a route of the host
 // overlaps it: whether the host has room for the network is for the network driver to say.
 // The same request again is taken for a retry as long as nothing has come of the
-// first: no network has the subnet and no address of it is in use.
+// first: no network has the subnet and no address of it is in use but for a gateway. The
+// gateway is then chosen anew. So a subnet is not lost when Docker dies between its
+// requests and CreateNetwork.
 //
 // Pools never overlap each other. A [state.PoolID] is made of the pool's prefixes
 // only, drawbridge/10.1.0.0/24/10.1.0.128/25 for a pool with an --ip-range, so that
@@ -37,6 +39,12 @@
 // names may lie anywhere in the pool, outside of its range too, as Docker expects for
 // --gateway and --aux-address.
 //
+// An --aux-address is an address that no container gets, not even by --ip. Docker requests
+// it like that of a container, but before there is a network: a named address that is leased
+// while no network in the store has the pool's subnet is reserved ([state.Lease]), and
+// refused once there is one. A container on a network of another driver has no
+// network in the store; its --ip is not refused.
+//
 // # Who frees an address
 //
 // ReleaseAddress does, except while an endpoint in the store has the address, or
@@ -46,10 +54,8 @@
 // that, because Docker sends ReleaseAddress after each DeleteEndpoint, and ReleasePool
 // before each DeleteNetwork.
 //
-// Two ways are left in which nobody releases. Whoever deletes an endpoint that
-// Docker has forgotten must call [ReleaseUnused] in the same transaction. And Docker
-// leaks an IPv4 address when the request for the IPv6 address after it fails;
-// ReleaseUnused is for those too, once the caller knows that Docker does not know them.
+// Nobody releases the IPv4 address when the request for the IPv6 address after it fails:
+// Docker forgets it. It stays leased until its pool is released.
 //
 // # Be aware
 //

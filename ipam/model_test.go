@@ -23,6 +23,8 @@ type model struct {
 	id            string
 	subnet, rng   netip.Prefix
 	leased        map[netip.Addr]bool // true: the gateway
+	aux           map[netip.Addr]bool // of leased
+	network       bool                // there is one
 	endpoints     map[netip.Addr]state.EndpointID
 	lastReleased  netip.Addr // until an address is given out
 	endpointsMade int
@@ -51,7 +53,7 @@ func TestModel(t *testing.T) {
 		defer func() { b.store.Close() }()
 		b.t = rt
 		pool := rapid.SampledFrom(modelPools).Draw(rt, "pool")
-		m := &model{id: b.pool(pool.subnet, pool.rng), leased: map[netip.Addr]bool{}, endpoints: map[netip.Addr]state.EndpointID{}}
+		m := &model{id: b.pool(pool.subnet, pool.rng), leased: map[netip.Addr]bool{}, aux: map[netip.Addr]bool{}, endpoints: map[netip.Addr]state.EndpointID{}}
 		p, _ := b.storedPool(m.id)
 		m.subnet, m.rng = p.Prefix, p.Range
 		rt.Repeat(map[string]func(*rapid.T){
@@ -166,12 +168,14 @@ func (m *model) named(t *rapid.T, b *bench) {
 		checkError(t, err, "cannot be given out")
 	case isGateway && !asGateway, hasEndpoint:
 		checkError(t, err, "is in use")
+	case m.network && m.aux[a]:
+		checkError(t, err, "is reserved by --aux-address")
 	default:
 		checkError(t, err, "")
 		if m.answer(t, got) != a {
 			t.Fatalf("answer %s to the request for %s", got, a)
 		}
-		m.leased[a] = asGateway
+		m.leased[a], m.aux[a] = asGateway, !asGateway && !m.network
 		m.lastReleased = netip.Addr{}
 	}
 }
@@ -214,6 +218,7 @@ func (m *model) release(t *rapid.T, b *bench) {
 		return
 	}
 	delete(m.leased, a)
+	delete(m.aux, a)
 	m.lastReleased = a
 }
 
@@ -221,7 +226,7 @@ func (m *model) release(t *rapid.T, b *bench) {
 func (m *model) endpoint(t *rapid.T, b *bench) {
 	var ready []netip.Addr
 	for a, gateway := range m.leased {
-		if _, ok := m.endpoints[a]; !gateway && !ok {
+		if _, ok := m.endpoints[a]; !gateway && !ok && !m.aux[a] {
 			ready = append(ready, a)
 		}
 	}
@@ -241,24 +246,17 @@ func (m *model) endpoint(t *rapid.T, b *bench) {
 		tx.PutEndpoint(endpoint(networkID, id, p))
 	})
 	m.endpoints[a] = id
+	m.network = true
 }
 
-// gone ends an endpoint, either as Docker does or as whoever cleans up behind it.
+// gone ends an endpoint as Docker does.
 func (m *model) gone(t *rapid.T, b *bench) {
 	if len(m.endpoints) == 0 {
 		t.Skip("no endpoint")
 	}
 	a := rapid.SampledFrom(slices.SortedFunc(maps.Keys(m.endpoints), netip.Addr.Compare)).Draw(t, "address")
-	unasked := rapid.Bool().Draw(t, "without Docker")
-	b.edit(func(tx *store.Tx) {
-		tx.DeleteEndpoint(m.endpoints[a])
-		if unasked {
-			ReleaseUnused(tx, a)
-		}
-	})
-	if !unasked {
-		checkError(t, b.release(m.id, a.String()), "")
-	}
+	b.edit(func(tx *store.Tx) { tx.DeleteEndpoint(m.endpoints[a]) })
+	checkError(t, b.release(m.id, a.String()), "")
 	delete(m.endpoints, a)
 	delete(m.leased, a)
 	m.lastReleased = a

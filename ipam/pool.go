@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	api "github.com/docker/go-plugins-helpers/ipam"
@@ -48,7 +49,8 @@ func (d *Driver) takePool(ctx context.Context, want poolRequest) (state.Pool, er
 	pool := newPool(want.subnet, want.ipRange)
 	_, err := d.store.Update(ctx, func(tx *store.Tx) error {
 		if old, ok := tx.Pool(pool.ID); ok && untouched(tx, old) {
-			pool = old // a retry: the first answer was lost
+			pool = old
+			dropLeases(tx, old) // this network's gateway may be another
 			return nil
 		}
 		if err := checkOverlap(tx, pool.Prefix); err != nil {
@@ -60,7 +62,8 @@ func (d *Driver) takePool(ctx context.Context, want poolRequest) (state.Pool, er
 	return pool, err
 }
 
-// untouched reports whether nothing has come of the pool yet.
+// untouched reports whether nothing has come of the pool: its answer was lost, or Docker died
+// before it made the network. Docker remembers nothing of such a pool and never releases it.
 func untouched(tx *store.Tx, pool state.Pool) bool {
 	for _, n := range tx.Networks() {
 		for _, s := range n.Subnets() {
@@ -69,7 +72,13 @@ func untouched(tx *store.Tx, pool state.Pool) bool {
 			}
 		}
 	}
-	return tx.LeaseCount(pool.ID) == 0
+	return !slices.ContainsFunc(tx.Leases(pool.ID), func(l state.Lease) bool { return !l.Gateway })
+}
+
+func dropLeases(tx *store.Tx, pool state.Pool) {
+	for _, l := range tx.Leases(pool.ID) {
+		tx.DeleteLease(pool.ID, l.Addr)
+	}
 }
 
 // checkOverlap refuses a subnet that overlaps one of ours, and says which. Networks come

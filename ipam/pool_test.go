@@ -106,8 +106,19 @@ func TestRequestPoolOverlap(t *testing.T) {
 		{"the same with another range", func(b *bench) { b.pool("10.1.0.0/24", "10.1.0.0/25") }, "10.1.0.0/24", "10.1.0.128/25", "overlaps 10.1.0.0/24"},
 		{"the same without a range", func(b *bench) { b.pool("10.1.0.0/24", "10.1.0.0/25") }, "10.1.0.0/24", "", "overlaps 10.1.0.0/24"},
 		{"the same with an address in use", func(b *bench) {
-			b.must(b.gateway(b.pool("10.1.0.0/24", ""), ""))
+			b.must(b.request(b.pool("10.1.0.0/24", ""), ""))
 		}, "10.1.0.0/24", "", "overlaps 10.1.0.0/24, which was given to a network that is still being created"},
+		{"the same with an --aux-address", func(b *bench) {
+			id := b.pool("10.1.0.0/24", "")
+			b.must(b.gateway(id, ""))
+			b.must(b.request(id, "10.1.0.9"))
+		}, "10.1.0.0/24", "", "overlaps 10.1.0.0/24, which was given to a network that is still being created"},
+		{"the same with a gateway", func(b *bench) { b.must(b.gateway(b.pool("10.1.0.0/24", ""), "")) }, "10.1.0.0/24", "", ""},
+		{"the same with a gateway, IPv6", func(b *bench) { b.must(b.gateway(b.pool("fd01::/64", ""), "")) }, "fd01::/64", "", ""},
+		{"the same with a gateway and its network", func(b *bench) {
+			b.must(b.gateway(b.pool("10.1.0.0/24", ""), ""))
+			b.edit(func(tx *store.Tx) { tx.PutNetwork(network(networkID, "10.1.0.1/24")) })
+		}, "10.1.0.0/24", "", "subnet 10.1.0.0/24 overlaps 10.1.0.0/24 of network 111111111111"},
 		{"the same with a network", func(b *bench) {
 			b.pool("10.1.0.0/24", "")
 			b.edit(func(tx *store.Tx) { tx.PutNetwork(network(networkID, "10.1.0.1/24")) })
@@ -129,6 +140,37 @@ func TestRequestPoolOverlap(t *testing.T) {
 			row.before(b)
 			_, err := b.requestPool(row.pool, row.sub, strings.Contains(row.pool, ":"))
 			checkError(t, err, row.err)
+		})
+	}
+}
+
+// TestPoolAgain: Docker died before CreateNetwork, and the next network of the same subnet
+// has a gateway of its own.
+func TestPoolAgain(t *testing.T) {
+	for _, row := range []struct{ name, subnet, rng, first, second, want string }{
+		{"IPv4", "10.1.0.0/24", "", "", "", "10.1.0.1/24"},
+		{"IPv4, named before", "10.1.0.0/24", "", "10.1.0.254", "", "10.1.0.1/24"},
+		{"IPv4, named after", "10.1.0.0/24", "", "", "10.1.0.254", "10.1.0.254/24"},
+		{"IPv4 range", "10.1.0.0/24", "10.1.0.128/25", "10.1.0.1", "", "10.1.0.128/24"},
+		{"IPv6", "fd01::/64", "", "", "", "fd01::1/64"},
+		{"IPv6, named before", "fd01::/64", "", "fd01::ff", "", "fd01::1/64"},
+		{"IPv6, named after", "fd01::/64", "", "", "fd01::ff", "fd01::ff/64"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			b := newBench(t)
+			id := b.pool(row.subnet, row.rng)
+			b.must(b.gateway(id, row.first))
+			b.reopen()
+			if again := b.pool(row.subnet, row.rng); again != id {
+				t.Errorf("pool %s, then %s", id, again)
+			}
+			if got := b.must(b.gateway(id, row.second)); got != row.want {
+				t.Errorf("gateway %s, want %s", got, row.want)
+			}
+			want := netip.MustParsePrefix(row.want).Addr().String()
+			if diff := cmp.Diff([]string{want}, b.leases(id)); diff != "" {
+				t.Errorf("addresses in use (-want +got):\n%s", diff)
+			}
 		})
 	}
 }

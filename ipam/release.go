@@ -27,20 +27,6 @@ func (d *Driver) ReleaseAddress(ctx context.Context, r *api.ReleaseAddressReques
 	return err
 }
 
-// ReleaseUnused frees those of the addresses that no endpoint and no network in the
-// store has. It is for whoever deletes an endpoint without Docker having asked for it
-// (Docker's DeleteEndpoint is followed by ReleaseAddress): call it after
-// tx.DeleteEndpoint, with the endpoint's Addrs.
-func ReleaseUnused(tx *store.Tx, addrs ...netip.Addr) {
-	for _, a := range addrs {
-		for _, pool := range tx.Pools() {
-			if pool.Prefix.Contains(a) {
-				release(tx, pool, a)
-			}
-		}
-	}
-}
-
 // release frees an address that nothing uses.
 func release(tx *store.Tx, pool state.Pool, a netip.Addr) {
 	if _, ok := tx.Lease(pool.ID, a); !ok {

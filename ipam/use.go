@@ -3,6 +3,7 @@ package ipam
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"go4.org/netipx"
 
@@ -42,6 +43,13 @@ func users(tx *store.Tx, pool state.Pool) map[netip.Addr]user {
 		}
 	}
 	return out
+}
+
+// hasNetwork reports whether a network in the store was made of the pool.
+func hasNetwork(tx *store.Tx, pool state.Pool) bool {
+	return slices.ContainsFunc(tx.Networks(), func(n state.Network) bool {
+		return slices.ContainsFunc(n.Subnets(), func(s state.Subnet) bool { return s.Prefix == pool.Prefix })
+	})
 }
 
 // reserved names the role that makes an address of the subnet unusable for a host, or

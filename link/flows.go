@@ -15,7 +15,8 @@ import (
 
 // Flows cuts connections that the kernel still tracks for what is gone. Without that, an
 // established flow to a container's address would reach the next container that gets the
-// address, and a UDP sender would keep missing a port published anew.
+// address, one through a closed port would go on, and a UDP sender would keep missing
+// a port published anew.
 type Flows struct {
 	handle *netlink.Handle
 }
@@ -45,6 +46,28 @@ func (f *Flows) Forget(_ context.Context, addrs []netip.Addr) error {
 		}
 		return false
 	})
+}
+
+// ForgetPublished deletes the flows that reached the endpoint by one of the ports, which are not
+// published any more. The container's own connections stay, and so do those to its address
+// that were not translated.
+func (f *Flows) ForgetPublished(_ context.Context, e state.Endpoint, gone []state.Port) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	return f.remove(func(flow *netlink.ConntrackFlow) bool {
+		return slices.ContainsFunc(gone, func(p state.Port) bool { return cameBy(flow, e, p) })
+	})
+}
+
+// cameBy reports whether a flow was translated from the host's side of p to the endpoint's.
+func cameBy(flow *netlink.ConntrackFlow, e state.Endpoint, p state.Port) bool {
+	to, ok := netip.AddrFromSlice(flow.Forward.DstIP)
+	if to = to.Unmap(); !ok || state.Proto(flow.Forward.Protocol) != p.Proto || !leads(p, to, flow.Forward.DstPort) {
+		return false
+	}
+	target, ok := p.Target(e, to.Is6())
+	return ok && target.Addr() != to && is(flow.Reverse.SrcIP, target.Addr()) && flow.Reverse.SrcPort == target.Port()
 }
 
 // ForgetPorts deletes the UDP flows that were addressed to one of the ports while it led

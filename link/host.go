@@ -57,3 +57,36 @@ func subnetsOf(addrs []netlink.Addr) []netip.Prefix {
 	}
 	return out
 }
+
+// ForeignBridges returns the names of the host's bridges that are not ours.
+func (l *Links) ForeignBridges() ([]string, error) {
+	have, err := l.inventory()
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for name, link := range have {
+		if link.Type() == "bridge" && !ours(link) {
+			out = append(out, name)
+		}
+	}
+	return out, nil
+}
+
+// Lost returns those of the endpoints that are no container's any more: their veth pair is gone, as it goes
+// with the container's network namespace, or the engine has put the container's end back. For a moment
+// this is so, too, of an endpoint that is about to be joined.
+func (l *Links) Lost(_ context.Context, endpoints []state.Endpoint) ([]state.Endpoint, error) {
+	have, err := l.inventory()
+	if err != nil {
+		return nil, err
+	}
+	var out []state.Endpoint
+	for _, e := range endpoints {
+		_, paired := have[e.HostLink()]
+		if _, back := have[e.ContainerLink()]; back || !paired {
+			out = append(out, e)
+		}
+	}
+	return out, nil
+}

@@ -14,10 +14,10 @@ import (
 // firewall's isolation depends on, and when a link of ours is removed, until ctx ends. It
 // subscribes again if the kernel drops events because too many came at once.
 func Watch(ctx context.Context, changed func(reason string)) error {
-	for again := false; ; again = true {
+	for repeated := false; ; repeated = true {
 		// A subscription that cannot be had is tried for again: the loop checks
 		// the host from time to time anyway.
-		_ = watch(ctx, again, changed)
+		_ = watch(ctx, repeated, changed)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -28,7 +28,7 @@ func Watch(ctx context.Context, changed func(reason string)) error {
 
 // watch is one subscription. What happened between the end of another and its begin is one
 // change.
-func watch(ctx context.Context, again bool, changed func(reason string)) error {
+func watch(ctx context.Context, repeated bool, changed func(reason string)) error {
 	updates := make(chan netlink.LinkUpdate, 64)
 	done := make(chan struct{})
 	defer close(done)
@@ -38,7 +38,7 @@ func watch(ctx context.Context, again bool, changed func(reason string)) error {
 	if err != nil {
 		return fmt.Errorf("watching links: %w", err)
 	}
-	if again {
+	if repeated {
 		changed("link events lost")
 	}
 	seen := map[int32]bool{}
@@ -53,8 +53,23 @@ func watch(ctx context.Context, again bool, changed func(reason string)) error {
 			}
 			if reason := judge(u, seen); reason != "" {
 				changed(reason)
+				later(ctx, reason, changed)
 			}
 		}
+	}
+}
+
+// dockerd makes a bridge first and the rules that tell it from others a moment later, and says
+// nothing of them. So each change is looked at again.
+var again = []time.Duration{200 * time.Millisecond, time.Second, 3 * time.Second}
+
+func later(ctx context.Context, reason string, changed func(string)) {
+	for _, d := range again {
+		time.AfterFunc(d, func() {
+			if ctx.Err() == nil {
+				changed(reason)
+			}
+		})
 	}
 }
 

@@ -87,7 +87,7 @@ func TestBadArguments(t *testing.T) {
 		{"not JSON", "NetworkID=1", "must be a JSON object", 400},
 		{"a field of another type", `{"NetworkID":7}`, "malformed", 400},
 		{"nested beyond reason", `{"X":` + strings.Repeat("[", 100_000), "malformed", 400},
-		{"just too large", `{"Extra":"` + strings.Repeat("x", defaultMaxBody) + `"}`, "larger than the 1048576 bytes", 413},
+		{"just too large", `{"Extra":"` + strings.Repeat("x", defaultMaxBody) + `"}`, "larger than the 8388608 bytes", 413},
 	}
 	hits := &counter{}
 	r := serve(t, stubs(hits), Options{})
@@ -142,7 +142,7 @@ func TestHugeBodyIsNotRead(t *testing.T) {
 		length int64 // announced; -1 sends it in chunks
 	}{{"announced", huge + 10}, {"in chunks", -1}}
 	hits := &counter{}
-	r := serve(t, stubs(hits), Options{})
+	r := serve(t, stubs(hits), Options{MaxBody: 1 << 20})
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			before := allocated()

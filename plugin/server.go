@@ -15,7 +15,7 @@ import (
 
 const (
 	defaultDeadline = 15 * time.Second
-	defaultMaxBody  = 1 << 20
+	defaultMaxBody  = 8 << 20
 
 	headerTime = 5 * time.Second // for the request line and the headers
 	// idleTime is longer than the 30 s for which dockerd keeps an idle connection, so
@@ -32,8 +32,8 @@ type Options struct {
 	Log *slog.Logger
 	// Deadline of each call, 15 seconds if zero.
 	Deadline time.Duration
-	// MaxBody is the largest request body in bytes, 1 MiB if zero. What dockerd sends
-	// are a few kilobytes.
+	// MaxBody is the largest request body in bytes, 8 MiB if zero. What dockerd sends
+	// are a few kilobytes, and 120 bytes for each published port.
 	MaxBody int64
 	// Ready returns when the state is loaded, or with an error when ctx is done or
 	// the state cannot be loaded. Every call with arguments waits for it. Nil means

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 )
@@ -113,6 +114,16 @@ func (s Subnet) validate(family string, in func(netip.Addr) bool) error {
 		return fmt.Errorf("subnet %s has no usable gateway address", s.Prefix)
 	case !s.Prefix.Contains(s.Gateway):
 		return fmt.Errorf("gateway %s is outside the subnet %s", s.Gateway, s.Prefix)
+	case s.Prefix.Bits() < s.Gateway.BitLen()-1 && (s.Gateway == s.Prefix.Addr() || s.Gateway.Is4() && s.Gateway == broadcast(s.Prefix)):
+		return fmt.Errorf("gateway %s is the network or the broadcast address of %s: choose another", s.Gateway, s.Prefix)
 	}
 	return nil
+}
+
+// broadcast returns the last address of an IPv4 prefix.
+func broadcast(p netip.Prefix) netip.Addr {
+	a := p.Addr().As4()
+	host := uint32(1)<<(32-p.Bits()) - 1
+	binary.BigEndian.PutUint32(a[:], binary.BigEndian.Uint32(a[:])|host)
+	return netip.AddrFrom4(a)
 }

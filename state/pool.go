@@ -19,4 +19,6 @@ type Lease struct {
 	Pool    PoolID     `json:"pool"`
 	Addr    netip.Addr `json:"addr"`
 	Gateway bool       `json:"gateway,omitempty"` // requested as the network's gateway
+	// Reserved is set for an address that the user keeps from containers (--aux-address).
+	Reserved bool `json:"reserved,omitempty"`
 }

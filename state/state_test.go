@@ -91,26 +91,31 @@ func TestNetworkValidate(t *testing.T) {
 		change func(*Network)
 		want   string // part of the error; empty for none
 	}{
-		"both families":       {func(*Network) {}, ""},
-		"only IPv4":           {func(n *Network) { n.V6 = Subnet{} }, ""},
-		"only IPv6":           {func(n *Network) { n.V4 = Subnet{} }, ""},
-		"neither":             {func(n *Network) { n.V4, n.V6 = Subnet{}, Subnet{} }, "neither"},
-		"families swapped":    {func(n *Network) { n.V4, n.V6 = n.V6, n.V4 }, "not an IPv4 prefix"},
-		"mapped":              {func(n *Network) { n.V6 = subnet("::ffff:10.1.0.0/120", "::ffff:10.1.0.1") }, "not an IPv6 prefix"},
-		"host bits":           {func(n *Network) { n.V4 = subnet("10.1.0.5/24", "10.1.0.1") }, "write 10.1.0.0/24"},
-		"gateway outside":     {func(n *Network) { n.V4 = subnet("10.1.0.0/24", "10.2.0.1") }, "outside"},
-		"gateway with zone":   {func(n *Network) { n.V6.Gateway = n.V6.Gateway.WithZone("eth0") }, "gateway"},
-		"no gateway":          {func(n *Network) { n.V4.Gateway = netip.Addr{} }, "gateway"},
-		"multicast":           {func(n *Network) { n.V4 = subnet("224.0.0.0/24", "224.0.0.1") }, "multicast"},
-		"loopback":            {func(n *Network) { n.V4 = subnet("127.1.0.0/24", "127.1.0.1") }, "loopback"},
-		"everything":          {func(n *Network) { n.V4 = subnet("0.0.0.0/0", "10.0.0.1") }, "whole"},
-		"hostile bridge name": {func(n *Network) { n.Bridge = "a;b" }, "bridge name"},
-		"no id":               {func(n *Network) { n.ID = "" }, "network id"},
-		"MTU":                 {func(n *Network) { n.MTU = 1280 }, ""},
-		"MTU for IPv6":        {func(n *Network) { n.MTU = 1279 }, "1280"},
-		"MTU for IPv4":        {func(n *Network) { n.V6, n.MTU = Subnet{}, 68 }, ""},
-		"MTU huge":            {func(n *Network) { n.MTU = 65536 }, "65535"},
-		"MTU negative":        {func(n *Network) { n.MTU = -1 }, "-1"},
+		"both families":                    {func(*Network) {}, ""},
+		"only IPv4":                        {func(n *Network) { n.V6 = Subnet{} }, ""},
+		"only IPv6":                        {func(n *Network) { n.V4 = Subnet{} }, ""},
+		"neither":                          {func(n *Network) { n.V4, n.V6 = Subnet{}, Subnet{} }, "neither"},
+		"families swapped":                 {func(n *Network) { n.V4, n.V6 = n.V6, n.V4 }, "not an IPv4 prefix"},
+		"mapped":                           {func(n *Network) { n.V6 = subnet("::ffff:10.1.0.0/120", "::ffff:10.1.0.1") }, "not an IPv6 prefix"},
+		"host bits":                        {func(n *Network) { n.V4 = subnet("10.1.0.5/24", "10.1.0.1") }, "write 10.1.0.0/24"},
+		"gateway outside":                  {func(n *Network) { n.V4 = subnet("10.1.0.0/24", "10.2.0.1") }, "outside"},
+		"gateway with zone":                {func(n *Network) { n.V6.Gateway = n.V6.Gateway.WithZone("eth0") }, "gateway"},
+		"no gateway":                       {func(n *Network) { n.V4.Gateway = netip.Addr{} }, "gateway"},
+		"gateway is the network's address": {func(n *Network) { n.V4.Gateway = n.V4.Prefix.Addr() }, "broadcast"},
+		"gateway is the broadcast address": {func(n *Network) { n.V4.Gateway = netip.MustParseAddr("10.1.0.255") }, "broadcast"},
+		"gateway is the anycast address":   {func(n *Network) { n.V6.Gateway = n.V6.Prefix.Addr() }, "network"},
+		"gateway is the last IPv6 address": {func(n *Network) { n.V6.Gateway = netip.MustParseAddr("fd00:1::ffff:ffff:ffff:ffff") }, ""},
+		"gateway in a subnet of two":       {func(n *Network) { n.V4 = subnet("10.1.0.0/31", "10.1.0.0") }, ""},
+		"multicast":                        {func(n *Network) { n.V4 = subnet("224.0.0.0/24", "224.0.0.1") }, "multicast"},
+		"loopback":                         {func(n *Network) { n.V4 = subnet("127.1.0.0/24", "127.1.0.1") }, "loopback"},
+		"everything":                       {func(n *Network) { n.V4 = subnet("0.0.0.0/0", "10.0.0.1") }, "whole"},
+		"hostile bridge name":              {func(n *Network) { n.Bridge = "a;b" }, "bridge name"},
+		"no id":                            {func(n *Network) { n.ID = "" }, "network id"},
+		"MTU":                              {func(n *Network) { n.MTU = 1280 }, ""},
+		"MTU for IPv6":                     {func(n *Network) { n.MTU = 1279 }, "1280"},
+		"MTU for IPv4":                     {func(n *Network) { n.V6, n.MTU = Subnet{}, 68 }, ""},
+		"MTU huge":                         {func(n *Network) { n.MTU = 65536 }, "65535"},
+		"MTU negative":                     {func(n *Network) { n.MTU = -1 }, "-1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := validNetwork()
@@ -262,6 +267,29 @@ func TestJSONRoundTrip(t *testing.T) {
 	var p Proto
 	if err := p.UnmarshalText([]byte("icmp")); err == nil {
 		t.Error("icmp is taken for a protocol that can be published")
+	}
+}
+
+func TestLeaseJSON(t *testing.T) {
+	addr := netip.MustParseAddr("fd00:1::2")
+	for name, c := range map[string]struct {
+		lease Lease
+		want  string
+	}{
+		"container's": {Lease{Pool: "p", Addr: addr}, `{"pool":"p","addr":"fd00:1::2"}`},
+		"gateway":     {Lease{Pool: "p", Addr: addr, Gateway: true}, `{"pool":"p","addr":"fd00:1::2","gateway":true}`},
+		"reserved":    {Lease{Pool: "p", Addr: addr, Reserved: true}, `{"pool":"p","addr":"fd00:1::2","reserved":true}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			raw, err := json.Marshal(c.lease)
+			if err != nil || string(raw) != c.want {
+				t.Errorf("%s %v, want %s", raw, err, c.want)
+			}
+			var back Lease
+			if err := json.Unmarshal(raw, &back); err != nil || back != c.lease {
+				t.Errorf("%+v %v", back, err)
+			}
+		})
 	}
 }
 

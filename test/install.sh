@@ -5,8 +5,8 @@ set -euo pipefail
 
 packages=(
 	docker.io firewalld dbus
-	iptables ipset nftables conntrack iproute2 procps
-	busybox-static curl make gcc libc6-dev ca-certificates
+	iptables ipset nftables conntrack iproute2 procps kmod
+	busybox-static curl git make gcc libc6-dev ca-certificates
 )
 
 # Prints the packages that are not installed, one a line.

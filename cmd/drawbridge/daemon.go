@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"time"
@@ -13,7 +12,6 @@ import (
 	"github.com/drawbridge-net/drawbridge/firewall/iptables"
 	"github.com/drawbridge-net/drawbridge/firewalld"
 	"github.com/drawbridge-net/drawbridge/internal/process"
-	"github.com/drawbridge-net/drawbridge/internal/version"
 	"github.com/drawbridge-net/drawbridge/ipam"
 	"github.com/drawbridge-net/drawbridge/link"
 	"github.com/drawbridge-net/drawbridge/plugin"
@@ -27,7 +25,6 @@ import (
 type daemonParts struct {
 	plugin  *plugin.Server
 	control *control.Server
-	backend string // for people
 	// tasks run beside the servers until the daemon ends.
 	tasks map[string]func(context.Context) error
 	// closers give resources back, last made first.
@@ -42,98 +39,137 @@ func (d *daemonParts) close() {
 
 func (d *daemonParts) onClose(c io.Closer) { d.closers = append(d.closers, c.Close) }
 
+func (d *daemonParts) onEnd(end func()) {
+	d.closers = append(d.closers, func() error { end(); return nil })
+}
+
 // host is what the driver asks about the host.
 type host struct {
 	*link.Links
 	link.Sysctl
 }
 
-// newDaemon opens the state and wires the parts. On an error nothing stays open.
-func newDaemon(ctx context.Context, s settings, p parsed, log *slog.Logger) (d *daemonParts, err error) {
-	started := time.Now()
-	d = &daemonParts{tasks: map[string]func(context.Context) error{}}
-	defer func() {
-		if err != nil {
-			d.close()
-		}
-	}()
-	st, err := store.Open(s.state)
-	if err != nil {
+// newDaemon wires the parts. It starts no process and waits for nobody, so that dockerd is answered
+// from the first moment. On an error nothing stays open.
+func newDaemon(ctx context.Context, st *store.Store, s settings, p parsed, log *slog.Logger) (*daemonParts, error) {
+	d := &daemonParts{tasks: map[string]func(context.Context) error{}}
+	if err := d.wire(ctx, st, s, p, log); err != nil {
+		d.close()
 		return nil, err
 	}
-	d.onClose(st)
-	sysctl := link.Sysctl{Root: "/proc/sys"}
-	links, err := link.New(sysctl)
-	if err != nil {
-		return nil, err
-	}
-	d.closers = append(d.closers, func() error { links.Close(); return nil })
-	flows, err := link.NewFlows()
-	if err != nil {
-		return nil, err
-	}
-	d.closers = append(d.closers, func() error { flows.Close(); return nil })
-	ports := publish.New(publish.Options{ServeAll: !s.iptables, Log: log})
-	d.onClose(ports)
-
-	steps := []reconcile.Step{{Name: "links", Plane: links.Prepare()}}
-	rules := func() string { return "" }
-	if s.iptables {
-		backend, err := iptables.New(ctx, process.Run)
-		if err != nil {
-			return nil, err
-		}
-		plane := firewall.NewPlane(backend)
-		steps = append(steps, reconcile.Step{Name: "firewall", Plane: plane})
-		rules, d.backend = plane.Rules, backend.Variant()
-	}
-	var zones *firewalld.Plane
-	if s.firewalld == "auto" && s.iptables {
-		zones = firewalld.New(firewalld.Options{Log: log})
-		steps = append(steps, reconcile.Step{Name: "firewalld", Plane: zones})
-	}
-	steps = append(steps,
-		reconcile.Step{Name: "links up", Plane: links.Activate()},
-		reconcile.Step{Name: "published ports", Plane: ports})
-
-	loop := reconcile.New(st, steps, reconcile.Options{Log: log, Interval: checkInterval})
-	network := driver.New(st, loop, ports, host{links, sysctl}, flows, p.driver)
-	if err := network.Restore(ctx); err != nil {
-		return nil, err
-	}
-	d.tasks["reconcile"] = loop.Run
-	d.tasks["links"] = func(ctx context.Context) error { return link.Watch(ctx, loop.Trigger) }
-	if zones != nil {
-		d.tasks["firewalld"] = func(ctx context.Context) error { return zones.Watch(ctx, loop.Trigger) }
-	}
-	d.plugin = plugin.NewServer(
-		plugin.Routes(network, ipam.New(st, link.HostPrefixes{}, p.pools)),
-		plugin.Options{Log: log})
-	d.control = control.NewServer(control.Sources{
-		Snapshot: st.Snapshot,
-		Rules:    func(context.Context) (string, error) { return describeRules(s, rules()) },
-		Status: func(context.Context) (control.Status, error) {
-			return status(st.Snapshot(), loop.Status(), d.backend, started), nil
-		},
-	})
 	return d, nil
 }
 
-func describeRules(s settings, rules string) (string, error) {
-	if !s.iptables {
-		return "", errors.New("the daemon runs with --iptables=false: it has no rules")
+func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p parsed, log *slog.Logger) error {
+	planes, err := d.newPlanes(s, log)
+	if err != nil {
+		return err
 	}
-	return rules, nil
+	loop := reconcile.New(st, planes.steps(), reconcile.Options{Log: log, Interval: checkInterval, Debounce: debounce})
+	network := driver.New(st, loop, planes.ports, host{planes.links, planes.sysctl}, planes.flows, p.driver)
+	if err := network.Restore(ctx); err != nil {
+		return err
+	}
+	d.tasks["reconcile"] = loop.Run
+	d.tasks["sweep"] = func(ctx context.Context) error { return sweep(ctx, network, log) }
+	d.tasks["links"] = func(ctx context.Context) error { return link.Watch(ctx, loop.Trigger) }
+	if planes.zones != nil {
+		d.tasks["firewalld"] = func(ctx context.Context) error { return planes.zones.Watch(ctx, loop.Trigger) }
+	}
+	d.plugin = plugin.NewServer(
+		plugin.Routes(network, ipam.New(st, link.HostPrefixes{}, p.pools)),
+		plugin.Options{Log: log, Ready: d.firstPass(loop)})
+	d.control = control.NewServer(sources(st, loop, planes))
+	return nil
 }
 
-// status sums up the daemon for people.
-func status(s state.Snapshot, l reconcile.Status, backend string, since time.Time) control.Status {
-	out := control.Count(s)
-	out.Version, out.Since, out.Backend, out.Applied = version.String(), since, backend, l.Applied
-	for _, step := range l.Steps {
-		if step.Error != "" {
-			out.Errors = append(out.Errors, step.Error)
+// sweep looks from time to time for what Docker forgot.
+func sweep(ctx context.Context, network *driver.Driver, log *slog.Logger) error {
+	ticker := time.NewTicker(sweepInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-ticker.C:
+			removed, err := network.Sweep(ctx, now)
+			for _, e := range removed {
+				log.Warn("removed an endpoint whose container is gone", "endpoint", e.ID.Short(), "network", e.Network.Short())
+			}
+			if err != nil && ctx.Err() == nil {
+				log.Warn("looking for endpoints whose container is gone", "error", err)
+			}
 		}
 	}
-	return out
+}
+
+// firstPass returns what calls wait for: that the host has been made equal to the state once, or that
+// it was tried. What failed is for the calls that it concerns, and the loop tries again.
+func (d *daemonParts) firstPass(loop *reconcile.Loop) func(context.Context) error {
+	ended := make(chan struct{})
+	d.tasks["first pass"] = func(ctx context.Context) error {
+		defer close(ended)
+		_ = loop.Wait(ctx, 0, state.Scope{})
+		return nil
+	}
+	return func(ctx context.Context) error {
+		select {
+		case <-ended:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// planes are the parts of the host that the loop keeps as they should be.
+type planes struct {
+	sysctl  link.Sysctl
+	links   *link.Links
+	flows   *link.Flows
+	ports   *publish.Publisher
+	backend *iptables.Backend // nil with --iptables=false, as are the next two
+	rules   *firewall.Plane
+	zones   *firewalld.Plane // nil with --firewalld=off too
+}
+
+func (d *daemonParts) newPlanes(s settings, log *slog.Logger) (*planes, error) {
+	p := &planes{sysctl: link.Sysctl{Root: "/proc/sys"}}
+	var err error
+	if p.links, err = link.New(p.sysctl); err != nil {
+		return nil, err
+	}
+	d.onEnd(p.links.Close)
+	if p.flows, err = link.NewFlows(); err != nil {
+		return nil, err
+	}
+	d.onEnd(p.flows.Close)
+	p.ports = publish.New(publish.Options{ServeAll: !s.iptables, Log: log})
+	d.onClose(p.ports)
+	if !s.iptables {
+		return p, nil
+	}
+	if p.backend, err = iptables.New(process.Run, p.links.ForeignBridges); err != nil {
+		return nil, err
+	}
+	d.onEnd(p.backend.Close)
+	p.rules = firewall.NewPlane(p.backend)
+	if s.firewalld == "auto" {
+		p.zones = firewalld.New(firewalld.Options{Log: log, Timeout: zoneTimeout})
+	}
+	return p, nil
+}
+
+// steps is the order of a pass: new links stay down until the firewall knows them.
+func (p *planes) steps() []reconcile.Step {
+	steps := []reconcile.Step{{Name: "links", Plane: p.links.Prepare()}}
+	if p.rules != nil {
+		steps = append(steps, reconcile.Step{Name: "firewall", Plane: p.rules})
+	}
+	if p.zones != nil {
+		steps = append(steps, reconcile.Step{Name: "firewalld", Plane: p.zones})
+	}
+	return append(steps,
+		reconcile.Step{Name: "links up", Plane: p.links.Activate()},
+		reconcile.Step{Name: "published ports", Plane: p.ports})
 }

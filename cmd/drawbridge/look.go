@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -11,101 +13,95 @@ import (
 	"github.com/drawbridge-net/drawbridge/internal/version"
 )
 
-// look holds the flags of commands that read from the daemon.
-type look struct {
-	socket string
-	json   bool
+// question is something that a command asks the daemon.
+type question[T any] struct {
+	ask   func(*control.Client, context.Context) (T, error)
+	write func(io.Writer, T) error // as text; JSON needs no help
+	judge func(T) error            // what makes the command fail after it printed; nil for nothing
 }
 
-func (l *look) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&l.socket, "control-socket", defaultControlSocket, "unix socket of the daemon")
-	cmd.Flags().BoolVar(&l.json, "json", false, "print JSON")
+// command makes the cobra command of a question.
+func (q question[T]) command(cmd *cobra.Command) *cobra.Command {
+	var socket string
+	var asJSON bool
+	cmd.Flags().StringVar(&socket, "control-socket", defaultControlSocket, "unix socket of the daemon")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Args = noArgs
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := fromEnvironment(cmd); err != nil {
+			return err
+		}
+		answer, err := q.ask(control.Dial(socket), cmd.Context())
+		if err != nil {
+			return err
+		}
+		write := q.write
+		if asJSON {
+			write = printJSON[T]
+		}
+		if err := write(cmd.OutOrStdout(), answer); err != nil || q.judge == nil {
+			return err
+		}
+		return q.judge(answer)
+	}
+	return cmd
 }
 
-func printJSON(cmd *cobra.Command, v any) error {
-	enc := json.NewEncoder(cmd.OutOrStdout())
+func printJSON[T any](w io.Writer, v T) error {
+	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
 }
 
 func newStatus() *cobra.Command {
-	var l look
-	cmd := &cobra.Command{
+	return question[control.Status]{
+		ask:   (*control.Client).Status,
+		write: control.WriteStatus,
+		judge: func(s control.Status) error {
+			if !s.Healthy() {
+				return errors.New("the host is not as it should be")
+			}
+			return nil
+		},
+	}.command(&cobra.Command{
 		Use:   "status",
 		Short: "Show whether the host is as it should be",
-		Args:  noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := fromEnvironment(cmd); err != nil {
-				return err
-			}
-			s, err := control.Dial(l.socket).Status(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if l.json {
-				err = printJSON(cmd, s)
-			} else {
-				err = control.WriteStatus(cmd.OutOrStdout(), s)
-			}
-			if err == nil && !s.Healthy() {
-				err = errors.New("the host is not as it should be")
-			}
-			return err
-		},
-	}
-	l.register(cmd)
-	return cmd
+	})
 }
 
 func newPorts() *cobra.Command {
-	var l look
-	cmd := &cobra.Command{
+	return question[[]control.Port]{
+		ask:   (*control.Client).Ports,
+		write: control.WritePorts,
+	}.command(&cobra.Command{
 		Use:   "ports",
 		Short: "List published ports, ephemeral ones included",
 		Long: `List published ports: host address and port, protocol, container address and port, endpoint and network.
 Docker itself cannot show them for networks of a plugin.`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := fromEnvironment(cmd); err != nil {
-				return err
-			}
-			ports, err := control.Dial(l.socket).Ports(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if l.json {
-				return printJSON(cmd, ports)
-			}
-			return control.WritePorts(cmd.OutOrStdout(), ports)
-		},
-	}
-	l.register(cmd)
-	return cmd
+	})
+}
+
+// ruleText is the answer of rules as JSON.
+type ruleText struct {
+	Rules string `json:"rules"`
 }
 
 func newRules() *cobra.Command {
-	var l look
-	cmd := &cobra.Command{
-		Use:   "rules",
-		Short: "Print the firewall rules and sets of Drawbridge",
-		Args:  noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := fromEnvironment(cmd); err != nil {
-				return err
-			}
-			rules, err := control.Dial(l.socket).Rules(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if l.json {
-				return printJSON(cmd, map[string]string{"rules": rules})
-			}
-			_, err = fmt.Fprint(cmd.OutOrStdout(), rules)
+	return question[ruleText]{
+		ask: func(c *control.Client, ctx context.Context) (ruleText, error) {
+			text, err := c.Rules(ctx)
+			return ruleText{text}, err
+		},
+		write: func(w io.Writer, r ruleText) error {
+			_, err := fmt.Fprint(w, r.Rules)
 			return err
 		},
-	}
-	l.register(cmd)
-	return cmd
+	}.command(&cobra.Command{
+		Use:   "rules",
+		Short: "Print the firewall rules and sets of Drawbridge",
+		Long: `Print the firewall rules and sets of Drawbridge as they were last written, in the languages of ipset restore and
+iptables-restore. Nothing is printed while there is no network.`,
+	})
 }
 
 func newVersion() *cobra.Command {
@@ -116,7 +112,7 @@ func newVersion() *cobra.Command {
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if asJSON {
-				return printJSON(cmd, map[string]string{"version": version.String()})
+				return printJSON(cmd.OutOrStdout(), map[string]string{"version": version.String()})
 			}
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), "drawbridge", version.String())
 			return err

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drawbridge-net/drawbridge/control"
+	"github.com/drawbridge-net/drawbridge/internal/version"
 )
 
 // Exit codes, which scripts rely on.
@@ -64,8 +65,9 @@ func exitCode(err error) int {
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
-		Use:   "drawbridge",
-		Short: "A Docker network and IPAM plugin that leaves the host's firewall in charge",
+		Use:     "drawbridge",
+		Version: version.String(),
+		Short:   "A Docker network and IPAM plugin that leaves the host's firewall in charge",
 		Long: `Drawbridge is a Docker network and IPAM plugin: bridge networks with addresses, masquerade,
 published ports and isolation, as Docker's own, by rules that heal themselves and that can be looked at.
 

@@ -89,7 +89,8 @@ func (p purge) readState() (state.Snapshot, error) {
 	return s.Snapshot(), nil
 }
 
-// clean takes links away before rules, so that nothing is open in between.
+// clean takes links away before rules, so that nothing is open in between. What fails does not keep
+// the rest from going.
 func (p purge) clean(ctx context.Context, known state.Snapshot, out io.Writer) error {
 	links, err := link.New(link.Sysctl{Root: "/proc/sys"})
 	if err != nil {
@@ -101,19 +102,29 @@ func (p purge) clean(ctx context.Context, known state.Snapshot, out io.Writer) e
 		return err
 	}
 	fmt.Fprintf(out, "links: %d bridges removed\n", len(bridges))
-	if err := firewalld.New(firewalld.Options{}).Unbind(ctx, append(bridges, known.Retired...)); err != nil {
-		return err
-	}
-	backend, err := iptables.New(ctx, process.Run)
-	if err != nil {
-		fmt.Fprintln(out, "firewall: left alone:", err)
-	} else if err := backend.Purge(ctx); err != nil {
-		return err
-	} else {
-		fmt.Fprintln(out, "firewall: chains and sets removed")
-	}
+	err = errors.Join(
+		firewalld.New(firewalld.Options{}).Unbind(ctx, append(bridges, known.Retired...)),
+		cleanRules(ctx, links, out),
+	)
 	if known.Forwarding.V4 || known.Forwarding.V6 {
 		fmt.Fprintln(out, "note: drawbridge had turned on IP forwarding and leaves it on; turn it off with `sysctl -w net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0`")
+	}
+	return err
+}
+
+func cleanRules(ctx context.Context, links *link.Links, out io.Writer) error {
+	backend, err := iptables.New(process.Run, links.ForeignBridges)
+	if err != nil {
+		return err
+	}
+	defer backend.Close()
+	switch err := backend.Purge(ctx); {
+	case errors.Is(err, iptables.ErrNotInstalled):
+		fmt.Fprintln(out, "firewall: there is no iptables on this host")
+	case err != nil:
+		return err
+	default:
+		fmt.Fprintln(out, "firewall: chains and sets removed")
 	}
 	return nil
 }

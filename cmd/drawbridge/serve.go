@@ -15,6 +15,7 @@ import (
 	"github.com/drawbridge-net/drawbridge/control"
 	"github.com/drawbridge-net/drawbridge/internal/version"
 	"github.com/drawbridge-net/drawbridge/plugin"
+	"github.com/drawbridge-net/drawbridge/store"
 )
 
 func newServe() *cobra.Command {
@@ -45,11 +46,16 @@ networks: rules and links stay until "drawbridge purge" or until their networks 
 	return cmd
 }
 
-// serve listens first, so that dockerd's calls wait instead of failing, then loads the state and
-// answers until ctx ends. The parts end in the opposite order: no new calls, calls
+// serve opens the state, whose lock keeps a second daemon out, and listens before anything that could
+// take its time, so that dockerd's calls wait instead of failing. It answers until ctx ends. The parts end in the opposite order: no new calls, calls
 // under way finished, then the loop that they wait for, then the sockets of published ports.
 func serve(ctx context.Context, s settings, p parsed) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: p.level}))
+	st, err := store.Open(s.state)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
 	listener, err := plugin.Listen(s.pluginSocket)
 	if err != nil {
 		return err
@@ -60,7 +66,7 @@ func serve(ctx context.Context, s settings, p parsed) error {
 		return err
 	}
 	defer commands.Close()
-	d, err := newDaemon(ctx, s, p, log)
+	d, err := newDaemon(ctx, st, s, p, log)
 	if err != nil {
 		return err
 	}
@@ -75,7 +81,7 @@ func serve(ctx context.Context, s settings, p parsed) error {
 			}
 		})
 	}
-	log.Info("serving", "version", version.String(), "socket", s.pluginSocket, "backend", d.backend)
+	log.Info("serving", "version", version.String(), "socket", s.pluginSocket)
 	notify(log, daemon.SdNotifyReady)
 	err = d.answer(ctx, listener, commands)
 	notify(log, daemon.SdNotifyStopping)
@@ -103,5 +109,15 @@ func notify(log *slog.Logger, what string) {
 	}
 }
 
-// checkInterval is how often the host is compared with the state when nothing happens.
-const checkInterval = 30 * time.Second
+const (
+	// checkInterval is how often the host is compared with the state when nothing happens.
+	checkInterval = 30 * time.Second
+	// sweepInterval is how often endpoints are looked for whose container is gone.
+	sweepInterval = 10 * time.Second
+	// zoneTimeout bounds a call of firewalld. It is well below a call's own deadline, so that the
+	// answer says who is to blame.
+	zoneTimeout = 5 * time.Second
+	// debounce lets events that come in a burst, our own changes' included, share a pass. It
+	// delays no call: those do not wait for events.
+	debounce = 100 * time.Millisecond
+)

@@ -86,7 +86,7 @@ func (s *settings) parseAll() (parsed, error) {
 	if p.driver.HostIP, err = netip.ParseAddr(s.ip); err != nil {
 		return p, fmt.Errorf("--ip %s is not an address", s.ip)
 	}
-	if s.mtu < 0 || s.mtu > 65535 {
+	if s.mtu != 0 && (s.mtu < 68 || s.mtu > 65535) {
 		return p, fmt.Errorf("--mtu %d is not possible: give 68 to 65535, or 0", s.mtu)
 	}
 	if err := p.level.UnmarshalText([]byte(s.logLevel)); err != nil {

@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
-	"slices"
+	"sync/atomic"
 
 	"github.com/drawbridge-net/drawbridge/firewall"
 )
@@ -13,19 +14,28 @@ import (
 // Runner starts a program with the given standard input and returns what it printed.
 type Runner func(ctx context.Context, stdin string, argv ...string) (string, error)
 
-// setEditor is the part of ipset that Sync uses.
+// setEditor is the part of ipset that a Backend uses.
 type setEditor interface {
 	grow(Set) error
 	shrink(Set) error
 	destroy(name string) error
+	close()
 }
 
 // Backend applies policies with the iptables programs of one variant.
 type Backend struct {
 	run  Runner
 	sets setEditor
-	// variant is "" for the host's default programs, "-nft" or "-legacy".
-	variant string
+	// lookPath finds a program, as exec.LookPath does.
+	lookPath func(program string) (string, error)
+	// bridges lists the host's other bridges; known are those of Docker that the last Sync saw.
+	bridges Bridges
+	known   []string
+	// bridgeSysctls is a directory that exists where br_netfilter does.
+	bridgeSysctls string
+	// variant is nil until it is known. It is no lock, so that who asks for it
+	// does not wait for a program.
+	variant atomic.Pointer[string]
 }
 
 // lockWait is how long, in seconds, iptables-restore waits for the lock that the legacy
@@ -36,83 +46,73 @@ const lockWait = "5"
 // between our reading and our writing.
 const attempts = 3
 
-// New returns a backend that runs its programs with run. It chooses the variant in which
-// DOCKER-USER lives, and the host's default where there is none yet.
-func New(ctx context.Context, run Runner) (*Backend, error) {
+// New returns a backend that will run its programs with run and looks for Docker's bridges among
+// bridges. It starts none: which variant to use, and whether there is one, is found out by the
+// first Sync. Sync must not be called concurrently.
+func New(run Runner, bridges Bridges) (*Backend, error) {
 	sets, err := newKernelSets()
 	if err != nil {
 		return nil, err
 	}
-	variant, err := detect(ctx, run)
-	if err != nil {
-		return nil, err
-	}
-	return &Backend{run: run, sets: sets, variant: variant}, nil
+	return newBackend(run, sets, bridges), nil
 }
 
-// Variant names the programs in use, for people.
-func (b *Backend) Variant() string { return "iptables" + b.variant }
-
-// detect finds the variant that dockerd uses. Where both hold a DOCKER-USER chain, the host's
-// default decides, which is what dockerd runs.
-func detect(ctx context.Context, run Runner) (string, error) {
-	if _, err := exec.LookPath("iptables-save"); err != nil {
-		return "", fmt.Errorf("the program iptables-save is not installed: install the package iptables, or start with --iptables=false")
-	}
-	var found []string
-	for _, variant := range []string{"-nft", "-legacy"} {
-		save := "iptables" + variant + "-save"
-		if _, err := exec.LookPath(save); err != nil {
-			continue
-		}
-		// Without -t: naming a table makes the legacy variant load and create it.
-		out, err := run(ctx, "", save)
-		if err != nil {
-			continue // the kernel lacks this variant
-		}
-		if _, ok := parse(out)["filter"][chainDockerUser]; ok {
-			found = append(found, variant)
-		}
-	}
-	if len(found) == 1 {
-		return found[0], nil
-	}
-	return "", nil
+func newBackend(run Runner, sets setEditor, bridges Bridges) *Backend {
+	return &Backend{run: run, sets: sets, bridges: bridges, lookPath: exec.LookPath, bridgeSysctls: "/proc/sys/net/bridge"}
 }
 
-// Sync implements firewall.Backend.
+// Close gives back what New opened. No other method may be called afterwards.
+func (b *Backend) Close() { b.sets.close() }
+
+// Sync implements firewall.Backend. Where the programs are missing its error is ErrNotInstalled.
 func (b *Backend) Sync(ctx context.Context, render func(firewall.Host) firewall.Policy) error {
-	var err error
+	variant, err := b.choose(ctx)
+	if err != nil {
+		return err
+	}
 	for range attempts {
-		if err = b.sync(ctx, render); err == nil || ctx.Err() != nil {
+		if err = b.sync(ctx, variant, render); err == nil || ctx.Err() != nil {
 			return err
 		}
 	}
 	return err
 }
 
-func (b *Backend) sync(ctx context.Context, render func(firewall.Host) firewall.Policy) error {
-	var dumps []dump
-	var host firewall.Host
-	for _, v6 := range []bool{false, true} {
-		d, err := b.read(ctx, v6)
-		if err != nil {
-			return err
-		}
-		dumps = append(dumps, d)
-		host.DockerBridges = append(host.DockerBridges, d.dockerBridges()...)
+// sync goes on where IPv6 cannot be read and nothing is wanted there: ip6tables may be
+// missing, or the kernel was booted without IPv6.
+func (b *Backend) sync(ctx context.Context, variant string, render func(firewall.Host) firewall.Policy) error {
+	d4, err := b.read(ctx, variant, false)
+	if err != nil {
+		return err
+	}
+	d6, err6 := b.read(ctx, variant, true)
+	if ctx.Err() != nil {
+		return errors.Join(ctx.Err(), err6)
+	}
+	p := render(firewall.Host{
+		DockerBridges:   b.dockerBridges(append(d4.dockerBridges(), d6.dockerBridges()...)),
+		BridgeNetfilter: b.hasBridgeNetfilter(),
+	})
+	if err6 != nil && !p.V6.IsEmpty() {
+		return err6
 	}
 	// A family that fails does not keep the other from being closed.
-	var errs []error
-	for i, f := range render(host).Families() {
-		errs = append(errs, b.apply(ctx, dumps[i], Render(f)))
+	err = b.apply(ctx, variant, d4, Render(p.V4))
+	if failed := b.apply(ctx, variant, d6, Render(p.V6)); failed != nil {
+		// Sets that are in use belong to rules that could not be read.
+		return errors.Join(err, err6, failed)
 	}
-	return errors.Join(errs...)
+	return err
 }
 
-// read returns what the family's tables hold. A host without IPv6 has nothing.
-func (b *Backend) read(ctx context.Context, v6 bool) (dump, error) {
-	out, err := b.run(ctx, "", program(v6)+b.variant+"-save")
+func (b *Backend) hasBridgeNetfilter() bool {
+	_, err := os.Stat(b.bridgeSysctls)
+	return err == nil
+}
+
+// read returns what the family's tables hold.
+func (b *Backend) read(ctx context.Context, variant string, v6 bool) (dump, error) {
+	out, err := b.run(ctx, "", program(v6)+variant+"-save")
 	if err != nil {
 		return nil, fmt.Errorf("reading the firewall: %w", err)
 	}
@@ -121,14 +121,14 @@ func (b *Backend) read(ctx context.Context, v6 bool) (dump, error) {
 
 // apply closes before it opens: elements are in the sets before a rule looks for them,
 // and go after the rules that led to them.
-func (b *Backend) apply(ctx context.Context, d dump, want Ruleset) error {
+func (b *Backend) apply(ctx context.Context, variant string, d dump, want Ruleset) error {
 	for _, s := range want.Sets {
 		if err := b.sets.grow(s); err != nil {
 			return err
 		}
 	}
 	if text := script(d, want); text != "" {
-		if err := b.restore(ctx, want.V6, text); err != nil {
+		if err := b.restore(ctx, variant, want.V6, text); err != nil {
 			return err
 		}
 	}
@@ -143,8 +143,8 @@ func (b *Backend) apply(ctx context.Context, d dump, want Ruleset) error {
 	return nil
 }
 
-func (b *Backend) restore(ctx context.Context, v6 bool, text string) error {
-	_, err := b.run(ctx, text, program(v6)+b.variant+"-restore", "--noflush", "--wait", lockWait)
+func (b *Backend) restore(ctx context.Context, variant string, v6 bool, text string) error {
+	_, err := b.run(ctx, text, program(v6)+variant+"-restore", "--noflush", "--wait", lockWait)
 	if err != nil {
 		return fmt.Errorf("changing the firewall: %w", err)
 	}
@@ -158,44 +158,5 @@ func (b *Backend) destroySets(v6 bool) error {
 	}
 	return errors.Join(errs...)
 }
-
-// Purge implements firewall.Backend. It looks at both variants, since an earlier run may
-// have used the other one.
-func (b *Backend) Purge(ctx context.Context) error {
-	var errs []error
-	for _, variant := range b.purgeable() {
-		other := Backend{run: b.run, sets: noSets{}, variant: variant}
-		for _, v6 := range []bool{false, true} {
-			d, err := other.read(ctx, v6)
-			if err == nil {
-				err = other.apply(ctx, d, Ruleset{V6: v6})
-			}
-			errs = append(errs, err)
-		}
-	}
-	for _, v6 := range []bool{false, true} {
-		errs = append(errs, b.destroySets(v6))
-	}
-	return errors.Join(errs...)
-}
-
-// purgeable returns the variants whose programs are installed.
-func (b *Backend) purgeable() []string {
-	out := []string{b.variant}
-	for _, variant := range []string{"-nft", "-legacy"} {
-		if _, err := exec.LookPath("iptables" + variant + "-save"); err == nil && !slices.Contains(out, variant) {
-			out = append(out, variant)
-		}
-	}
-	return out
-}
-
-// noSets stands in for the sets while the rules of one variant go: the other variant's may
-// still refer to them.
-type noSets struct{}
-
-func (noSets) grow(Set) error       { return nil }
-func (noSets) shrink(Set) error     { return nil }
-func (noSets) destroy(string) error { return nil }
 
 var _ firewall.Backend = (*Backend)(nil)

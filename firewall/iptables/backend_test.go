@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -27,7 +30,25 @@ func newFakeHost() *fakeHost {
 	return &fakeHost{v4: model{tables: dump{}}, v6: model{tables: dump{}}, sets: map[string][]Element{}, failures: map[string][]error{}}
 }
 
-func (h *fakeHost) backend() *Backend { return &Backend{run: h.run, sets: h, variant: "-nft"} }
+// backend has all variants installed, and has chosen one.
+func (h *fakeHost) backend() *Backend {
+	b := newBackend(h.run, h, unlisted)
+	b.lookPath = programs("iptables-save", "iptables-nft-save", "iptables-legacy-save")
+	b.bridgeSysctls = ""
+	variant := "-nft"
+	b.variant.Store(&variant)
+	return b
+}
+
+// programs is a lookPath that finds just these.
+func programs(names ...string) func(string) (string, error) {
+	return func(name string) (string, error) {
+		if slices.Contains(names, name) {
+			return "/usr/sbin/" + name, nil
+		}
+		return "", exec.ErrNotFound
+	}
+}
 
 // do notes a step and returns its failure.
 func (h *fakeHost) do(step string) error {
@@ -111,6 +132,8 @@ func (h *fakeHost) destroy(name string) error {
 	return h.do("destroy " + name)
 }
 
+func (h *fakeHost) close() { h.journal = append(h.journal, "close") }
+
 // policy is one network with one port per family.
 func policy(bridge string) firewall.Policy {
 	family := func(v6 bool, prefix, target string) firewall.Family {
@@ -134,6 +157,16 @@ const (
 	restore4, restore6 = "iptables-nft-restore --noflush --wait 5", "ip6tables-nft-restore --noflush --wait 5"
 )
 
+// syncTest is what a Sync does on a host where others came before.
+type syncTest struct {
+	name     string
+	before   []firewall.Policy
+	failures map[string][]error
+	policy   firewall.Policy
+	want     []string
+	wantErr  error
+}
+
 func TestSyncOrder(t *testing.T) {
 	first := []string{
 		save4, save6,
@@ -144,14 +177,7 @@ func TestSyncOrder(t *testing.T) {
 	}
 	idle := []string{save4, save6}
 	busy, no := errors.New("Resource temporarily unavailable"), errors.New("no")
-	tests := []struct {
-		name     string
-		before   []firewall.Policy
-		failures map[string][]error
-		policy   firewall.Policy
-		want     []string
-		wantErr  error
-	}{
+	tests := []syncTest{
 		{name: "nothing at all", policy: nothing, want: idle},
 		{name: "from nothing", policy: policy("br-one"), want: first},
 		{name: "nothing to do", before: []firewall.Policy{policy("br-one")}, policy: policy("br-one"), want: idle},
@@ -201,6 +227,30 @@ func TestSyncOrder(t *testing.T) {
 			want: []string{save4, save6, save4, save6, save4, save6}, wantErr: no,
 		},
 	}
+	v4only := func(p firewall.Policy) firewall.Policy { p.V6 = nothing.V6; return p }
+	tests = append(tests, []syncTest{
+		{
+			name: "IPv6 cannot be read, and nothing is wanted there", policy: v4only(policy("br-one")),
+			failures: map[string][]error{save6: {no}}, want: first[:7],
+		},
+		{
+			name: "IPv6 cannot be read, nothing is wanted there, and rules of ours are", before: []firewall.Policy{policy("br-one")},
+			policy: v4only(policy("br-one")), failures: map[string][]error{save6: {no, no, no}},
+			want: []string{save4, save6, save4, save6, save4, save6}, wantErr: no,
+		},
+		{
+			name: "IPv6 cannot be read at first", before: []firewall.Policy{policy("br-one")},
+			policy: v4only(policy("br-one")), failures: map[string][]error{save6: {no}},
+			want: []string{
+				save4, save6, save4, save6,
+				restore6, "destroy DRAWBRIDGE-nets6", "destroy DRAWBRIDGE-subnets6", "destroy DRAWBRIDGE-masq6", "destroy DRAWBRIDGE-ports6",
+			},
+		},
+		{
+			name: "IPv4 cannot be read, and nothing is wanted there", policy: nothing,
+			failures: map[string][]error{save4: {no, no, no}}, want: []string{save4, save4, save4}, wantErr: no,
+		},
+	}...)
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			h := newFakeHost()
@@ -246,21 +296,29 @@ func TestSyncReadsAnew(t *testing.T) {
 	}
 }
 
+// TestSyncStopsWithItsContext: also where a family in which nothing is wanted was being read.
 func TestSyncStopsWithItsContext(t *testing.T) {
-	h := newFakeHost()
-	b := h.backend()
-	ctx, cancel := context.WithCancel(t.Context())
-	inner := b.run
-	b.run = func(c context.Context, stdin string, argv ...string) (string, error) {
-		_, _ = inner(c, stdin, argv...)
-		cancel()
-		return "", c.Err()
-	}
-	if err := b.Sync(ctx, always(policy("br-one"))); !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v", err)
-	}
-	if len(h.journal) != 1 {
-		t.Errorf("steps after the end: %q", h.journal)
+	for steps, last := range []string{save4, save6} {
+		t.Run(last, func(t *testing.T) {
+			h := newFakeHost()
+			b := h.backend()
+			ctx, cancel := context.WithCancel(t.Context())
+			inner := b.run
+			b.run = func(c context.Context, stdin string, argv ...string) (string, error) {
+				out, err := inner(c, stdin, argv...)
+				if argv[0] == last {
+					cancel()
+					return "", c.Err()
+				}
+				return out, err
+			}
+			if err := b.Sync(ctx, always(nothing)); !errors.Is(err, context.Canceled) {
+				t.Errorf("error %v", err)
+			}
+			if len(h.journal) != steps+1 {
+				t.Errorf("steps after the end: %q", h.journal)
+			}
+		})
 	}
 }
 
@@ -274,43 +332,41 @@ func TestSyncTellsTheHost(t *testing.T) {
 		got = host.DockerBridges
 		return nothing
 	})
-	if err != nil || !slices.Equal(got, []string{"docker0", "br-six"}) {
+	if err != nil || !slices.Equal(got, []string{"br-six", "docker0"}) {
 		t.Errorf("bridges %q, error %v", got, err)
 	}
 }
 
-func TestPurge(t *testing.T) {
-	h := newFakeHost()
-	b := h.backend()
-	foreign := "*filter\n:DOCKER-USER - [0:0]\n:DOCKER - [0:0]\n-A FORWARD -j DOCKER-USER\n-A DOCKER-USER -j RETURN\nCOMMIT\n"
-	for _, m := range []*model{&h.v4, &h.v6} {
-		if err := m.restore(foreign); err != nil {
-			t.Fatal(err)
-		}
-	}
-	before := []dump{h.v4.foreign(), h.v6.foreign()}
-	if err := b.Sync(t.Context(), always(policy("br-one"))); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		if err := b.Purge(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for i, m := range []*model{&h.v4, &h.v6} {
-		for name, table := range m.tables {
-			for chain := range table {
-				if isOurs(chain) {
-					t.Errorf("chain %s is left in %s", chain, name)
-				}
+// TestSyncTellsBridgeNetfilter: as its sysctls are there or not, at each Sync.
+func TestSyncTellsBridgeNetfilter(t *testing.T) {
+	b := newFakeHost().backend()
+	b.bridgeSysctls = filepath.Join(t.TempDir(), "bridge")
+	for _, want := range []bool{false, true, false} {
+		if want {
+			if err := os.Mkdir(b.bridgeSysctls, 0o755); err != nil {
+				t.Fatal(err)
 			}
 		}
-		if diff := cmp.Diff(before[i]["filter"], m.foreign()["filter"]); diff != "" {
-			t.Errorf("foreign rules (-before +after):\n%s", diff)
+		err := b.Sync(t.Context(), func(host firewall.Host) firewall.Policy {
+			if host.BridgeNetfilter != want {
+				t.Errorf("got %v, want %v", host.BridgeNetfilter, want)
+			}
+			return nothing
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(b.bridgeSysctls); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if len(h.sets) != 0 {
-		t.Errorf("sets are left: %v", h.sets)
+}
+
+func TestClose(t *testing.T) {
+	h := newFakeHost()
+	h.backend().Close()
+	if !slices.Equal(h.journal, []string{"close"}) {
+		t.Errorf("steps %q", h.journal)
 	}
 }
 

@@ -21,10 +21,11 @@ func drawFamily(t *rapid.T, label string, v6 bool) firewall.Family {
 		return f
 	}
 	for i := range rapid.IntRange(0, 3).Draw(t, label+" networks") {
-		prefix := netip.MustParsePrefix(fmt.Sprintf(exclude(v6, "10.%d.0.0/24", "fd00:%d::/64"), i))
+		prefix := netip.MustParsePrefix(fmt.Sprintf(byFamily(v6, "10.%d.0.0/24", "fd00:%d::/64"), i))
 		f.Networks = append(f.Networks, firewall.Network{Prefix: prefix, Bridge: fmt.Sprint("br-", i), Masquerade: i != 1})
 	}
 	f.Guard = rapid.Bool().Draw(t, label+" guard")
+	f.BridgeNetfilter = rapid.Bool().Draw(t, label+" br_netfilter")
 	f.Ports = randomPorts(rapid.Uint64().Draw(t, label+" seed"), rapid.SampledFrom([]int{0, 1, 10, 40, 200}).Draw(t, label+" ports"), v6)
 	f.DockerBridges = rapid.SampledFrom([][]string{nil, {"docker0"}, {"br-a", "docker0"}}).Draw(t, label+" docker")
 	return f
@@ -332,7 +333,7 @@ func TestScriptText(t *testing.T) {
 		{
 			"a chain of ours flushed",
 			func(m *model) { in(m, "mangle", chainUser); in(m, "filter", chainForward) },
-			"*filter\n:DRAWBRIDGE-FORWARD - [0:0]\n" + strings.TrimSuffix(permit().text(), "\n") + "\nCOMMIT\n",
+			"*filter\n:DRAWBRIDGE-FORWARD - [0:0]\n" + strings.TrimSuffix(permit(namesOf(false), false).text(), "\n") + "\nCOMMIT\n",
 		},
 	}
 	for _, test := range tests {

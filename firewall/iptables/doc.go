@@ -34,6 +34,9 @@
 // The bridges of Docker's own driver are one rule each, not elements: a hash:net,iface set
 // takes one prefix with at most 64 interfaces (ipset(8)).
 //
+// A physdev match loads br_netfilter, which changes what every bridge of the host does. The guard
+// has one only where the kernel has br_netfilter already.
+//
 // A table is never named to the legacy variant's iptables-save: that would create it.
 //
 // iptables-restore is atomic per table, not over tables or families. The order of

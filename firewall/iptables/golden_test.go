@@ -18,7 +18,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the expected parts of testdata")
 
 // TestGolden renders the states in testdata. A file is an archive in txtar format: state.json,
-// perhaps docker with the bridges of Docker's driver, and what is expected in v4 and v6.
+// perhaps docker with the bridges of Docker's driver and br_netfilter where the kernel has it, and what is expected in v4 and v6.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) < 8 {
@@ -36,7 +36,7 @@ func TestGolden(t *testing.T) {
 					t.Fatalf("state.json: %v", err)
 				}
 			}
-			p := firewall.Render(s, firewall.Host{DockerBridges: strings.Fields(parts["docker"])})
+			p := firewall.Render(s, hostOf(parts))
 			got := map[string]string{"v4": Render(p.V4).Text(), "v6": Render(p.V6).Text()}
 			if *update {
 				writeArchive(t, file, comment, parts, got)
@@ -49,6 +49,11 @@ func TestGolden(t *testing.T) {
 			}
 		})
 	}
+}
+
+func hostOf(parts map[string]string) firewall.Host {
+	_, bridged := parts["br_netfilter"]
+	return firewall.Host{DockerBridges: strings.Fields(parts["docker"]), BridgeNetfilter: bridged}
 }
 
 var marker = regexp.MustCompile(`(?m)^-- (\S+) --\n`)
@@ -75,8 +80,10 @@ func readArchive(t *testing.T, file string) (comment string, parts map[string]st
 func writeArchive(t *testing.T, file, comment string, parts, got map[string]string) {
 	t.Helper()
 	out := comment + "-- state.json --\n" + parts["state.json"]
-	if docker, ok := parts["docker"]; ok {
-		out += "-- docker --\n" + docker
+	for _, name := range []string{"docker", "br_netfilter"} {
+		if part, ok := parts[name]; ok {
+			out += "-- " + name + " --\n" + part
+		}
 	}
 	out += "-- v4 --\n" + got["v4"] + "-- v6 --\n" + got["v6"]
 	if err := os.WriteFile(file, []byte(out), 0o644); err != nil {

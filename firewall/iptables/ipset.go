@@ -39,6 +39,9 @@ func newKernelSets() (*kernelSets, error) {
 	return &kernelSets{handle: h}, nil
 }
 
+// close gives the socket back.
+func (k *kernelSets) close() { k.handle.Close() }
+
 // list returns the set's elements, and false where the set does not exist or is
 // of another type.
 func (k *kernelSets) list(s Set) ([]Element, bool, error) {

@@ -3,6 +3,7 @@ package iptables
 import (
 	"fmt"
 
+	"github.com/drawbridge-net/drawbridge/firewall"
 	"github.com/drawbridge-net/drawbridge/state"
 )
 
@@ -22,7 +23,7 @@ func refuse(n names, v6 bool) Chain {
 		{Match: established, Why: "established", Target: "RETURN"},
 		{Match: join(fromOurs, inSet(n.nets, "dst,src")), Why: "same network", Target: "RETURN"},
 	}
-	return Chain{Name: chainForward, Rules: append(append(rules, onLink(v6)...), []Rule{
+	return Chain{Name: chainForward, Rules: append(append(rules, onLink(v6, "RETURN")...), []Rule{
 		{Match: fromInternal, Why: "internal network, out", Target: "DROP"},
 		{Match: toInternal, Why: "internal network, in", Target: "DROP"},
 		{Match: join(fromOurs, "-m set ! --match-set "+n.nets+" src,src"), Why: "source is not of the network", Target: "DROP"},
@@ -37,14 +38,14 @@ func refuse(n names, v6 bool) Chain {
 // discovery above all, without which IPv6 ends inside a network. The kernel takes
 // link-local destinations to the link they came from, and multicast to another only where
 // a multicast routing daemon runs.
-func onLink(v6 bool) []Rule {
+func onLink(v6 bool, target string) []Rule {
 	prefixes := []string{"224.0.0.0/4", "255.255.255.255/32"}
 	if v6 {
 		prefixes = []string{"fe80::/10", "ff00::/8"}
 	}
 	var rules []Rule
 	for _, p := range prefixes {
-		rules = append(rules, Rule{Match: join("-d "+p, fromOurs, toOurs), Why: "same link", Target: "RETURN"})
+		rules = append(rules, Rule{Match: join("-d "+p, fromOurs, toOurs), Why: "same link", Target: target})
 	}
 	return rules
 }
@@ -63,15 +64,21 @@ func docker(bridges []string) Chain {
 // guard refuses to forward between interfaces that have nothing to do with
 // containers. It is the last rule of FORWARD, where it acts like a policy: whatever
 // anybody accepts is accepted before.
-func guard(bridges []string) Chain {
-	c := Chain{Name: chainGuard, Rules: []Rule{
-		{Match: fromOurs, Why: "from a container", Target: "RETURN"},
-		{Match: toOurs, Why: "to a container", Target: "RETURN"},
-	}}
-	for _, name := range bridges {
+//
+// What stays within somebody's bridge is not forwarded by the host, but br_netfilter shows it
+// here. Only where br_netfilter is already may a rule look for that: a physdev match loads it.
+func guard(f firewall.Family) Chain {
+	c := Chain{Name: chainGuard}
+	if f.BridgeNetfilter {
+		c.Rules = append(c.Rules, Rule{Match: "-m physdev --physdev-is-bridged", Why: "stays within a bridge", Target: "RETURN"})
+	}
+	c.Rules = append(c.Rules,
+		Rule{Match: fromOurs, Why: "from a container", Target: "RETURN"},
+		Rule{Match: toOurs, Why: "to a container", Target: "RETURN"})
+	for _, name := range f.DockerBridges {
 		c.Rules = append(c.Rules,
 			Rule{Match: "-i " + name, Why: "from a bridge of Docker", Target: "RETURN"},
-			Rule{Match: "-o " + name, Why: "to a bridge of Docker", Target: "RETURN"})
+			Rule{Match: join("-o "+name, answered), Why: "to a bridge of Docker", Target: "RETURN"})
 	}
 	c.Rules = append(c.Rules, Rule{Why: "the host is no router", Target: "DROP"})
 	return c

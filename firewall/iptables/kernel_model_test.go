@@ -154,7 +154,7 @@ var hostMatch = regexp.MustCompile(`(-[sd]) ([0-9a-f.:]+) `)
 // normal writes a rule the way iptables-save prints it: an address gets its length.
 func normal(rule string) string {
 	return hostMatch.ReplaceAllStringFunc(rule, func(m string) string {
-		return strings.TrimSuffix(m, " ") + exclude(strings.Contains(m, ":"), "/32 ", "/128 ")
+		return strings.TrimSuffix(m, " ") + byFamily(strings.Contains(m, ":"), "/32 ", "/128 ")
 	})
 }
 

@@ -63,6 +63,7 @@ func inside(m *testing.M) int {
 //
 //	out 192.0.2.9 -- ext0 router ext1 -- far 198.51.100.9
 //	br-one: c1a .2, c1b .3   br-two: c2 .2   br-int: i1 .2, i2 .3   docker0: d .2
+//	virbr0, somebody's: g1 .2, g2 .3
 type lab struct {
 	t       *testing.T
 	variant string
@@ -104,6 +105,7 @@ var labNetworks = []network{
 	{"br-two", "10.2.0.1/24", "fd00:2::1/64", state.GroupBridge},
 	{"br-int", "10.3.0.1/24", "fd00:3::1/64", state.GroupInternal},
 	{"docker0", "172.17.0.1/16", "fd00:d::1/64", 0},
+	{"virbr0", "192.168.122.1/24", "fd00:e::1/64", 0},
 }
 
 // labHosts are containers (with a bridge) and outside hosts (with a link of the router).
@@ -114,6 +116,8 @@ var labHosts = []struct{ name, bridge, link, v4, v6, gw4, gw6 string }{
 	{"i1", "br-int", "pi1", "10.3.0.2/24", "fd00:3::2/64", "10.3.0.1", "fd00:3::1"},
 	{"i2", "br-int", "pi2", "10.3.0.3/24", "fd00:3::3/64", "10.3.0.1", "fd00:3::1"},
 	{"d", "docker0", "pd", "172.17.0.2/16", "fd00:d::2/64", "172.17.0.1", "fd00:d::1"},
+	{"g1", "virbr0", "pg1", "192.168.122.2/24", "fd00:e::2/64", "192.168.122.1", "fd00:e::1"},
+	{"g2", "virbr0", "pg2", "192.168.122.3/24", "fd00:e::3/64", "192.168.122.1", "fd00:e::1"},
 	{"out", "", "ext0", "192.0.2.9/24", "2001:db8:1::9/64", "192.0.2.1", "2001:db8:1::1"},
 	{"far", "", "ext1", "198.51.100.9/24", "2001:db8:2::9/64", "198.51.100.1", "2001:db8:2::1"},
 }
@@ -172,8 +176,9 @@ func newLab(t *testing.T, variant string) *lab {
 	l.router.in(func() {
 		sets, err := newKernelSets()
 		must(t, err)
-		l.backend = &Backend{run: l.run, sets: sets, variant: variant}
-		t.Cleanup(sets.handle.Close)
+		l.backend = newBackend(l.run, sets, unlisted)
+		l.backend.variant.Store(&variant)
+		t.Cleanup(l.backend.Close)
 	})
 	return l
 }

@@ -31,6 +31,8 @@ var (
 	i1     = [2]string{"10.3.0.2", "fd00:3::2"}
 	i2     = [2]string{"10.3.0.3", "fd00:3::3"}
 	d      = [2]string{"172.17.0.2", "fd00:d::2"}
+	g1     = [2]string{"192.168.122.2", "fd00:e::2"}
+	g2     = [2]string{"192.168.122.3", "fd00:e::3"}
 	out    = [2]string{"192.0.2.9", "2001:db8:1::9"}
 	far    = [2]string{"198.51.100.9", "2001:db8:2::9"}
 	ext0   = [2]string{"192.0.2.1", "2001:db8:1::1"}
@@ -116,8 +118,7 @@ var worlds = []world{
 	{name: "everything accepted first", after: func(l *lab) { l.both("-I FORWARD 1 -j ACCEPT") }},
 	{name: "bridge-nf-call-iptables", before: func(l *lab) {
 		policyDrop(l)
-		l.sysctl("net/bridge/bridge-nf-call-iptables", "1")
-		l.sysctl("net/bridge/bridge-nf-call-ip6tables", "1")
+		l.showBridged()
 		// br_netfilter keeps redirected packets on the bridge: to reach the port that they came
 		// from needs its hairpin mode, which package link sets.
 		for _, h := range labHosts {
@@ -128,6 +129,13 @@ var worlds = []world{
 			}
 		}
 	}},
+}
+
+// showBridged lets br_netfilter show bridged packets to iptables.
+func (l *lab) showBridged() {
+	l.t.Helper()
+	l.sysctl("net/bridge/bridge-nf-call-iptables", "1")
+	l.sysctl("net/bridge/bridge-nf-call-ip6tables", "1")
 }
 
 func policyDrop(l *lab) { l.both("-P FORWARD DROP") }

@@ -1,11 +1,22 @@
 package iptables
 
-// permit is the chain that accepts what others might refuse. Whatever must not pass has
-// been dropped in mangle, so what is left between a container network and
-// the rest of the world may pass.
-func permit() Chain {
-	return Chain{Name: chainForward, Rules: []Rule{
-		{Match: toOurs, Why: "to a container: established, same network or published", Target: "ACCEPT"},
-		{Match: fromOurs, Why: "from a container", Target: "ACCEPT"},
-	}}
+import (
+	"fmt"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// permit is the chain that accepts what others might refuse. It says for itself what may pass, rather
+// than rely on refuse having dropped the rest: mangle may have been flushed a moment ago.
+func permit(n names, v6 bool) Chain {
+	fromOrdinary := fmt.Sprintf("-m devgroup --src-group %#x", state.GroupBridge)
+	rules := []Rule{
+		{Match: join(toOurs, established), Why: "established", Target: "ACCEPT"},
+		{Match: join(fromOurs, established), Why: "established", Target: "ACCEPT"},
+		{Match: join(fromOurs, inSet(n.nets, "dst,src")), Why: "same network", Target: "ACCEPT"},
+	}
+	return Chain{Name: chainForward, Rules: append(append(rules, onLink(v6, "ACCEPT")...), []Rule{
+		{Match: join(toOurs, redirected, inSet(n.ports, "dst,dst")), Why: "published port", Target: "ACCEPT"},
+		{Match: join(fromOrdinary, toOthers), Why: "outwards", Target: "ACCEPT"},
+	}...)}
 }

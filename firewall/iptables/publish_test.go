@@ -49,7 +49,7 @@ func randomPorts(seed uint64, n int, v6 bool) []firewall.Port {
 }
 
 func container(v6 bool, i int) netip.Addr {
-	return netip.MustParseAddr(fmt.Sprintf(exclude(v6, "10.1.0.%d", "fd00:1::%d"), i+2))
+	return netip.MustParseAddr(fmt.Sprintf(byFamily(v6, "10.1.0.%d", "fd00:1::%d"), i+2))
 }
 
 // sortPorts brings ports into the order that firewall.Render gives them.

@@ -23,25 +23,25 @@ const (
 // guard to keep, nothing else is there.
 func Render(f firewall.Family) Ruleset {
 	r := Ruleset{V6: f.V6}
-	if len(f.Networks) > 0 {
+	if f.HasBridges() {
 		n := namesOf(f.V6)
 		r.Sets = sets(f, n)
-		r.Tables = []Table{mangle(f, n), filter(), nat(f, n)}
+		r.Tables = []Table{mangle(f, n), filter(f, n), nat(f, n)}
 	}
 	if f.Guard {
-		r.guard(f.DockerBridges)
+		r.guard(guard(f))
 	}
 	return r
 }
 
 // guard adds the guard to the filter table, and the table if it is not there yet.
-func (r *Ruleset) guard(bridges []string) {
+func (r *Ruleset) guard(c Chain) {
 	i := slices.IndexFunc(r.Tables, func(t Table) bool { return t.Name == "filter" })
 	if i < 0 {
 		i, r.Tables = 0, []Table{{Name: "filter"}}
 	}
 	t := &r.Tables[i]
-	t.Chains = append(t.Chains, guard(bridges))
+	t.Chains = append(t.Chains, c)
 	t.Jumps = append(t.Jumps, Jump{From: "FORWARD", Place: Last, Rule: Rule{Why: "the host is no router", Target: chainGuard}})
 }
 
@@ -57,11 +57,11 @@ func mangle(f firewall.Family, n names) Table {
 	}
 }
 
-func filter() Table {
+func filter(f firewall.Family, n names) Table {
 	return Table{
 		Name:   "filter",
 		User:   []string{chainDockerUser},
-		Chains: []Chain{permit()},
+		Chains: []Chain{permit(n, f.V6)},
 		Jumps: []Jump{
 			{From: "FORWARD", Place: Top, Plain: true, Rule: Rule{Target: chainDockerUser}},
 			{From: "FORWARD", Place: AfterUser, Rule: Rule{Why: "what is permitted", Target: chainForward}},
@@ -78,7 +78,7 @@ func nat(f firewall.Family, n names) Table {
 			{From: "PREROUTING", Place: Bottom, Rule: Rule{
 				// A reply to a link-local client would need its interface, which NAT
 				// does not keep (RFC 4007, section 6).
-				Match: join(exclude(f.V6, "", "! -s fe80::/10"), "! -d "+n.loopback, local),
+				Match: join(byFamily(f.V6, "", "! -s fe80::/10"), "! -d "+n.loopback, local),
 				Why:   "published ports", Target: chainDNAT,
 			}},
 			{From: "OUTPUT", Place: Bottom, Rule: Rule{
@@ -122,6 +122,7 @@ var (
 const (
 	established   = "-m conntrack --ctstate RELATED,ESTABLISHED"
 	redirected    = "-m conntrack --ctstate DNAT"
+	answered      = "-m conntrack --ctstate RELATED,ESTABLISHED,DNAT"
 	notRedirected = "-m conntrack ! --ctstate DNAT"
 )
 
@@ -142,9 +143,10 @@ func join(parts ...string) string {
 	return out
 }
 
-func exclude(v6 bool, v4match, v6match string) string {
+// byFamily returns what the family writes of two texts.
+func byFamily(v6 bool, text4, text6 string) string {
 	if v6 {
-		return v6match
+		return text6
 	}
-	return v4match
+	return text4
 }

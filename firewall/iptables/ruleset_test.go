@@ -61,7 +61,7 @@ func TestIDsDependOnChain(t *testing.T) {
 
 // TestEveryRuleIsRecognised: each rule and jump is found again as ours in iptables-save, DOCKER-USER's jump excepted.
 func TestEveryRuleIsRecognised(t *testing.T) {
-	f := firewall.Family{Guard: true, Ports: randomPorts(1, 100, false), DockerBridges: []string{"docker0"}}
+	f := firewall.Family{Guard: true, BridgeNetfilter: true, Ports: randomPorts(1, 100, false), DockerBridges: []string{"docker0"}}
 	comment := regexp.MustCompile(`^[A-Za-z0-9 ,:'-]{1,200}$`)
 	for _, v6 := range []bool{false, true} {
 		f.V6 = v6

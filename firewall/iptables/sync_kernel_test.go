@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log"
 	"net/netip"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -88,8 +89,8 @@ func TestForeignRules(t *testing.T) {
 			l.router.in(func() {
 				sets, err := newKernelSets()
 				must(l.t, err)
-				l.t.Cleanup(sets.handle.Close)
-				b = &Backend{run: l.run, sets: sets, variant: ""}
+				b = newBackend(l.run, sets, unlisted)
+				l.t.Cleanup(b.Close)
 			})
 			must(l.t, b.Purge(l.t.Context()))
 		},
@@ -326,6 +327,31 @@ func TestManyDockerBridges(t *testing.T) {
 	}
 }
 
+// TestNew: it starts no program, and Close gives back all it opened.
+func TestNew(t *testing.T) {
+	descriptors := func() int {
+		entries, err := os.ReadDir("/proc/self/fd")
+		must(t, err)
+		return len(entries)
+	}
+	before := descriptors()
+	b, err := New(func(_ context.Context, _ string, argv ...string) (string, error) {
+		t.Errorf("started %q", argv)
+		return "", nil
+	}, unlisted)
+	must(t, err)
+	if got := b.Variant(); got != "iptables" {
+		t.Errorf("variant %s", got)
+	}
+	if got := descriptors(); got != before+1 {
+		t.Errorf("%d files are open, %d were", got, before)
+	}
+	b.Close()
+	if got := descriptors(); got != before {
+		t.Errorf("%d files are open after Close, %d were", got, before)
+	}
+}
+
 // TestDetect: the variant is the one that DOCKER-USER is in, and looking changes nothing.
 func TestDetect(t *testing.T) {
 	for _, test := range []struct{ in, want string }{{"-nft", "-nft"}, {"-legacy", "-legacy"}, {"", ""}} {
@@ -336,7 +362,7 @@ func TestDetect(t *testing.T) {
 				must(t, err)
 			}
 			before := l.save()
-			got, err := detect(t.Context(), l.run)
+			got, err := l.backend.detect(t.Context())
 			must(t, err)
 			if got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)

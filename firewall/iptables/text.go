@@ -13,7 +13,7 @@ import (
 func (r Ruleset) Text() string {
 	var b strings.Builder
 	for _, s := range r.Sets {
-		fmt.Fprintf(&b, "create %s %s family %s\n", s.Name, s.Type, exclude(s.V6, "inet", "inet6"))
+		fmt.Fprintf(&b, "create %s %s family %s\n", s.Name, s.Type, byFamily(s.V6, "inet", "inet6"))
 		for _, e := range s.Elements {
 			fmt.Fprintf(&b, "add %s %s\n", s.Name, e)
 		}
@@ -64,6 +64,6 @@ func (b *Backend) Rules(p firewall.Policy) string {
 }
 
 // program is the name of the family's tool.
-func program(v6 bool) string { return exclude(v6, "iptables", "ip6tables") }
+func program(v6 bool) string { return byFamily(v6, "iptables", "ip6tables") }
 
 func portText(p uint16) string { return strconv.Itoa(int(p)) }

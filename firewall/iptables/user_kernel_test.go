@@ -3,6 +3,8 @@
 package iptables
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/drawbridge-net/drawbridge/state"
@@ -101,15 +103,28 @@ func TestGuard(t *testing.T) {
 		{name: "egress of Docker's bridge", from: "d", proto: "tcp", to: at(out, "80"), answers: "out", sees: d},
 		{name: "to Docker's bridge", from: "out", proto: "tcp", to: at(d, "80"), answers: "d", sees: out},
 	}
+	// With br_netfilter, what stays within somebody's bridge comes by; what leaves it is still refused.
+	bridged := []packet{
+		{name: "within virbr0", from: "g1", proto: "tcp", to: at(g2, "7000"), answers: "g2", sees: g1},
+		{name: "within virbr0, udp", from: "g2", proto: "udp", to: at(g1, "7000"), answers: "g1", sees: g2},
+	}
+	leaving := []packet{
+		{name: "out of virbr0", from: "g1", proto: "udp", to: at(out, "80"), answers: "out", sees: g1},
+		{name: "into virbr0", from: "out", proto: "tcp", to: at(g1, "7000"), answers: "g1", sees: out},
+	}
+	unguarded := append([]packet{through, through6}, leaving...)
+	guarded := []packet{refused(through), refused(through6), refused(leaving[0]), refused(leaving[1])}
 	tests := []struct {
 		name  string
 		guard bool
 		rules []rule
 		want  []packet
 	}{
-		{"off", false, nil, []packet{through, through6}},
-		{"on", true, nil, []packet{refused(through), refused(through6)}},
+		{"off", false, nil, unguarded},
+		{"on", true, nil, guarded},
 		{"accepted in DOCKER-USER", true, []rule{same("-A DOCKER-USER -i ext1 -j ACCEPT"), same("-A DOCKER-USER -o ext1 -j ACCEPT")}, []packet{through, through6}},
+		{"br_netfilter, off", false, nil, unguarded},
+		{"br_netfilter, on", true, nil, guarded},
 		{"accepted in an inserted rule", true, []rule{same("-I FORWARD -p tcp -j ACCEPT")}, []packet{through, refused(through6)}},
 		{"accepted in an appended rule", true, []rule{same("-A FORWARD -p tcp -j ACCEPT")}, []packet{through, refused(through6)}},
 	}
@@ -117,6 +132,11 @@ func TestGuard(t *testing.T) {
 		for _, test := range tests {
 			t.Run(variant[1:]+"/"+test.name, func(t *testing.T) {
 				l := newLab(t, variant)
+				if strings.HasPrefix(test.name, "br_netfilter") {
+					l.showBridged()
+				} else {
+					l.backend.bridgeSysctls = "/no/such/directory"
+				}
 				for _, r := range []string{"-N DOCKER-ISOLATION-STAGE-2", "-A DOCKER-ISOLATION-STAGE-2 -o docker0 -j DROP"} {
 					l.both(r)
 				}
@@ -127,7 +147,7 @@ func TestGuard(t *testing.T) {
 					l.rule(r)
 				}
 				l.sync(s) // an appended rule comes after the guard until now
-				l.check(t, append(test.want, containers...), func(packet) bool { return true })
+				l.check(t, slices.Concat(test.want, bridged, containers), func(packet) bool { return true })
 			})
 		}
 	}

@@ -10,6 +10,6 @@
 //
 // [Listen] takes the place of a socket file that nobody serves, since a killed
 // process leaves one behind and Docker waits 15 seconds per call on it. Two processes that
-// start in the same instant could each find the other's file dead; the lock on the
-// daemon's state file, taken before, is what keeps them apart.
+// start in the same instant could each find the other's file dead: the caller must keep them
+// apart, as the daemon does by the lock on its state file, taken before.
 package unixsocket

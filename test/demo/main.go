@@ -105,7 +105,7 @@ func (s *stage) look(ctx context.Context) error {
 	if err := s.tell(ctx, s.plugin, "ports"); err != nil {
 		return err
 	}
-	say("The rules. They stay the same in number, however many networks and ports there are; what varies are elements of sets:")
+	say("The rules. A packet meets few of them, however many networks and ports there are: what varies are elements of sets, and a tree of ports:")
 	if err := s.tell(ctx, s.plugin, "rules"); err != nil {
 		return err
 	}

@@ -3,6 +3,8 @@
 package engine
 
 import (
+	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/drawbridge-net/drawbridge/test/lab"
@@ -44,13 +46,28 @@ func TestIsolation(t *testing.T) {
 					b.do("rm", "-f", theirs.Name)
 				})
 			}
+			t.Run("Docker's network with IPv6", func(t *testing.T) {
+				b.do("network", "create", "--ipv6", "--subnet", "fd0d::/64", "six")
+				theirs := b.serveOn("six", "-p", "8091:80")
+				for from, to := range map[*lab.Container]string{a1: at(b.addr6(theirs, "six"), 80), theirs: at(b.addr6(a1, "a"), 80)} {
+					lab.Blocked(t, from, "tcp", to)
+				}
+				lab.Blocked(t, a1, "tcp", at(b.addr(theirs, "six"), 80))
+				lab.Blocked(t, theirs, "tcp", at(b.addr(a1, "a"), 80))
+				lab.NotPings(t, a1, b.addr6(theirs, "six"))
+				lab.NotPings(t, theirs, b.addr6(a1, "a"))
+				lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr6(), 8091)) // it does have IPv6
+				b.do("rm", "-f", theirs.Name)
+			})
 			t.Run("dockerd started again, its rules ahead of ours", func(t *testing.T) {
 				if err := b.docker.Restart(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				a, theirs := b.serveOn("a"), b.serveOn("bridge")
+				a, theirs, six := b.serveOn("a"), b.serveOn("bridge"), b.serveOn("six")
 				lab.Blocked(t, a, "tcp", at(b.addr(theirs, "bridge"), 80))
 				lab.Blocked(t, theirs, "tcp", at(b.addr(a, "a"), 80))
+				lab.Blocked(t, a, "tcp", at(b.addr6(six, "six"), 80))
+				lab.Blocked(t, six, "tcp", at(b.addr6(a, "a"), 80))
 			})
 		})
 	}
@@ -82,6 +99,23 @@ func TestInternal(t *testing.T) {
 		lab.Blocked(t, from, "tcp", at(b.addr6(i1, "inner"), 80))
 		lab.Blocked(t, from, "tcp", at(b.client.Host.Addr4(), 8080))
 	}
+	t.Run("the host is on the network, as with Docker's own driver", func(t *testing.T) {
+		if _, err := b.Serve(t.Context(), "tcp", ":9000"); err != nil {
+			t.Fatal(err)
+		}
+		lab.Reaches(t, b.Host, "tcp", at(b.addr(i1, "inner"), 80))
+		lab.Reaches(t, b.Host, "tcp", at(b.addr6(i1, "inner"), 80))
+		lab.Pings(t, b.Host, b.addr(i1, "inner"))
+		// The link's own addresses, one of each family.
+		for line := range strings.Lines(b.run("ip", "-oneline", "addr", "show", "dev", b.bridge("inner"), "scope", "global")) {
+			bridge := netip.MustParsePrefix(strings.Fields(line)[3]).Addr()
+			lab.Reaches(t, i1, "tcp", at(bridge, 9000))
+			lab.Pings(t, i1, bridge)
+		}
+		lab.Blocked(t, i1, "tcp", at(b.client.Host.Addr4(), 9000)) // there is no route
+		lab.Blocked(t, i1, "tcp", at(b.client.Host.Addr6(), 9000))
+		lab.Blocked(t, b.Host, "tcp", "127.0.0.1:8080") // nothing is published there
+	})
 	t.Run("not even with a route of its own", func(t *testing.T) {
 		rogue := b.serveOn("inner", "--cap-add", "NET_ADMIN")
 		gateway := b.do("network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "inner")

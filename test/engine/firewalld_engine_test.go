@@ -19,20 +19,26 @@ func (b *bed) zone(link string) string {
 }
 
 // startFirewalld starts the bus and firewalld.
-func startFirewalld(t *testing.T, h *lab.Host) {
+func startFirewalld(t *testing.T, h *lab.Host, settings ...string) {
 	t.Helper()
 	if _, err := h.StartDBus(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.StartFirewalld(t.Context()); err != nil {
+	if _, err := h.StartFirewalld(t.Context(), settings...); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // TestFirewalld: every bridge is in the zone docker, and published ports work, whatever
-// happens to firewalld.
+// happens to firewalld. With its backend iptables a reload flushes the tables that ours are in.
 func TestFirewalld(t *testing.T) {
-	b := up(t, options{before: func(h *lab.Host) { startFirewalld(t, h) }})
+	for _, backend := range []string{"nftables", "iptables"} {
+		t.Run(backend, func(t *testing.T) { firewalldLife(t, backend) })
+	}
+}
+
+func firewalldLife(t *testing.T, backend string) {
+	b := up(t, options{before: func(h *lab.Host) { startFirewalld(t, h, "FirewallBackend="+backend) }})
 	b.outside()
 	b.network("web", "--ipv6")
 	b.network("inner", "--internal")
@@ -79,6 +85,17 @@ func TestFirewalld(t *testing.T) {
 			t.Fatal(err)
 		}
 		works(t)
+	})
+	t.Run("a network that Docker makes meanwhile is kept apart", func(t *testing.T) {
+		// dockerd makes the bridge first, and its rules one by one through firewalld.
+		b.do("network", "create", "--ipv6", "--subnet", "fd0d::/64", "six")
+		theirs := b.serveOn("six")
+		lab.NotPings(t, server, b.addr(theirs, "six"))
+		lab.NotPings(t, theirs, b.addr(server, "web"))
+		lab.NotPings(t, server, b.addr6(theirs, "six"))
+		lab.NotPings(t, theirs, b.addr6(server, "web"))
+		b.do("rm", "-f", theirs.Name)
+		b.do("network", "rm", "six")
 	})
 	t.Run("a bridge taken out by hand", func(t *testing.T) {
 		b.run("firewall-cmd", "--zone=docker", "--remove-interface="+links[0])

@@ -26,11 +26,25 @@ func TestPersistence(t *testing.T) {
 	server := b.serveOn("web", "-p", "8080:80", "-p", "81", "--ip", "10.77.0.77")
 	stranger := b.serveOn("other")
 	ports, rules := b.ports(), b.run(binary(t), "rules")
+	held := []*flow{
+		b.hold("to a published port", b.client, at(b.client.Host.Addr4(), 8080)),
+		b.hold("to a published port in IPv6", b.client, at(b.client.Host.Addr6(), 8080)),
+		b.hold("outwards through masquerade", server, at(b.client.Addr4(), 80)),
+		b.hold("outwards through masquerade in IPv6", server, at(b.client.Addr6(), 80)),
+		b.hold("between networks by a published port", stranger, at(b.client.Host.Addr4(), 8080)),
+	}
+	goOn := func(t *testing.T) {
+		t.Helper()
+		for _, f := range held {
+			f.goesOn(t)
+		}
+	}
 
 	if err := b.plugin.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	t.Run("while it is down", func(t *testing.T) {
+		goOn(t)
 		lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 8080))
 		lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr6(), 8080))
 		lab.Reaches(t, server, "tcp", at(b.client.Addr4(), 80))
@@ -39,6 +53,15 @@ func TestPersistence(t *testing.T) {
 		lab.Dropped(t, stranger, "tcp", at(b.addr(server, "web"), 80))
 	})
 	b.startPlugin()
+	t.Run("connections are held", goOn)
+	t.Run("connections are held over an end in good order", func(t *testing.T) {
+		if err := b.plugin.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		goOn(t)
+		b.startPlugin()
+		goOn(t)
+	})
 	t.Run("after", func(t *testing.T) {
 		if diff := cmp.Diff(ports, b.ports()); diff != "" {
 			t.Error(diff)
@@ -241,28 +264,32 @@ func withoutForwarding(sysctls map[string]string) map[string]string {
 	return out
 }
 
-// TestPurge takes everything away, without a state file too.
+// TestPurge takes everything away, without a state file too, on both variants of iptables.
 func TestPurge(t *testing.T) {
-	b := up(t, options{before: func(h *lab.Host) { startFirewalld(t, h) }})
-	b.network("web", "--ipv6")
-	b.serveOn("web", "-p", "8080:80")
-	link := b.bridge("web")
-	if _, err := b.Run(t.Context(), binary(t), "purge"); err == nil || !strings.Contains(err.Error(), "stop it first") {
-		t.Errorf("purge beside the daemon: %v", err)
+	for _, variant := range []string{"nft", "legacy"} {
+		t.Run(variant, func(t *testing.T) {
+			b := up(t, options{lab: lab.Options{IPTables: variant}, before: func(h *lab.Host) { startFirewalld(t, h) }})
+			b.network("web", "--ipv6")
+			b.serveOn("web", "-p", "8080:80")
+			link := b.bridge("web")
+			if _, err := b.Run(t.Context(), binary(t), "purge"); err == nil || !strings.Contains(err.Error(), "stop it first") {
+				t.Errorf("purge beside the daemon: %v", err)
+			}
+			if err := b.plugin.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := b.Run(t.Context(), binary(t), "purge"); err == nil || !strings.Contains(err.Error(), "--force") {
+				t.Errorf("purge with containers: %v", err)
+			}
+			b.run("rm", "-f", "/var/lib/drawbridge/state.db")
+			b.run(binary(t), "purge")
+			b.nothingLeft()
+			if z := b.zone(link); z != "" {
+				t.Errorf("the bridge is still in zone %s", z)
+			}
+			b.run(binary(t), "purge") // once more
+		})
 	}
-	if err := b.plugin.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.Run(t.Context(), binary(t), "purge"); err == nil || !strings.Contains(err.Error(), "--force") {
-		t.Errorf("purge with containers: %v", err)
-	}
-	b.run("rm", "-f", "/var/lib/drawbridge/state.db")
-	b.run(binary(t), "purge")
-	b.nothingLeft()
-	if z := b.zone(link); z != "" {
-		t.Errorf("the bridge is still in zone %s", z)
-	}
-	b.run(binary(t), "purge") // once more
 }
 
 // TestServe: readiness, signals, sockets, a second daemon.
@@ -274,7 +301,7 @@ func TestServe(t *testing.T) {
 			t.Errorf("%s: %v %v", path, info, err)
 		}
 	}
-	if _, err := b.Run(t.Context(), binary(t), "serve"); err == nil || !strings.Contains(err.Error(), "another process") {
+	if _, err := b.Run(t.Context(), binary(t), "serve"); err == nil || !strings.Contains(err.Error(), "in use by another drawbridge process") {
 		t.Errorf("a second daemon: %v", err)
 	}
 	b.network("web")

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -24,11 +25,24 @@ func buildHelper() ([]byte, error) {
 	}
 	defer os.RemoveAll(dir)
 	out := filepath.Join(dir, "probe")
-	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", out, ".")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", out, ".")
 	cmd.Dir = filepath.Join(filepath.Dir(file), "probe")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("building the lab's helper program: %w\n%s", err, text)
 	}
 	return os.ReadFile(out)
+}
+
+// writeProgram makes an executable file of a program. A child writes it: were
+// it this process, a child that another goroutine forks meanwhile would hold
+// the file open for writing until its own exec, and for so long the kernel
+// refuses to run it (ETXTBSY). All writers have ended when this returns.
+func writeProgram(program []byte, path string) error {
+	cmd := exec.Command("/bin/sh", "-c", `umask 022 && cat >"$0" && chmod 755 "$0"`, path)
+	cmd.Stdin = bytes.NewReader(program)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("writing %s: %w\n%s", path, err, text)
+	}
+	return nil
 }

@@ -98,7 +98,7 @@ func (h *Host) scratch(parent string) error {
 	}
 	// Daemons that give up root must still find their way to files below.
 	err = errors.Join(os.Chmod(h.dir, 0o755), os.Mkdir(filepath.Join(h.dir, "log"), 0o755))
-	return errors.Join(err, os.WriteFile(h.Probe(), program, 0o755))
+	return errors.Join(err, writeProgram(program, h.Probe()))
 }
 
 // open starts the guard and waits until the lab's pid 1 has made its mounts.

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -308,6 +309,31 @@ func checkGone(t *testing.T, h *Host, spaces []string) {
 
 // A program that dies cannot close its lab. Here a second copy of the test
 // binary makes one and is killed.
+// TestLabsSideBySide makes labs while others fork: a program that is being written must not be run.
+func TestLabsSideBySide(t *testing.T) {
+	var all sync.WaitGroup
+	for range 6 {
+		all.Go(func() {
+			for range 4 {
+				h, err := New(t.Context(), Options{})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for range 10 {
+					if _, err := h.Run(t.Context(), "true"); err != nil {
+						t.Error(err)
+					}
+				}
+				if err := h.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
 func TestLabEndsWithItsMaker(t *testing.T) {
 	if dir := os.Getenv("LAB_MAKER_DIR"); dir != "" {
 		h := Up(t, Options{Dir: dir})

@@ -15,8 +15,9 @@ import (
 	"time"
 )
 
-// stopTimeout is how long a daemon may take to end in good order.
-const stopTimeout = 20 * time.Second
+// stopTimeout is how long a daemon may take to end in good order. The plugin
+// lets calls under way come to their end for up to 25 s.
+const stopTimeout = 30 * time.Second
 
 // startTimeout is how long a daemon may take to be of use.
 const startTimeout = 60 * time.Second

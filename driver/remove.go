@@ -1,0 +1,98 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+
+	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/store"
+)
+
+// removal is what a deletion took, found out inside its transaction.
+type removal struct {
+	nothing bool             // and nothing is left over from earlier ones
+	deleted []state.Endpoint // as they were
+	closed  []state.Endpoint // as they were; they are still there and publish nothing
+}
+
+// remove carries out a deletion and ends the connections of the endpoints that do returns.
+// It is not undone: the engine forgets the object whatever the answer is, and the loop goes on
+// trying.
+func (d *Driver) remove(ctx context.Context, scope state.Scope, do func(*store.Tx) []state.Endpoint) error {
+	r, err := d.record(ctx, do)
+	if err != nil || r.nothing {
+		return err
+	}
+	err = d.settle(ctx, scope)
+	if err == nil {
+		// Not after a failure: the rules may still lead to these ports, where somebody
+		// else would then listen. The pass that takes the rules away closes the ports.
+		for _, e := range append(r.deleted, r.closed...) {
+			d.ports.Release(e.ID, nil)
+		}
+	}
+	return errors.Join(err, d.end(ctx, r))
+}
+
+// record carries a deletion out in the state.
+func (d *Driver) record(ctx context.Context, do func(*store.Tx) []state.Endpoint) (removal, error) {
+	var r removal
+	var before uint64
+	var leftover bool
+	after, err := d.store.Update(ctx, func(tx *store.Tx) error {
+		before = d.store.Snapshot().Revision // transactions come one by one
+		for _, e := range do(tx) {
+			if _, stays := tx.Endpoint(e.ID); stays {
+				r.closed = append(r.closed, e)
+			} else {
+				r.deleted = append(r.deleted, e)
+			}
+		}
+		leftover = len(tx.Retired()) > 0
+		return nil
+	})
+	r.nothing = after == before && !leftover
+	return r, err
+}
+
+// end cuts off who was connected. The address of a deleted endpoint goes to somebody else, so
+// that all its flows must end; one that only closed its ports keeps its own connections.
+func (d *Driver) end(ctx context.Context, r removal) error {
+	var addrs []netip.Addr
+	for _, e := range r.deleted {
+		addrs = append(addrs, e.Addrs()...)
+	}
+	var errs []error
+	if len(addrs) > 0 {
+		errs = append(errs, d.flows.Forget(ctx, addrs))
+	}
+	for _, e := range r.closed {
+		errs = append(errs, d.flows.ForgetPublished(ctx, e, e.Ports))
+	}
+	return errors.Join(errs...)
+}
+
+// settle waits for the host. If everything went well, nothing is left of any bridge that was
+// retired until then, and their names are forgotten: those that an earlier call had to leave
+// behind, too. What failed elsewhere than in the scope is not the caller's.
+//
+// A name may have been in use again meanwhile and retired anew, which no pass has seen. Where
+// any was retired meanwhile all are kept, therefore; the call that did it comes here too.
+func (d *Driver) settle(ctx context.Context, scope state.Scope) error {
+	retirements := d.retirements.Load() // before the snapshot, or one could fall between
+	s := d.store.Snapshot()
+	if err := d.loop.Wait(ctx, s.Revision, state.Scope{}); err != nil {
+		return scope.Select(err)
+	}
+	_, err := d.store.Update(ctx, func(tx *store.Tx) error {
+		if d.retirements.Load() != retirements {
+			return nil
+		}
+		for _, bridge := range s.Retired {
+			tx.Unretire(bridge)
+		}
+		return nil
+	})
+	return err
+}

@@ -1,0 +1,147 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/store"
+)
+
+// How long an endpoint may look forgotten before it is. An engine moves the link within seconds of
+// Join, and joins within seconds of CreateEndpoint.
+const (
+	lostPatience     = 30 * time.Second
+	unjoinedPatience = 5 * time.Minute
+)
+
+// suspects remembers, for the life of the process, what Sweep found and what was joined.
+type suspects struct {
+	mu     sync.Mutex
+	since  map[state.EndpointID]time.Time // guarded by mu
+	joined map[state.EndpointID]bool      // by this process; guarded by mu
+}
+
+// Sweep removes endpoints that Docker forgot: it drops the errors of Leave and DeleteEndpoint, so that a
+// container that is stopped while the daemon is away leaves its endpoint, ports and addresses
+// behind. An endpoint is taken for forgotten when its link has been in no container for a while, or when it
+// was never joined. Sweep is to be called every few seconds; it returns what it removed.
+func (d *Driver) Sweep(ctx context.Context, now time.Time) ([]state.Endpoint, error) {
+	s := d.store.Snapshot()
+	lost, err := d.host.Lost(ctx, joined(s.Endpoints))
+	if err != nil {
+		return nil, err
+	}
+	return d.forget(ctx, d.suspects.overdue(s.Endpoints, lost, now))
+}
+
+func joined(endpoints []state.Endpoint) []state.Endpoint {
+	return slices.DeleteFunc(slices.Clone(endpoints), func(e state.Endpoint) bool { return !e.Joined() })
+}
+
+// overdue returns the endpoints that have looked forgotten for long enough, and forgets
+// about those that no longer do.
+func (m *suspects) overdue(all, lost []state.Endpoint, now time.Time) []state.Endpoint {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	since := map[state.EndpointID]time.Time{}
+	var out []state.Endpoint
+	for _, e := range all {
+		patience := unjoinedPatience
+		if e.Joined() {
+			if !has(lost, e.ID) {
+				continue
+			}
+			patience = lostPatience
+		}
+		first, known := m.since[e.ID]
+		if !known {
+			first = now
+		}
+		since[e.ID] = first
+		if now.Sub(first) >= patience {
+			out = append(out, e)
+		}
+	}
+	m.since = since
+	return out
+}
+
+func has(endpoints []state.Endpoint, id state.EndpointID) bool {
+	return slices.ContainsFunc(endpoints, func(e state.Endpoint) bool { return e.ID == id })
+}
+
+// evict removes at once what stands in the way of an endpoint and is certainly forgotten: lost,
+// and joined before this process began, so that no engine is about to move its link.
+func (d *Driver) evict(ctx context.Context, except state.EndpointID) (any bool, err error) {
+	lost, err := d.host.Lost(ctx, joined(d.store.Snapshot().Endpoints))
+	if err != nil {
+		return false, err
+	}
+	removed, err := d.forget(ctx, slices.DeleteFunc(lost, func(e state.Endpoint) bool {
+		return e.ID == except || d.suspects.joinedHere(e.ID)
+	}))
+	return len(removed) > 0, err
+}
+
+func (m *suspects) noteJoin(id state.EndpointID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.joined == nil {
+		m.joined = map[state.EndpointID]bool{}
+	}
+	m.joined[id] = true
+	delete(m.since, id)
+}
+
+func (m *suspects) joinedHere(id state.EndpointID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.joined[id]
+}
+
+// forget removes endpoints for Docker, with their leases: nobody will release them.
+func (d *Driver) forget(ctx context.Context, endpoints []state.Endpoint) (removed []state.Endpoint, err error) {
+	var errs []error
+	for _, e := range endpoints {
+		gone, err := d.forgetOne(ctx, e)
+		if gone {
+			removed = append(removed, e)
+		}
+		errs = append(errs, err)
+	}
+	return removed, errors.Join(errs...)
+}
+
+// forgetOne leaves alone an endpoint that has changed meanwhile: then somebody knows it.
+func (d *Driver) forgetOne(ctx context.Context, e state.Endpoint) (gone bool, err error) {
+	scope, release, err := d.lockEndpoint(ctx, string(e.Network), string(e.ID))
+	if err != nil {
+		return false, err
+	}
+	defer release()
+	err = d.remove(ctx, scope, func(tx *store.Tx) []state.Endpoint {
+		current, ok := tx.Endpoint(e.ID)
+		if !ok || current.Sandbox != e.Sandbox || !slices.Equal(current.Ports, e.Ports) {
+			return nil
+		}
+		gone = true
+		tx.DeleteEndpoint(e.ID)
+		releaseLeases(tx, e)
+		return []state.Endpoint{current}
+	})
+	return gone, err
+}
+
+func releaseLeases(tx *store.Tx, e state.Endpoint) {
+	for _, p := range tx.Pools() {
+		for _, a := range e.Addrs() {
+			if p.Prefix.Contains(a) {
+				tx.DeleteLease(p.ID, a)
+			}
+		}
+	}
+}

@@ -1,0 +1,55 @@
+package iptables
+
+import (
+	"context"
+	"errors"
+)
+
+// Purge implements firewall.Backend. It looks at all variants, since an earlier run may
+// have used another one, and what fails in one of them does not spare the others. Where no
+// variant is installed it removes the sets and returns ErrNotInstalled.
+func (b *Backend) Purge(ctx context.Context) error {
+	variants := b.allInstalled()
+	var errs []error
+	if len(variants) == 0 {
+		errs = append(errs, ErrNotInstalled)
+	}
+	for _, v6 := range []bool{false, true} {
+		errs = append(errs, b.purgeFamily(ctx, variants, v6))
+	}
+	return errors.Join(errs...)
+}
+
+// allInstalled returns the variants whose programs are installed.
+func (b *Backend) allInstalled() []string {
+	var out []string
+	for _, variant := range append([]string{""}, named...) {
+		if b.installed(variant) {
+			out = append(out, variant)
+		}
+	}
+	return out
+}
+
+// purgeFamily takes the rules of all variants away before the sets, which each of them
+// may refer to. A variant that cannot be read is one that the kernel lacks, unless there is a
+// sign that it is not: nothing of IPv4 could be read, or a set is still in use.
+func (b *Backend) purgeFamily(ctx context.Context, variants []string, v6 bool) error {
+	var unread, errs []error
+	for _, variant := range variants {
+		d, err := b.read(ctx, variant, v6)
+		if err != nil {
+			unread = append(unread, err)
+			continue
+		}
+		if text := script(d, Ruleset{V6: v6}); text != "" {
+			errs = append(errs, b.restore(ctx, variant, v6, text))
+		}
+	}
+	err := b.destroySets(v6)
+	none := len(unread) == len(variants)
+	if err != nil || ctx.Err() != nil || none && !v6 {
+		errs = append(errs, unread...)
+	}
+	return errors.Join(append(errs, err)...)
+}
