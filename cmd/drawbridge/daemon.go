@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"time"
@@ -49,15 +50,38 @@ type host struct {
 	link.Sysctl
 }
 
-// newDaemon wires the parts. It starts no process and waits for nobody, so that dockerd is answered
-// from the first moment. On an error nothing stays open.
+// newDaemon wires the parts. With rules it starts no process and waits for nobody, so that dockerd is
+// answered from the first moment. On an error nothing stays open.
 func newDaemon(ctx context.Context, st *store.Store, s settings, p parsed, log *slog.Logger) (*daemonParts, error) {
 	d := &daemonParts{tasks: map[string]func(context.Context) error{}}
-	if err := d.wire(ctx, st, s, p, log); err != nil {
+	err := refuseLeftover(ctx, s)
+	if err == nil {
+		err = d.wire(ctx, st, s, p, log)
+	}
+	if err != nil {
 		d.close()
 		return nil, err
 	}
 	return d, nil
+}
+
+// refuseLeftover keeps a daemon that is to change no rule from living beside rules of an earlier one: they
+// would let in what nobody publishes any more.
+func refuseLeftover(ctx context.Context, s settings) error {
+	if s.iptables {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, leftoverTimeout)
+	defer cancel()
+	backend, err := iptables.New(process.Run, func() ([]string, error) { return nil, nil })
+	if err != nil {
+		return err
+	}
+	defer backend.Close()
+	if backend.Leftover(ctx) {
+		return errors.New("rules of an earlier run are on this host, and --iptables=false changes none: remove them with `drawbridge purge --rules-only`, or start without the flag")
+	}
+	return nil
 }
 
 func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p parsed, log *slog.Logger) error {

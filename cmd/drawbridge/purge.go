@@ -23,6 +23,7 @@ import (
 type purge struct {
 	controlSocket, state string
 	keepState, force     bool
+	rulesOnly            bool
 }
 
 func newPurge() *cobra.Command {
@@ -48,6 +49,7 @@ net.ipv4.ip_forward, which others may rely on by now.`,
 	f.StringVar(&p.controlSocket, "control-socket", defaultControlSocket, "unix socket of the daemon, which must not answer")
 	f.StringVar(&p.state, "state", defaultState, "state file of the daemon")
 	f.BoolVar(&p.keepState, "keep-state", false, "keep the state file: the daemon's next start makes everything again")
+	f.BoolVar(&p.rulesOnly, "rules-only", false, "take nothing but rules and sets away; containers keep their links")
 	f.BoolVar(&p.force, "force", false, "purge even though containers are attached")
 	return cmd
 }
@@ -59,6 +61,9 @@ func (p purge) run(ctx context.Context, out io.Writer) error {
 	known, err := p.readState()
 	if err != nil {
 		return err
+	}
+	if p.rulesOnly {
+		return cleanRules(ctx, out)
 	}
 	if n := len(known.Endpoints); n > 0 && !p.force {
 		return fmt.Errorf("%d containers are attached to drawbridge networks: stop them, or purge with --force", n)
@@ -104,7 +109,7 @@ func (p purge) clean(ctx context.Context, known state.Snapshot, out io.Writer) e
 	fmt.Fprintf(out, "links: %d bridges removed\n", len(bridges))
 	err = errors.Join(
 		firewalld.New(firewalld.Options{}).Unbind(ctx, append(bridges, known.Retired...)),
-		cleanRules(ctx, links, out),
+		cleanRules(ctx, out),
 	)
 	if known.Forwarding.V4 || known.Forwarding.V6 {
 		fmt.Fprintln(out, "note: drawbridge had turned on IP forwarding and leaves it on; turn it off with `sysctl -w net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0`")
@@ -112,8 +117,8 @@ func (p purge) clean(ctx context.Context, known state.Snapshot, out io.Writer) e
 	return err
 }
 
-func cleanRules(ctx context.Context, links *link.Links, out io.Writer) error {
-	backend, err := iptables.New(process.Run, links.ForeignBridges)
+func cleanRules(ctx context.Context, out io.Writer) error {
+	backend, err := iptables.New(process.Run, func() ([]string, error) { return nil, nil })
 	if err != nil {
 		return err
 	}

@@ -47,8 +47,9 @@ networks: rules and links stay until "drawbridge purge" or until their networks 
 }
 
 // serve opens the state, whose lock keeps a second daemon out, and listens before anything that could
-// take its time, so that dockerd's calls wait instead of failing. It answers until ctx ends. The parts end in the opposite order: no new calls, calls
-// under way finished, then the loop that they wait for, then the sockets of published ports.
+// take its time, so that dockerd's calls wait instead of failing. It answers until ctx ends. The parts
+// end in the opposite order: no new calls, calls under way finished, then the loop that they wait for,
+// then the sockets of published ports.
 func serve(ctx context.Context, s settings, p parsed) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: p.level}))
 	st, err := store.Open(s.state)
@@ -114,6 +115,8 @@ const (
 	checkInterval = 30 * time.Second
 	// sweepInterval is how often endpoints are looked for whose container is gone.
 	sweepInterval = 10 * time.Second
+	// leftoverTimeout bounds the look for rules of an earlier run.
+	leftoverTimeout = 10 * time.Second
 	// zoneTimeout bounds a call of firewalld. It is well below a call's own deadline, so that the
 	// answer says who is to blame.
 	zoneTimeout = 5 * time.Second

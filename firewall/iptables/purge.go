@@ -20,6 +20,19 @@ func (b *Backend) Purge(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// Leftover reports whether rules of ours are on the host, in any variant and family.
+func (b *Backend) Leftover(ctx context.Context) bool {
+	for _, variant := range b.allInstalled() {
+		for _, v6 := range []bool{false, true} {
+			// What cannot be read is a variant that the kernel lacks: it holds nothing.
+			if d, err := b.read(ctx, variant, v6); err == nil && script(d, Ruleset{V6: v6}) != "" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // allInstalled returns the variants whose programs are installed.
 func (b *Backend) allInstalled() []string {
 	var out []string

@@ -1,0 +1,161 @@
+//go:build engine
+
+package engine
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/drawbridge-net/drawbridge/test/lab"
+)
+
+// TestForgotten: containers that are removed while the daemon is away do not keep their ports and
+// addresses.
+func TestForgotten(t *testing.T) {
+	b := up(t, options{})
+	b.network("web", "--ipv6", "--subnet", "10.44.0.0/24")
+	gone := b.serveOn("web", "-p", "8080:80", "--ip", "10.44.0.44")
+	alive := b.serveOn("web", "-p", "8081:80")
+	if err := b.plugin.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	b.do("rm", "-f", gone.Name) // Docker gives up on each call and forgets
+	b.startPlugin()
+	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 8081))
+
+	again := b.serveOn("web", "-p", "8080:80") // at once
+	if r := lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 8080)); !strings.HasPrefix(again.Name, r.Server) {
+		t.Errorf("%s answers, not %s", r.Server, again.Name)
+	}
+	b.serveOn("web", "--ip", "10.44.0.44")
+	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 8081))
+	if n := len(b.ports()); n != 4 {
+		t.Errorf("ports: %+v", b.ports())
+	}
+	_ = alive
+}
+
+// TestStaticAddressRestart: neighbours reach a container again as soon as it is back.
+func TestStaticAddressRestart(t *testing.T) {
+	b := up(t, options{})
+	b.network("fixed", "--subnet", "10.43.0.0/24")
+	peer := b.serveOn("fixed", "--ip", "10.43.0.9")
+	server := b.serveOn("fixed", "--ip", "10.43.0.88", "-p", "8080:80")
+	lab.Reaches(t, peer, "tcp", "10.43.0.88:80")
+	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 8080))
+	b.do("restart", "-t", "0", server.Name)
+	lab.Reaches(t, peer, "tcp", "10.43.0.88:80")
+	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 8080))
+}
+
+// TestFlushedMangle: what is accepted in filter does not rely on what mangle drops.
+func TestFlushedMangle(t *testing.T) {
+	b := up(t, options{})
+	b.network("web", "--ipv6")
+	b.network("other", "--ipv6")
+	b.network("inner", "--internal")
+	web, other, inner := b.serveOn("web", "-p", "8080:80"), b.serveOn("other"), b.serveOn("inner")
+	for _, tables := range []string{"iptables", "ip6tables"} {
+		b.run(tables, "-P", "FORWARD", "DROP")
+		b.run(tables, "-t", "mangle", "-F")
+	}
+	lab.Dropped(t, b.client, "tcp", at(b.addr(web, "web"), 81))
+	lab.Dropped(t, b.client, "tcp", at(b.addr6(web, "web"), 81))
+	lab.Dropped(t, other, "tcp", at(b.addr(web, "web"), 81))
+	lab.Dropped(t, b.client, "tcp", at(b.addr(inner, "inner"), 80))
+	lab.Blocked(t, inner, "tcp", at(b.addr(web, "web"), 80))
+	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 8080))
+	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr6(), 8080))
+}
+
+// TestFlushedFilter: Docker's bridges stay closed when the rules by which they are known are gone.
+func TestFlushedFilter(t *testing.T) {
+	b := up(t, options{})
+	b.do("network", "create", "-o", "com.docker.network.bridge.name=named0", "named")
+	b.network("web")
+	web, theirs, named := b.serveOn("web"), b.serveOn("bridge"), b.serveOn("named")
+	b.run("iptables", "-F")
+	b.network("more") // a pass
+	lab.Blocked(t, web, "tcp", at(b.addr(theirs, "bridge"), 80))
+	lab.Blocked(t, web, "tcp", at(b.addr(named, "named"), 80))
+}
+
+// TestBootOrder: the daemon is started first and turns forwarding on, so that dockerd finds it on and
+// leaves FORWARD open. Docker's containers must not be open to the outside for it.
+func TestBootOrder(t *testing.T) {
+	b := up(t, options{before: func(h *lab.Host) {
+		if _, err := h.Run(t.Context(), "sysctl", "-w", "net.ipv4.ip_forward=0"); err != nil {
+			t.Fatal(err)
+		}
+	}, docker: []string{"--ip-forward=false"}})
+	b.network("web")
+	if err := b.docker.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.plugin.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.run("iptables", "-P", "FORWARD", "ACCEPT")
+	b.run("sysctl", "-w", "net.ipv4.ip_forward=0")
+	b.startPlugin()
+	if err := b.docker.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.outside()
+	theirs := b.serveOn("bridge", "-p", "7001:80")
+	lab.Reaches(t, theirs, "tcp", at(b.client.Addr4(), 80))
+	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 7001))
+	lab.Dropped(t, b.client, "tcp", at(b.addr(theirs, "bridge"), 81))
+}
+
+// TestStartFailures: each says in one sentence what is wrong.
+func TestStartFailures(t *testing.T) {
+	b := up(t, options{})
+	b.network("web")
+	c := b.serveOn("web")
+	if err := b.plugin.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	fails := func(words string, args ...string) {
+		t.Helper()
+		_, err := b.Run(t.Context(), "timeout", append([]string{"5", binary(t), "serve"}, args...)...)
+		if code := exitCode(err); code != 1 || !strings.Contains(err.Error(), words) || strings.Contains(err.Error(), "goroutine") {
+			t.Errorf("%v exits %d without saying %q: %v", args, code, words, err)
+		}
+	}
+	fails("drawbridge purge --rules-only", "--iptables=false")
+	if err := os.WriteFile(b.Path("/run/bad.db"), []byte(strings.Repeat("nonsense", 10000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fails("/run/bad.db", "--state", "/run/bad.db")
+	fails("/proc/nowhere", "--state", "/proc/nowhere/state.db")
+	fails("must be absolute", "--plugin-socket", "relative.sock")
+
+	b.run(binary(t), "purge", "--rules-only")
+	rules, err := b.Rules(t.Context())
+	if err != nil || strings.Contains(rules, "DRAWBRIDGE") {
+		t.Errorf("rules are left: %v\n%s", err, rules)
+	}
+	b.serve = []string{"--iptables=false"}
+	b.startPlugin()
+	lab.Reaches(t, b.Host, "tcp", at(b.addr(c, "web"), 80)) // the container kept its link
+}
+
+// TestNoIPTablesInstalled: a host without iptables is told what to install.
+func TestNoIPTablesInstalled(t *testing.T) {
+	b := up(t, options{})
+	if err := b.plugin.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	p, err := b.Start("poor", []string{"env", "PATH=/nowhere", binary(t), "serve"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.fails("install the package iptables", "network", "create", "-d", "drawbridge", "--ipam-driver", "drawbridge", "web")
+	if err := p.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.startPlugin()
+	b.network("web")
+}
