@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -471,13 +472,23 @@ func TestWatch(t *testing.T) {
 		}
 		ended <- Watch(ctx, func(reason string) { reasons <- reason })
 	}()
+	// Each is reported again a few times, so that what was seen before says nothing.
+	known := map[string]bool{"bridge probe appeared": true, "bridge probe was removed": true, "bridge last appeared": true}
 	expect := func(want string) {
 		t.Helper()
-		select {
-		case got := <-reasons:
-			l.same("reason", got, want)
-		case <-time.After(10 * time.Second):
-			t.Fatalf("%q is not reported", want)
+		timeout := time.After(10 * time.Second)
+		for {
+			select {
+			case got := <-reasons:
+				if known[got] {
+					continue
+				}
+				l.same("reason", got, want)
+				known[got] = true
+				return
+			case <-timeout:
+				t.Fatalf("%q is not reported", want)
+			}
 		}
 	}
 	// Until the subscription is there.
@@ -507,6 +518,18 @@ func TestWatch(t *testing.T) {
 	expect("link " + e.HostLink() + " was removed")
 	l.remove(n.Bridge)
 	expect("link " + n.Bridge + " was removed")
+	t.Run("and again a moment later", func(t *testing.T) {
+		want := "link " + n.Bridge + " was removed"
+		for range len(again) {
+			for got := ""; got != want; {
+				select {
+				case got = <-reasons:
+				case <-time.After(10 * time.Second):
+					t.Fatalf("%q is not reported again", want)
+				}
+			}
+		}
+	})
 	cancel()
 	must(t, <-ended)
 }
@@ -575,4 +598,28 @@ func TestManyEndpoints(t *testing.T) {
 	l.apply(state.Snapshot{})
 	t.Logf("their end: %s", time.Since(began).Round(time.Millisecond))
 	l.same("links left", len(l.everything()), 1)
+}
+
+// TestLost: which endpoints are in no container.
+func TestLost(t *testing.T) {
+	l := newLab(t)
+	n, inside, back, gone := network(1), endpoint(1, 1), endpoint(1, 2), endpoint(1, 3)
+	all := []state.Endpoint{inside, back, gone}
+	l.apply(snapshot(n, inside, back, gone))
+	must(t, netlink.LinkSetNsFd(l.link(inside.ContainerLink()), int(l.namespace())))
+	l.remove(gone.HostLink())
+	lost, err := l.links.Lost(t.Context(), all)
+	must(t, err)
+	l.same("lost", slices.EqualFunc(lost, []state.Endpoint{back, gone}, func(a, b state.Endpoint) bool { return a.ID == b.ID }), true)
+}
+
+// TestForeignBridges: neither ours nor what is no bridge.
+func TestForeignBridges(t *testing.T) {
+	l := newLab(t)
+	l.apply(snapshot(network(1), endpoint(1, 1)))
+	l.foreign(bridgeNamed("docker0"))
+	l.foreign(vethNamed("br-lan", "br-lan-peer"))
+	got, err := l.links.ForeignBridges()
+	must(t, err)
+	l.same("foreign bridges", slices.Equal(got, []string{"docker0"}), true)
 }

@@ -178,3 +178,33 @@ func TestPurgeStopsWithItsContext(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// TestLeftover: rules of ours are seen in either family and variant, nobody else's are.
+func TestLeftover(t *testing.T) {
+	const ours = "*mangle\n:DRAWBRIDGE-FORWARD - [0:0]\nCOMMIT\n"
+	const theirs = "*filter\n:DOCKER-USER - [0:0]\n-A FORWARD -j DOCKER-USER\n-A DOCKER-USER -j RETURN\nCOMMIT\n"
+	for name, c := range map[string]struct {
+		printed map[string]string // by program; others fail
+		want    bool
+	}{
+		"nothing can be read":   {nil, false},
+		"only others' rules":    {map[string]string{"iptables-save": theirs, "ip6tables-save": theirs}, false},
+		"IPv4":                  {map[string]string{"iptables-save": ours, "ip6tables-save": ""}, true},
+		"IPv6":                  {map[string]string{"iptables-save": theirs, "ip6tables-save": ours}, true},
+		"another variant, IPv6": {map[string]string{"iptables-save": "", "ip6tables-legacy-save": ours}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBackend(func(_ context.Context, _ string, argv ...string) (string, error) {
+				out, ok := c.printed[argv[0]]
+				if !ok {
+					return "", errors.New("exit status 1")
+				}
+				return out, nil
+			}, newFakeHost(), unlisted)
+			b.lookPath = programs("iptables-save", "iptables-nft-save", "iptables-legacy-save")
+			if got := b.Leftover(t.Context()); got != c.want {
+				t.Errorf("%t", got)
+			}
+		})
+	}
+}
