@@ -361,13 +361,15 @@ func TestDetect(t *testing.T) {
 				_, err := l.run(t.Context(), "", "iptables"+test.in, "-N", "DOCKER-USER")
 				must(t, err)
 			}
-			before := l.save()
+			// Without counters: the namespace sends a packet of its own now and then. Tables stay in the comparison,
+			// since looking at one by name would make it.
+			before := counters.ReplaceAllString(l.save(), "")
 			got, err := l.backend.detect(t.Context())
 			must(t, err)
 			if got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
-			if diff := cmp.Diff(before, l.save()); diff != "" {
+			if diff := cmp.Diff(before, counters.ReplaceAllString(l.save(), "")); diff != "" {
 				t.Errorf("looking changed the host (-before +after):\n%s", diff)
 			}
 		})

@@ -101,8 +101,8 @@ func TestGuard(t *testing.T) {
 		{name: "egress", from: "c1a", proto: "tcp", to: at(out, "80"), answers: "out", sees: ext0},
 		{name: "published", from: "out", proto: "tcp", to: at(ext0, "8080"), answers: "c1a", sees: out},
 		{name: "egress of Docker's bridge", from: "d", proto: "tcp", to: at(out, "80"), answers: "out", sees: d},
-		{name: "to Docker's bridge", from: "out", proto: "tcp", to: at(d, "80"), answers: "d", sees: out},
 	}
+	toDocker := packet{name: "to Docker's bridge", from: "out", proto: "tcp", to: at(d, "80"), answers: "d", sees: out}
 	// With br_netfilter, what stays within somebody's bridge comes by; what leaves it is still refused.
 	bridged := []packet{
 		{name: "within virbr0", from: "g1", proto: "tcp", to: at(g2, "7000"), answers: "g2", sees: g1},
@@ -112,8 +112,8 @@ func TestGuard(t *testing.T) {
 		{name: "out of virbr0", from: "g1", proto: "udp", to: at(out, "80"), answers: "out", sees: g1},
 		{name: "into virbr0", from: "out", proto: "tcp", to: at(g1, "7000"), answers: "g1", sees: out},
 	}
-	unguarded := append([]packet{through, through6}, leaving...)
-	guarded := []packet{refused(through), refused(through6), refused(leaving[0]), refused(leaving[1])}
+	unguarded := append([]packet{through, through6, toDocker}, leaving...)
+	guarded := []packet{refused(through), refused(through6), refused(toDocker), refused(leaving[0]), refused(leaving[1])}
 	tests := []struct {
 		name  string
 		guard bool
@@ -122,11 +122,11 @@ func TestGuard(t *testing.T) {
 	}{
 		{"off", false, nil, unguarded},
 		{"on", true, nil, guarded},
-		{"accepted in DOCKER-USER", true, []rule{same("-A DOCKER-USER -i ext1 -j ACCEPT"), same("-A DOCKER-USER -o ext1 -j ACCEPT")}, []packet{through, through6}},
+		{"accepted in DOCKER-USER", true, []rule{same("-A DOCKER-USER -i ext1 -j ACCEPT"), same("-A DOCKER-USER -o ext1 -j ACCEPT")}, []packet{through, through6, refused(toDocker)}},
 		{"br_netfilter, off", false, nil, unguarded},
 		{"br_netfilter, on", true, nil, guarded},
-		{"accepted in an inserted rule", true, []rule{same("-I FORWARD -p tcp -j ACCEPT")}, []packet{through, refused(through6)}},
-		{"accepted in an appended rule", true, []rule{same("-A FORWARD -p tcp -j ACCEPT")}, []packet{through, refused(through6)}},
+		{"accepted in an inserted rule", true, []rule{same("-I FORWARD -p tcp -j ACCEPT")}, []packet{through, toDocker, refused(through6)}},
+		{"accepted in an appended rule", true, []rule{same("-A FORWARD -p tcp -j ACCEPT")}, []packet{through, toDocker, refused(through6)}},
 	}
 	for _, variant := range variants {
 		for _, test := range tests {
