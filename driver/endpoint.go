@@ -214,7 +214,7 @@ func parseEndpoint(r *network.CreateEndpointRequest) (state.Endpoint, error) {
 	for key := range r.Options {
 		// The engine's own keys change with its version; ours do not.
 		if strings.HasPrefix(key, ownPrefix) {
-			return state.Endpoint{}, fmt.Errorf("endpoint option %s is unknown", clip(key))
+			return state.Endpoint{}, fmt.Errorf("endpoint option %s is unknown", state.Clip(key))
 		}
 	}
 	e := state.Endpoint{ID: eid, Network: nid}
@@ -244,7 +244,7 @@ func parseAddress(s string, v6 bool) (netip.Prefix, error) {
 	}
 	p, err := netip.ParsePrefix(s)
 	if err != nil || p.Addr().Is6() != v6 || p.Addr().Is4In6() {
-		return netip.Prefix{}, fmt.Errorf("address %q is malformed: the form is 10.1.0.2/24 or fd00::2/64", clip(s))
+		return netip.Prefix{}, fmt.Errorf("address %q is malformed: the form is 10.1.0.2/24 or fd00::2/64", state.Clip(s))
 	}
 	return p, nil
 }

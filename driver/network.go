@@ -198,14 +198,14 @@ func familySubnet(options map[string]any, key string, data []*network.IPAMData, 
 func parseSubnet(data *network.IPAMData) (state.Subnet, error) {
 	prefix, err := netip.ParsePrefix(data.Pool)
 	if err != nil {
-		return state.Subnet{}, fmt.Errorf("address pool %q is not a prefix such as 10.1.0.0/24", clip(data.Pool))
+		return state.Subnet{}, fmt.Errorf("address pool %q is not a prefix such as 10.1.0.0/24", state.Clip(data.Pool))
 	}
 	if data.Gateway == "" {
 		return state.Subnet{}, fmt.Errorf("address pool %s has no gateway: create the network with --ipam-driver drawbridge", prefix)
 	}
 	gateway, err := netip.ParsePrefix(data.Gateway)
 	if err != nil {
-		return state.Subnet{}, fmt.Errorf("gateway %q is not an address with a length such as 10.1.0.1/24", clip(data.Gateway))
+		return state.Subnet{}, fmt.Errorf("gateway %q is not an address with a length such as 10.1.0.1/24", state.Clip(data.Gateway))
 	}
 	return state.Subnet{Prefix: prefix, Gateway: gateway.Addr()}, nil
 }

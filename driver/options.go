@@ -42,7 +42,7 @@ var networkOptions = map[string]func(*state.Network, string) error{
 	dockerPrefix + "driver.mtu": func(n *state.Network, v string) error {
 		mtu, err := strconv.Atoi(v)
 		if err != nil || mtu < 0 {
-			return fmt.Errorf("%q is not a number of bytes", clip(v))
+			return fmt.Errorf("%q is not a number of bytes", state.Clip(v))
 		}
 		n.MTU = mtu
 		return nil
@@ -72,7 +72,7 @@ func onlyBool(value bool) func(*state.Network, string) error {
 	return func(_ *state.Network, v string) error {
 		b, err := strconv.ParseBool(v)
 		if err != nil {
-			return fmt.Errorf("%q is not true or false", clip(v))
+			return fmt.Errorf("%q is not true or false", state.Clip(v))
 		}
 		if b != value {
 			return fmt.Errorf("only %t is supported so far", value)
@@ -93,7 +93,7 @@ func applyOptions(n *state.Network, generic any) error {
 	for _, key := range slices.Sorted(maps.Keys(options)) {
 		value, ok := options[key].(string)
 		if !ok {
-			return fmt.Errorf("option %s must be a string", clip(key))
+			return fmt.Errorf("option %s must be a string", state.Clip(key))
 		}
 		set, known := networkOptions[key]
 		if !known {
@@ -115,7 +115,7 @@ func unknownOption(key string, known []string) error {
 		return nil
 	}
 	nearest := slices.MinFunc(known, func(a, b string) int { return distance(key, a) - distance(key, b) })
-	return fmt.Errorf("option %s is unknown: did you mean %s?", clip(key), nearest)
+	return fmt.Errorf("option %s is unknown: did you mean %s?", state.Clip(key), nearest)
 }
 
 // distance is the Levenshtein distance of two keys. Long keys are cut: they resemble nothing.
@@ -152,12 +152,4 @@ func boolOption(options map[string]any, key string, absent bool) (bool, error) {
 		}
 	}
 	return false, fmt.Errorf("option %s must be true or false", key)
-}
-
-func clip(s string) string {
-	const most = 80
-	if len(s) > most {
-		return s[:most] + "…"
-	}
-	return s
 }

@@ -222,7 +222,7 @@ func (d *Driver) portRequest(b binding) (state.PortRequest, error) {
 	if b.HostIP != "" {
 		ip, err := netip.ParseAddr(b.HostIP)
 		if err != nil {
-			return r, fmt.Errorf("host address %q of port %d is malformed", clip(b.HostIP), b.Port)
+			return r, fmt.Errorf("host address %q of port %d is malformed", state.Clip(b.HostIP), b.Port)
 		}
 		r.HostIP = ip
 	}

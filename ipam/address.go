@@ -36,7 +36,7 @@ func (d *Driver) RequestAddress(ctx context.Context, r *api.RequestAddressReques
 	_, err = d.store.Update(ctx, func(tx *store.Tx) error {
 		pool, ok := tx.Pool(state.PoolID(r.PoolID))
 		if !ok {
-			return fmt.Errorf("drawbridge has no address pool %q: remove the network and create it again", clip(r.PoolID))
+			return fmt.Errorf("drawbridge has no address pool %q: remove the network and create it again", state.Clip(r.PoolID))
 		}
 		addr, err := request(tx, pool, named, r.Options[typeOption] == gatewayType)
 		given = netip.PrefixFrom(addr, pool.Prefix.Bits())

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/drawbridge-net/drawbridge/state"
 	"github.com/drawbridge-net/drawbridge/store"
 )
 
@@ -42,7 +43,7 @@ func DefaultBasePools() []BasePool {
 func ParseBasePool(s string) (BasePool, error) {
 	pool, err := parseBasePool(s)
 	if err != nil {
-		return BasePool{}, fmt.Errorf("default address pool %q: %w; write base=10.0.0.0/8,size=24", clip(s), err)
+		return BasePool{}, fmt.Errorf("default address pool %q: %w; write base=10.0.0.0/8,size=24", state.Clip(s), err)
 	}
 	return pool, nil
 }
@@ -65,23 +66,23 @@ func parseBasePool(s string) (BasePool, error) {
 func (b *BasePool) set(field string) error {
 	key, value, ok := strings.Cut(strings.ToLower(field), "=")
 	if !ok {
-		return fmt.Errorf("field %q is not a key=value pair", clip(field))
+		return fmt.Errorf("field %q is not a key=value pair", state.Clip(field))
 	}
 	switch key {
 	case "base":
 		p, err := netip.ParsePrefix(value)
 		if err != nil {
-			return fmt.Errorf("base %q is not a prefix", clip(value))
+			return fmt.Errorf("base %q is not a prefix", state.Clip(value))
 		}
 		b.Base = p.Masked()
 	case "size":
 		n, err := strconv.Atoi(value)
 		if err != nil {
-			return fmt.Errorf("size %q is not a number", clip(value))
+			return fmt.Errorf("size %q is not a number", state.Clip(value))
 		}
 		b.Size = n
 	default:
-		return fmt.Errorf("key %q is neither base nor size", clip(key))
+		return fmt.Errorf("key %q is neither base nor size", state.Clip(key))
 	}
 	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 
 	api "github.com/docker/go-plugins-helpers/ipam"
+
+	"github.com/drawbridge-net/drawbridge/state"
 )
 
 // minBits is the length of the largest subnet that a network can have.
@@ -82,7 +84,7 @@ func parseRange(s string, subnet netip.Prefix) (netip.Prefix, error) {
 func parsePrefix(what, s string, v6 bool) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("%s %q is not a prefix such as %s", what, clip(s), example(v6))
+		return netip.Prefix{}, fmt.Errorf("%s %q is not a prefix such as %s", what, state.Clip(s), example(v6))
 	}
 	switch {
 	case p.Addr().Is4In6():
@@ -108,7 +110,7 @@ func checkUsable(p netip.Prefix) error {
 func parseAddr(s string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(s)
 	if err != nil || a.Zone() != "" {
-		return netip.Addr{}, fmt.Errorf("address %q is malformed: write an IP address without a length", clip(s))
+		return netip.Addr{}, fmt.Errorf("address %q is malformed: write an IP address without a length", state.Clip(s))
 	}
 	return a, nil
 }
@@ -125,13 +127,4 @@ func example(v6 bool) string {
 		return "fd00:1:2:3::/64"
 	}
 	return "10.1.0.0/24"
-}
-
-// clip keeps a hostile value from filling an error message.
-func clip(s string) string {
-	const most = 80
-	if len(s) > most {
-		return s[:most] + "…"
-	}
-	return s
 }

@@ -84,7 +84,7 @@ type MAC [6]byte
 func ParseMAC(s string) (MAC, error) {
 	hw, err := net.ParseMAC(s)
 	if err != nil || len(hw) != len(MAC{}) {
-		return MAC{}, fmt.Errorf("MAC address %q is malformed: write six octets such as 02:42:0a:00:00:02", clip(s))
+		return MAC{}, fmt.Errorf("MAC address %q is malformed: write six octets such as 02:42:0a:00:00:02", Clip(s))
 	}
 	return MAC(hw), nil
 }

@@ -51,18 +51,18 @@ func short(s string) string {
 
 func checkID(s string) error {
 	if len(s) < minID || len(s) > maxID {
-		return fmt.Errorf("%q must have %d to %d characters", clip(s), minID, maxID)
+		return fmt.Errorf("%q must have %d to %d characters", Clip(s), minID, maxID)
 	}
 	for i := range len(s) {
 		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {
-			return fmt.Errorf("%q must consist of lower-case letters and digits", clip(s))
+			return fmt.Errorf("%q must consist of lower-case letters and digits", Clip(s))
 		}
 	}
 	return nil
 }
 
-// clip keeps a hostile value from filling an error message.
-func clip(s string) string {
+// Clip shortens a value that came from outside, so that it cannot fill an error message.
+func Clip(s string) string {
 	const most = 80
 	if len(s) > most {
 		return s[:most] + "…"

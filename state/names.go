@@ -54,7 +54,7 @@ func CheckLinkName(name string) error {
 	case name == "":
 		return fmt.Errorf("a bridge name must not be empty")
 	case len(name) > maxIfName:
-		return fmt.Errorf("bridge name %q is longer than %d characters", clip(name), maxIfName)
+		return fmt.Errorf("bridge name %q is longer than %d characters", Clip(name), maxIfName)
 	case name == "." || name == ".." || name == "lo" || name == "all" || name == "default":
 		return fmt.Errorf("bridge name %q is reserved", name)
 	}
@@ -63,7 +63,7 @@ func CheckLinkName(name string) error {
 		ok := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
 			c == '_' || i > 0 && (c == '-' || c == '.')
 		if !ok {
-			return fmt.Errorf("bridge name %q may contain letters, digits, '_', '-' and '.', and must begin with a letter, a digit or '_'", clip(name))
+			return fmt.Errorf("bridge name %q may contain letters, digits, '_', '-' and '.', and must begin with a letter, a digit or '_'", Clip(name))
 		}
 	}
 	return nil

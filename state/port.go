@@ -39,7 +39,7 @@ func (p *Proto) UnmarshalText(b []byte) error {
 	case "udp":
 		*p = UDP
 	default:
-		return fmt.Errorf("protocol %q is not tcp or udp", clip(string(b)))
+		return fmt.Errorf("protocol %q is not tcp or udp", Clip(string(b)))
 	}
 	return nil
 }

@@ -30,6 +30,8 @@ type daemonParts struct {
 	tasks map[string]func(context.Context) error
 	// closers give resources back, last made first.
 	closers []func() error
+	// compared is closed when the host has been made equal to the state once, or that was tried.
+	compared chan struct{}
 }
 
 func (d *daemonParts) close() {
@@ -53,7 +55,7 @@ type host struct {
 // newDaemon wires the parts. With rules it starts no process and waits for nobody, so that dockerd is
 // answered from the first moment. On an error nothing stays open.
 func newDaemon(ctx context.Context, st *store.Store, s settings, p parsed, log *slog.Logger) (*daemonParts, error) {
-	d := &daemonParts{tasks: map[string]func(context.Context) error{}}
+	d := &daemonParts{tasks: map[string]func(context.Context) error{}, compared: make(chan struct{})}
 	err := refuseLeftover(ctx, s)
 	if err == nil {
 		err = d.wire(ctx, st, s, p, log)
@@ -95,6 +97,7 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 		return err
 	}
 	d.tasks["reconcile"] = loop.Run
+	d.tasks["first pass"] = func(ctx context.Context) error { return d.firstPass(ctx, loop) }
 	d.tasks["sweep"] = func(ctx context.Context) error { return sweep(ctx, network, log) }
 	d.tasks["links"] = func(ctx context.Context) error { return link.Watch(ctx, loop.Trigger) }
 	if planes.zones != nil {
@@ -102,7 +105,7 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	}
 	d.plugin = plugin.NewServer(
 		plugin.Routes(network, ipam.New(st, link.HostPrefixes{}, p.pools)),
-		plugin.Options{Log: log, Ready: d.firstPass(loop)})
+		plugin.Options{Log: log, Ready: d.ready})
 	d.control = control.NewServer(sources(st, loop, planes))
 	return nil
 }
@@ -127,22 +130,21 @@ func sweep(ctx context.Context, network *driver.Driver, log *slog.Logger) error 
 	}
 }
 
-// firstPass returns what calls wait for: that the host has been made equal to the state once, or that
-// it was tried. What failed is for the calls that it concerns, and the loop tries again.
-func (d *daemonParts) firstPass(loop *reconcile.Loop) func(context.Context) error {
-	ended := make(chan struct{})
-	d.tasks["first pass"] = func(ctx context.Context) error {
-		defer close(ended)
-		_ = loop.Wait(ctx, 0, state.Scope{})
+// firstPass waits for the first comparison. What failed in it is for the calls that it concerns, and
+// the loop tries again.
+func (d *daemonParts) firstPass(ctx context.Context, loop *reconcile.Loop) error {
+	defer close(d.compared)
+	_ = loop.Wait(ctx, 0, state.Scope{})
+	return nil
+}
+
+// ready is what calls wait for.
+func (d *daemonParts) ready(ctx context.Context) error {
+	select {
+	case <-d.compared:
 		return nil
-	}
-	return func(ctx context.Context) error {
-		select {
-		case <-ended:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

@@ -83,7 +83,12 @@ func serve(ctx context.Context, s settings, p parsed) error {
 		})
 	}
 	log.Info("serving", "version", version.String(), "socket", s.pluginSocket)
-	notify(log, daemon.SdNotifyReady)
+	running.Go(func() {
+		// Whoever is ordered behind us, as dockerd is, finds bridges and rules in place.
+		if d.ready(background) == nil {
+			notify(log, daemon.SdNotifyReady)
+		}
+	})
 	err = d.answer(ctx, listener, commands)
 	notify(log, daemon.SdNotifyStopping)
 	stop()
