@@ -134,11 +134,11 @@ func (d *Driver) Join(ctx context.Context, r *network.JoinRequest) (*network.Joi
 	if r.SandboxKey == "" {
 		return nil, errors.New("the engine named no sandbox to join")
 	}
-	d.suspects.noteJoin(state.EndpointID(r.EndpointID))
 	var e state.Endpoint
 	var n state.Network
 	err := d.edit(ctx, r.NetworkID, r.EndpointID, func(tx *store.Tx, found state.Endpoint) error {
 		n, _ = tx.Network(found.Network)
+		d.suspects.noteJoin(found.ID)
 		found.Sandbox = r.SandboxKey
 		e = found
 		tx.PutEndpoint(e)
@@ -233,9 +233,10 @@ func parseEndpoint(r *network.CreateEndpointRequest) (state.Endpoint, error) {
 }
 
 // defaultMAC makes the MAC from the network and the address, so that neighbours which remember
-// the address are right about it when it goes to another container.
+// the address are right about it when it goes to another container. Of two addresses the IPv4
+// one counts, which users fix more often.
 func defaultMAC(e state.Endpoint) state.MAC {
-	return state.GenerateMAC(fmt.Sprint(e.Network, " ", e.Addrs()))
+	return state.GenerateMAC(fmt.Sprint(e.Network, " ", e.Addrs()[:min(1, len(e.Addrs()))]))
 }
 
 func parseAddress(s string, v6 bool) (netip.Prefix, error) {

@@ -74,7 +74,7 @@ func (d *Driver) reserve(ctx context.Context, e state.Endpoint, want []state.Por
 	if !errors.Is(err, syscall.EADDRINUSE) {
 		return ports, err
 	}
-	if gone, failed := d.evict(ctx, e.ID); failed != nil || !gone {
+	if gone, failed := d.evict(ctx, e.ID, want); failed != nil || !gone {
 		return nil, errors.Join(err, failed)
 	}
 	return d.ports.Reserve(ctx, e, want)

@@ -12,10 +12,11 @@ import (
 )
 
 // How long an endpoint may look forgotten before it is. An engine moves the link within seconds of
-// Join, and joins within seconds of CreateEndpoint.
+// Join, and joins within seconds of CreateEndpoint; one that this process saw so far gets longer, since
+// a stalled engine may still go on.
 const (
 	lostPatience     = 30 * time.Second
-	unjoinedPatience = 5 * time.Minute
+	underWayPatience = 5 * time.Minute
 )
 
 // suspects remembers, for the life of the process, what Sweep found and what was joined.
@@ -47,15 +48,17 @@ func joined(endpoints []state.Endpoint) []state.Endpoint {
 func (m *suspects) overdue(all, lost []state.Endpoint, now time.Time) []state.Endpoint {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	since := map[state.EndpointID]time.Time{}
+	since, here := map[state.EndpointID]time.Time{}, map[state.EndpointID]bool{}
 	var out []state.Endpoint
 	for _, e := range all {
-		patience := unjoinedPatience
-		if e.Joined() {
-			if !has(lost, e.ID) {
-				continue
-			}
+		patience := underWayPatience
+		if m.joined[e.ID] {
+			here[e.ID] = true
+		} else if e.Joined() {
 			patience = lostPatience
+		}
+		if e.Joined() && !has(lost, e.ID) {
+			continue
 		}
 		first, known := m.since[e.ID]
 		if !known {
@@ -66,7 +69,7 @@ func (m *suspects) overdue(all, lost []state.Endpoint, now time.Time) []state.En
 			out = append(out, e)
 		}
 	}
-	m.since = since
+	m.since, m.joined = since, here
 	return out
 }
 
@@ -74,17 +77,26 @@ func has(endpoints []state.Endpoint, id state.EndpointID) bool {
 	return slices.ContainsFunc(endpoints, func(e state.Endpoint) bool { return e.ID == id })
 }
 
-// evict removes at once what stands in the way of an endpoint and is certainly forgotten: lost,
-// and joined before this process began, so that no engine is about to move its link.
-func (d *Driver) evict(ctx context.Context, except state.EndpointID) (any bool, err error) {
+// evict removes at once what holds one of the wanted ports and is certainly forgotten: lost,
+// and joined before this process began, so that hardly an engine is about to move its link.
+func (d *Driver) evict(ctx context.Context, except state.EndpointID, want []state.PortRequest) (any bool, err error) {
 	lost, err := d.host.Lost(ctx, joined(d.store.Snapshot().Endpoints))
 	if err != nil {
 		return false, err
 	}
 	removed, err := d.forget(ctx, slices.DeleteFunc(lost, func(e state.Endpoint) bool {
-		return e.ID == except || d.suspects.joinedHere(e.ID)
+		return e.ID == except || d.suspects.joinedHere(e.ID) || !holds(e, want)
 	}))
 	return len(removed) > 0, err
+}
+
+// holds reports whether one of the endpoint's ports is among those wanted.
+func holds(e state.Endpoint, want []state.PortRequest) bool {
+	return slices.ContainsFunc(e.Ports, func(p state.Port) bool {
+		return slices.ContainsFunc(want, func(r state.PortRequest) bool {
+			return r.Proto == p.Proto && r.HostPort <= p.HostPort && p.HostPort <= r.HostPortEnd
+		})
+	})
 }
 
 func (m *suspects) noteJoin(id state.EndpointID) {

@@ -2,9 +2,12 @@ package driver
 
 import (
 	"errors"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/docker/go-plugins-helpers/network"
 
 	"github.com/drawbridge-net/drawbridge/state"
 	"github.com/drawbridge-net/drawbridge/store"
@@ -20,24 +23,30 @@ func (b *bench) sweep(at time.Time) []state.Endpoint {
 // TestSweep: an endpoint goes when it has looked forgotten for long enough, without a break.
 func TestSweep(t *testing.T) {
 	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	always := func(n int) []bool { return slices.Repeat([]bool{true}, n) }
 	for name, c := range map[string]struct {
-		joined bool
+		joined string // before: by an earlier process; here: by this one; no
 		lost   []bool // at each look, 20 s apart
 		gone   bool
 	}{
-		"in its container":         {true, []bool{false, false, false, false}, false},
-		"about to be moved":        {true, []bool{true, false, false, false}, false},
-		"lost":                     {true, []bool{true, true, true}, true},
-		"lost, but not for long":   {true, []bool{true, true}, false},
-		"lost, back and lost":      {true, []bool{true, true, false, true, true}, false},
-		"not joined yet":           {false, []bool{true, true, true, true}, false},
-		"never joined":             {false, make([]bool, 17), true},
-		"joined after a long time": {false, make([]bool, 15), false},
+		"in its container":         {"before", make([]bool, 20), false},
+		"about to be moved":        {"before", []bool{true, false, false, false}, false},
+		"lost":                     {"before", always(3), true},
+		"lost, but not for long":   {"before", always(2), false},
+		"lost, back and lost":      {"before", []bool{true, true, false, true, true}, false},
+		"the engine is stalled":    {"here", always(15), false},
+		"lost in this process":     {"here", always(17), true},
+		"not joined yet":           {"no", always(15), false},
+		"never joined":             {"no", always(17), true},
+		"moved after a long stall": {"here", append(always(10), make([]bool, 10)...), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := furnished(t)
-			if !c.joined {
+			if c.joined == "no" {
 				b.ok(b.leave(1, 1))
+			}
+			if c.joined != "here" {
+				b.Driver = New(b.store, b.loop, b.ports, b.host, b.flows, Options{})
 			}
 			_, err := b.store.Update(b.ctx(), func(tx *store.Tx) error {
 				pool := state.Pool{ID: "p", Prefix: b.endpoint(1).Addr4.Masked(), Range: b.endpoint(1).Addr4.Masked()}
@@ -116,6 +125,40 @@ func TestPortOfForgottenEndpoint(t *testing.T) {
 	}
 }
 
+// TestEvictSparesOthers: a port that somebody else holds is no reason to remove who has nothing to
+// do with it.
+func TestEvictSparesOthers(t *testing.T) {
+	b := furnished(t)
+	b.Driver = New(b.store, b.loop, b.ports, b.host, b.flows, Options{})
+	b.host.lost = map[state.EndpointID]bool{state.EndpointID(id(1)): true}
+	for _, want := range []state.PortRequest{
+		{Proto: state.TCP, HostPort: 8081, HostPortEnd: 8081, ContainerPort: 80},
+		{Proto: state.UDP, HostPort: 8080, HostPortEnd: 8080, ContainerPort: 80},
+		{Proto: state.TCP, ContainerPort: 80},
+	} {
+		if gone, err := b.evict(b.ctx(), "", []state.PortRequest{want}); gone || err != nil {
+			t.Errorf("%v: %t, %v", want, gone, err)
+		}
+	}
+	inRange := state.PortRequest{Proto: state.TCP, HostPort: 8000, HostPortEnd: 9000, ContainerPort: 80}
+	if gone, err := b.evict(b.ctx(), "", []state.PortRequest{inRange}); !gone || err != nil {
+		t.Errorf("%t, %v", gone, err)
+	}
+}
+
+// TestJoinsAreForgotten: what is remembered of a join goes with the endpoint.
+func TestJoinsAreForgotten(t *testing.T) {
+	b := furnished(t)
+	if _, err := b.Join(b.ctx(), &network.JoinRequest{NetworkID: id(1), EndpointID: id(9), SandboxKey: "/x"}); err == nil {
+		t.Error("an unknown endpoint joins")
+	}
+	b.ok(b.deleteEndpoint(1, 1))
+	b.sweep(time.Now())
+	if n := len(b.suspects.joined); n != 0 {
+		t.Errorf("%d joins are remembered", n)
+	}
+}
+
 // TestFlowsOfThePreviousOwner: an address is clean when a container gets it.
 func TestFlowsOfThePreviousOwner(t *testing.T) {
 	b := newBench(t, Options{})
@@ -139,7 +182,8 @@ func TestMACFollowsTheAddress(t *testing.T) {
 	b.ok(err)
 	b.ok(b.deleteEndpoint(1, 1))
 	second := newEndpoint(t, 1, 2)
-	second.Interface = first.Interface
+	// The IPv6 address goes on by itself where only the IPv4 address was asked for.
+	second.Interface = &network.EndpointInterface{Address: first.Interface.Address, AddressIPv6: "fd00:1::77/64"}
 	again, err := b.CreateEndpoint(b.ctx(), second)
 	b.ok(err)
 	if r.Interface.MacAddress != again.Interface.MacAddress {

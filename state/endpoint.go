@@ -71,6 +71,8 @@ func checkEndpointAddr(p netip.Prefix, s Subnet) error {
 		return nil
 	case s.IsZero() || !s.Prefix.Contains(p.Addr()):
 		return fmt.Errorf("address %s is outside the network's subnet %s", p.Addr(), s.Prefix)
+	case s.reserves(p.Addr()):
+		return fmt.Errorf("address %s is the network or the broadcast address of %s", p.Addr(), s.Prefix)
 	case p.Addr() == s.Gateway:
 		return fmt.Errorf("address %s is the network's gateway", p.Addr())
 	}

@@ -114,10 +114,19 @@ func (s Subnet) validate(family string, in func(netip.Addr) bool) error {
 		return fmt.Errorf("subnet %s has no usable gateway address", s.Prefix)
 	case !s.Prefix.Contains(s.Gateway):
 		return fmt.Errorf("gateway %s is outside the subnet %s", s.Gateway, s.Prefix)
-	case s.Prefix.Bits() < s.Gateway.BitLen()-1 && (s.Gateway == s.Prefix.Addr() || s.Gateway.Is4() && s.Gateway == broadcast(s.Prefix)):
+	case s.reserves(s.Gateway):
 		return fmt.Errorf("gateway %s is the network or the broadcast address of %s: choose another", s.Gateway, s.Prefix)
 	}
 	return nil
+}
+
+// reserves reports whether an address of the subnet is no host's: the first, and in IPv4 the
+// last, except in subnets of two addresses and of one (RFC 3021, RFC 6164).
+func (s Subnet) reserves(a netip.Addr) bool {
+	if s.Prefix.Bits() >= a.BitLen()-1 {
+		return false
+	}
+	return a == s.Prefix.Addr() || a.Is4() && a == broadcast(s.Prefix)
 }
 
 // broadcast returns the last address of an IPv4 prefix.

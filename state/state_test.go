@@ -134,6 +134,8 @@ func TestEndpointValidate(t *testing.T) {
 		"only IPv6":       {func(e *Endpoint) { e.Addr4 = netip.Prefix{} }, ""},
 		"no address":      {func(e *Endpoint) { e.Addr4, e.Addr6 = netip.Prefix{}, netip.Prefix{} }, "no address"},
 		"outside":         {func(e *Endpoint) { e.Addr4 = netip.MustParsePrefix("10.2.0.2/24") }, "outside"},
+		"broadcast":       {func(e *Endpoint) { e.Addr4 = netip.MustParsePrefix("10.1.0.255/24") }, "broadcast"},
+		"anycast":         {func(e *Endpoint) { e.Addr6 = netip.MustParsePrefix("fd00:1::/64") }, "network"},
 		"the gateway's":   {func(e *Endpoint) { e.Addr6 = netip.MustParsePrefix("fd00:1::1/64") }, "gateway"},
 		"other network":   {func(e *Endpoint) { e.Network = epID }, "not of network"},
 		"no MAC":          {func(e *Endpoint) { e.MAC = MAC{} }, "MAC"},

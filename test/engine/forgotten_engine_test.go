@@ -39,7 +39,7 @@ func TestForgotten(t *testing.T) {
 // TestStaticAddressRestart: neighbours reach a container again as soon as it is back.
 func TestStaticAddressRestart(t *testing.T) {
 	b := up(t, options{})
-	b.network("fixed", "--subnet", "10.43.0.0/24")
+	b.network("fixed", "--subnet", "10.43.0.0/24", "--ipv6")
 	peer := b.serveOn("fixed", "--ip", "10.43.0.9")
 	server := b.serveOn("fixed", "--ip", "10.43.0.88", "-p", "8080:80")
 	lab.Reaches(t, peer, "tcp", "10.43.0.88:80")
@@ -65,6 +65,13 @@ func TestFlushedMangle(t *testing.T) {
 	lab.Dropped(t, other, "tcp", at(b.addr(web, "web"), 81))
 	lab.Dropped(t, b.client, "tcp", at(b.addr(inner, "inner"), 80))
 	lab.Blocked(t, inner, "tcp", at(b.addr(web, "web"), 80))
+	rogue := b.serveOn("inner", "--cap-add", "NET_ADMIN") // the pass that it brings is undone
+	gateway := b.do("network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "inner")
+	if _, err := rogue.Run(t.Context(), "/bin/busybox", "ip", "route", "add", "default", "via", gateway); err != nil {
+		t.Fatal(err)
+	}
+	b.run("iptables", "-t", "mangle", "-F")
+	lab.Dropped(t, rogue, "tcp", at(b.client.Host.Addr4(), 8080))
 	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 8080))
 	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr6(), 8080))
 }
