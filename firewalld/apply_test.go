@@ -358,9 +358,6 @@ func TestNoFirewalldIsFine(t *testing.T) {
 			if err := p.Apply(t.Context(), retired(want(dual), "br-old")); err != nil {
 				t.Errorf("Apply: %v", err)
 			}
-			if zones, err := p.Bindings(t.Context(), want(dual)); zones != nil || err != nil {
-				t.Errorf("Bindings: %v, %v", zones, err)
-			}
 			if _, err := os.Stat(b.dir + "/activated"); err == nil {
 				t.Error("the bus was made to start firewalld")
 			}
@@ -377,18 +374,6 @@ func TestDefaultConnectionIsTheSystemBus(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"addInterface docker br-four"}, f.taken()); diff != "" {
 		t.Errorf("writes: %s", diff)
-	}
-}
-
-func TestBindings(t *testing.T) {
-	b := startBus(t)
-	b.firewalld(withDocker("br-four"), zone("public", "br-six"))
-	got, err := b.plane().Bindings(t.Context(), want(only4, only6, dual))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(map[string]string{"br-four": "docker", "br-six": "public", "br-both": ""}, got); diff != "" {
-		t.Error(diff)
 	}
 }
 

@@ -86,24 +86,6 @@ func (p *Plane) Unbind(ctx context.Context, bridges []string) error {
 	})
 }
 
-// Bindings returns the zone of each network's bridge, by bridge; empty means that the default
-// zone judges it. The map is nil on a host without firewalld.
-func (p *Plane) Bindings(ctx context.Context, s state.Snapshot) (map[string]string, error) {
-	var zones map[string]string
-	err := p.with(ctx, func(b *bus) error {
-		zones = make(map[string]string, len(s.Networks))
-		for _, n := range s.Networks {
-			zone, err := b.zoneOf(ctx, n.Bridge)
-			if err != nil {
-				return err
-			}
-			zones[n.Bridge] = zone
-		}
-		return nil
-	})
-	return zones, err
-}
-
 // with calls do on a connection if there is a firewalld to talk to. A firewalld that goes away
 // meanwhile is as good as none: it takes its zones with it, and its return
 // triggers a pass.

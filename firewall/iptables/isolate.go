@@ -1,11 +1,6 @@
 package iptables
 
-import (
-	"fmt"
-
-	"github.com/drawbridge-net/drawbridge/firewall"
-	"github.com/drawbridge-net/drawbridge/state"
-)
+import "github.com/drawbridge-net/drawbridge/firewall"
 
 // refuse is the chain that drops what must not be forwarded. It runs in mangle, before all
 // filter rules; package firewall's documentation gives the reason for each rule.
@@ -15,10 +10,6 @@ import (
 // bridged packets where br_netfilter shows them to iptables, without a
 // physdev match, which would load br_netfilter for the whole host.
 func refuse(n names, v6 bool) Chain {
-	var (
-		fromInternal = fmt.Sprintf("-m devgroup --src-group %#x", state.GroupInternal)
-		toInternal   = fmt.Sprintf("-m devgroup --dst-group %#x", state.GroupInternal)
-	)
 	rules := []Rule{
 		{Match: established, Why: "established", Target: "RETURN"},
 		{Match: join(fromOurs, inSet(n.nets, "dst,src")), Why: "same network", Target: "RETURN"},

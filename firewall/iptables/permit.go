@@ -1,18 +1,8 @@
 package iptables
 
-import (
-	"fmt"
-
-	"github.com/drawbridge-net/drawbridge/state"
-)
-
 // permit is the chain that accepts what others might refuse. It says for itself what may pass, rather
 // than rely on refuse having dropped the rest: mangle may have been flushed a moment ago.
 func permit(n names, v6 bool) Chain {
-	var (
-		fromOrdinary = fmt.Sprintf("-m devgroup --src-group %#x", state.GroupBridge)
-		fromInternal = fmt.Sprintf("-m devgroup --src-group %#x", state.GroupInternal)
-	)
 	rules := []Rule{
 		{Match: join(toOurs, established), Why: "established", Target: "ACCEPT"},
 		{Match: join(fromOurs, established), Why: "established", Target: "ACCEPT"},

@@ -117,6 +117,10 @@ var (
 	fromOthers = "-m devgroup ! --src-group " + oursValue
 	toOurs     = "-m devgroup --dst-group " + oursValue
 	toOthers   = "-m devgroup ! --dst-group " + oursValue
+
+	fromOrdinary = fmt.Sprintf("-m devgroup --src-group %#x", state.GroupBridge)
+	fromInternal = fmt.Sprintf("-m devgroup --src-group %#x", state.GroupInternal)
+	toInternal   = fmt.Sprintf("-m devgroup --dst-group %#x", state.GroupInternal)
 )
 
 const (
