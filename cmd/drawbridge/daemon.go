@@ -75,7 +75,7 @@ func refuseLeftover(ctx context.Context, s settings) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, leftoverTimeout)
 	defer cancel()
-	backend, err := iptables.New(process.Run, func() ([]string, error) { return nil, nil })
+	backend, err := leftoverRules()
 	if err != nil {
 		return err
 	}

@@ -118,7 +118,7 @@ func (p purge) clean(ctx context.Context, known state.Snapshot, out io.Writer) e
 }
 
 func cleanRules(ctx context.Context, out io.Writer) error {
-	backend, err := iptables.New(process.Run, func() ([]string, error) { return nil, nil })
+	backend, err := leftoverRules()
 	if err != nil {
 		return err
 	}
@@ -132,4 +132,10 @@ func cleanRules(ctx context.Context, out io.Writer) error {
 		fmt.Fprintln(out, "firewall: chains and sets removed")
 	}
 	return nil
+}
+
+// leftoverRules returns a backend that is to look for rules of ours and remove them. It renders none, so that
+// Docker's bridges do not matter to it.
+func leftoverRules() (*iptables.Backend, error) {
+	return iptables.New(process.Run, func() ([]string, error) { return nil, nil })
 }
