@@ -11,7 +11,8 @@ import (
 // Port is one published port in one address family.
 type Port struct {
 	// HostAddress is where the host listens; 0.0.0.0 and :: stand for every address of
-	// the host in that family.
+	// the host in that family. HostPort is 0 where the network is routed: then nothing is
+	// translated, and the container's port is open at its own address.
 	HostAddress netip.Addr  `json:"hostAddress"`
 	HostPort    uint16      `json:"hostPort"`
 	Protocol    state.Proto `json:"protocol"` // tcp or udp

@@ -19,12 +19,20 @@ func WritePorts(w io.Writer, ports []Port) error {
 		line("HOST", "CONTAINER", "ENDPOINT", "NETWORK", "BRIDGE")
 		for _, p := range ports {
 			line(
-				fmt.Sprintf("%s/%s", netip.AddrPortFrom(p.HostAddress, p.HostPort), p.Protocol),
+				fmt.Sprintf("%s/%s", hostSide(p), p.Protocol),
 				netip.AddrPortFrom(p.ContainerAddress, p.ContainerPort),
 				p.Endpoint.Short(), p.Network.Short(), p.Bridge,
 			)
 		}
 	})
+}
+
+// hostSide is where clients connect to, in words where that is no address of the host.
+func hostSide(p Port) string {
+	if p.HostPort == 0 {
+		return "routed"
+	}
+	return netip.AddrPortFrom(p.HostAddress, p.HostPort).String()
 }
 
 // WriteStatus shows the status as a table of names and values, errors last. Times are UTC.

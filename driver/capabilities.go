@@ -5,6 +5,8 @@ import (
 	"errors"
 
 	"github.com/docker/go-plugins-helpers/network"
+
+	"github.com/drawbridge-net/drawbridge/state"
 )
 
 // Capabilities is the answer to GetCapabilities.
@@ -24,14 +26,21 @@ type GwAllocCheckResponse struct {
 	SkipIPv4, SkipIPv6 bool
 }
 
-// GetCapabilities says that networks live on one host.
+// GetCapabilities says that networks live on one host, and that not all of them need a gateway.
 func (d *Driver) GetCapabilities(context.Context) (*Capabilities, error) {
-	return &Capabilities{Scope: network.LocalScope, ConnectivityScope: network.LocalScope}, nil
+	return &Capabilities{Scope: network.LocalScope, ConnectivityScope: network.LocalScope, GwAllocChecker: true}, nil
 }
 
-// GwAllocCheck wants gateways in both families: the bridge always has an address.
-func (d *Driver) GwAllocCheck(context.Context, *GwAllocCheckRequest) (*GwAllocCheckResponse, error) {
-	return &GwAllocCheckResponse{}, nil
+// GwAllocCheck wants no gateway where the host is not on the network.
+func (d *Driver) GwAllocCheck(_ context.Context, r *GwAllocCheckRequest) (*GwAllocCheckResponse, error) {
+	var n state.Network
+	if err := applyOptions(&n, r.Options[optGeneric]); err != nil {
+		return nil, err
+	}
+	return &GwAllocCheckResponse{
+		SkipIPv4: n.V4.Mode == state.ModeIsolated,
+		SkipIPv6: n.V6.Mode == state.ModeIsolated,
+	}, nil
 }
 
 // EndpointInfo has nothing to add: the engine cannot show what a remote driver says of

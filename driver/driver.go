@@ -14,10 +14,12 @@ import (
 
 // Host answers what the state cannot know.
 type Host interface {
-	// CheckNetwork says whether the host has room for a new network.
-	CheckNetwork(ctx context.Context, n state.Network) error
-	// Forwarding reports whether the host forwards IPv4 and IPv6.
-	Forwarding() (v4, v6 bool, err error)
+	// FitNetwork says whether the host has room for a new network, and returns it with what depends
+	// on the host (Network.Asked) filled in.
+	FitNetwork(ctx context.Context, n state.Network) (state.Network, error)
+	// Forwarding reports whether the host forwards IPv4 and IPv6, and which links' router
+	// advertisements it listens to.
+	Forwarding() (state.Forwarding, error)
 	// Boot identifies the current boot of the host.
 	Boot() (string, error)
 	// Lost returns those of the endpoints whose veth pair is in no container.
@@ -53,11 +55,15 @@ type Flows interface {
 type Options struct {
 	// IPForward turns the host's forwarding on when a network needs it.
 	IPForward bool
-	// HostIP is the host address of ports published without one (--ip); the zero Addr
-	// and the unspecified addresses mean every address.
+	// HostIP is the host address of ports published without one (--ip); the zero Addr and
+	// 0.0.0.0 mean every address, :: every IPv6 address.
 	HostIP netip.Addr
-	// MTU of networks that do not say, in bytes; 0 leaves the kernel's default.
+	// MTU of networks that do not say, in bytes; 0 takes that of the link with the default route.
 	MTU int
+	// NoICC and NoMasquerade are for networks that do not say (--icc=false, --ip-masq=false).
+	NoICC, NoMasquerade bool
+	// NoRules says that there is no firewall of ours (--iptables=false): what needs one is refused.
+	NoRules bool
 }
 
 // Driver is Docker's NetworkDriver. Its methods may be called concurrently.
@@ -101,6 +107,9 @@ func (d *Driver) Restore(ctx context.Context) error {
 				return err
 			}
 		}
+		if d.options.NoRules {
+			dropLinks(tx)
+		}
 		return nil
 	})
 	return err
@@ -113,6 +122,15 @@ func dropEphemeral(tx *store.Tx) {
 	}
 	for _, bridge := range tx.Retired() {
 		tx.Unretire(bridge)
+	}
+}
+
+// dropLinks forgets links between containers, for which the host would route without a rule that
+// says what may pass.
+func dropLinks(tx *store.Tx) {
+	for _, e := range tx.Endpoints() {
+		e.Links = nil
+		tx.PutEndpoint(e)
 	}
 }
 

@@ -1,11 +1,12 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
+	"slices"
 
 	"github.com/docker/go-plugins-helpers/network"
 
@@ -45,7 +46,7 @@ func (d *Driver) attach(ctx context.Context, e state.Endpoint) error {
 	var known bool
 	do := func(tx *store.Tx) error {
 		var err error
-		if known, err = admitEndpoint(tx, e); known || err != nil {
+		if known, err = d.admitEndpoint(tx, e); known || err != nil {
 			return err
 		}
 		tx.PutEndpoint(e)
@@ -68,7 +69,7 @@ func (d *Driver) attach(ctx context.Context, e state.Endpoint) error {
 
 // admitEndpoint says whether the endpoint is there already, and refuses one that does not fit
 // its network.
-func admitEndpoint(tx *store.Tx, e state.Endpoint) (known bool, err error) {
+func (d *Driver) admitEndpoint(tx *store.Tx, e state.Endpoint) (known bool, err error) {
 	n, ok := tx.Network(e.Network)
 	if !ok {
 		return false, unknownNetwork(e.Network)
@@ -76,8 +77,11 @@ func admitEndpoint(tx *store.Tx, e state.Endpoint) (known bool, err error) {
 	if err := e.Validate(n); err != nil {
 		return false, err
 	}
+	if d.options.NoRules && n.NoICC && len(e.Links) > 0 {
+		return false, errors.New("option drawbridge.link needs firewall rules, and the daemon runs with --iptables=false: leave the option out, or start the daemon without the flag")
+	}
 	if old, ok := tx.Endpoint(e.ID); ok {
-		if old.Network == e.Network && old.Addr4 == e.Addr4 && old.Addr6 == e.Addr6 && old.MAC == e.MAC {
+		if sameRequest(old, e) {
 			return true, nil
 		}
 		return false, fmt.Errorf("endpoint %s exists already with other settings", e.ID.Short())
@@ -92,6 +96,13 @@ func admitEndpoint(tx *store.Tx, e state.Endpoint) (known bool, err error) {
 		}
 	}
 	return false, nil
+}
+
+// sameRequest reports whether both endpoints were asked for in the same words. Exposed ports are left
+// out: Join brings another list.
+func sameRequest(a, b state.Endpoint) bool {
+	return a.Network == b.Network && a.Addr4 == b.Addr4 && a.Addr6 == b.Addr6 && a.MAC == b.MAC &&
+		a.LinkPrefix == b.LinkPrefix && a.Name == b.Name && slices.Equal(a.Links, b.Links)
 }
 
 // DeleteEndpoint removes the veth pair and whatever the endpoint published.
@@ -134,51 +145,73 @@ func (d *Driver) Join(ctx context.Context, r *network.JoinRequest) (*network.Joi
 	if r.SandboxKey == "" {
 		return nil, errors.New("the engine named no sandbox to join")
 	}
-	var e state.Endpoint
-	var n state.Network
-	err := d.edit(ctx, r.NetworkID, r.EndpointID, func(tx *store.Tx, found state.Endpoint) error {
-		n, _ = tx.Network(found.Network)
-		d.suspects.noteJoin(found.ID)
-		found.Sandbox = r.SandboxKey
-		e = found
-		tx.PutEndpoint(e)
-		return nil
-	})
+	exposed, listed, err := exposedPorts(r.Options)
 	if err != nil {
 		return nil, err
 	}
-	reply := &network.JoinResponse{
-		InterfaceName: network.InterfaceName{SrcName: e.ContainerLink(), DstPrefix: interfacePrefix},
-	}
-	if n.Internal {
-		// Without a gateway the engine would attach the container to docker_gwbridge.
-		reply.DisableGatewayService = true
-		return reply, nil
-	}
-	if e.Addr4.IsValid() {
-		reply.Gateway = n.V4.Gateway.String()
-	}
-	if e.Addr6.IsValid() {
-		reply.GatewayIPv6 = n.V6.Gateway.String()
-	}
-	return reply, nil
-}
-
-// edit changes a known endpoint, with nothing for the host to do.
-func (d *Driver) edit(ctx context.Context, networkID, endpointID string, do func(*store.Tx, state.Endpoint) error) error {
-	at, release, err := d.lockEndpoint(ctx, networkID, endpointID)
+	at, release, err := d.lockEndpoint(ctx, r.NetworkID, r.EndpointID)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer release()
-	_, err = d.store.Update(ctx, func(tx *store.Tx) error {
-		e, err := lookUp(tx, at)
-		if err != nil {
+	var before, e state.Endpoint
+	var n state.Network
+	do := func(tx *store.Tx) error {
+		var err error
+		if before, err = lookUp(tx, at); err != nil {
 			return err
 		}
-		return do(tx, e)
-	})
-	return err
+		n, _ = tx.Network(at.Network)
+		d.suspects.noteJoin(at.Endpoint)
+		e = before
+		e.Sandbox = r.SandboxKey
+		if listed {
+			e.Exposed = exposed
+		}
+		tx.PutEndpoint(e)
+		return nil
+	}
+	revision, err := d.store.Update(ctx, do)
+	if err != nil {
+		return nil, err
+	}
+	// Docker 29 names all exposed ports only here, and links lead to them.
+	if n.NoICC && !slices.Equal(before.Exposed, e.Exposed) {
+		if err := d.loop.Wait(ctx, revision, at); err != nil {
+			return nil, d.takeBack(ctx, func(tx *store.Tx) error {
+				tx.PutEndpoint(before)
+				return nil
+			}, err)
+		}
+	}
+	return joinReply(n, e), nil
+}
+
+// joinReply says where the container's end of the link is, what it shall be called and which way leads out.
+func joinReply(n state.Network, e state.Endpoint) *network.JoinResponse {
+	return &network.JoinResponse{
+		InterfaceName: network.InterfaceName{
+			SrcName:   e.ContainerLink(),
+			DstPrefix: cmp.Or(e.LinkPrefix, n.LinkPrefix, interfacePrefix),
+		},
+		Gateway:     gatewayText(n, n.V4, e.Addr4),
+		GatewayIPv6: gatewayText(n, n.V6, e.Addr6),
+		// Without a gateway the engine would attach the container to docker_gwbridge.
+		DisableGatewayService: n.Internal,
+	}
+}
+
+// gatewayText returns the container's default gateway in one family, empty for none. On an internal network
+// that is only what the user named; the bridge leads nowhere.
+func gatewayText(n state.Network, s state.Subnet, addr netip.Prefix) string {
+	switch {
+	case !addr.IsValid():
+	case s.Router.IsValid():
+		return s.Router.String()
+	case !n.Internal:
+		return s.Gateway.String()
+	}
+	return ""
 }
 
 // lookUp finds the endpoint of a request, and says which of the two ids is wrong.
@@ -211,13 +244,13 @@ func parseEndpoint(r *network.CreateEndpointRequest) (state.Endpoint, error) {
 	if r.Interface == nil {
 		return state.Endpoint{}, errors.New("the engine sent no interface: create the network with --ipam-driver drawbridge")
 	}
-	for key := range r.Options {
-		// The engine's own keys change with its version; ours do not.
-		if strings.HasPrefix(key, ownPrefix) {
-			return state.Endpoint{}, fmt.Errorf("endpoint option %s is unknown", state.Clip(key))
-		}
-	}
 	e := state.Endpoint{ID: eid, Network: nid}
+	if err := applyEndpointOptions(&e, r.Options); err != nil {
+		return e, err
+	}
+	if e.Exposed, _, err = exposedPorts(r.Options); err != nil {
+		return e, err
+	}
 	if e.Addr4, err = parseAddress(r.Interface.Address, false); err != nil {
 		return e, err
 	}

@@ -137,6 +137,9 @@ type fakeHost struct {
 	checks                    int
 	lost                      map[state.EndpointID]bool
 	noLost                    error
+	mtu                       int
+	adopts                    bool
+	ra                        state.LinkNames
 	mu                        sync.Mutex // guards checks
 }
 
@@ -150,14 +153,17 @@ func (h *fakeHost) Lost(_ context.Context, endpoints []state.Endpoint) ([]state.
 	return out, h.noLost
 }
 
-func (h *fakeHost) CheckNetwork(context.Context, state.Network) error {
+func (h *fakeHost) FitNetwork(_ context.Context, n state.Network) (state.Network, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.checks++
-	return h.check
+	n.HostMTU, n.Adopted = h.mtu, h.adopts
+	return n, h.check
 }
 
-func (h *fakeHost) Forwarding() (v4, v6 bool, err error) { return h.v4, h.v6, h.forwarding }
+func (h *fakeHost) Forwarding() (state.Forwarding, error) {
+	return state.Forwarding{V4: h.v4, V6: h.v6, RA: h.ra}, h.forwarding
+}
 
 func (h *fakeHost) Boot() (string, error) { return h.boot, h.noBoot }
 

@@ -23,7 +23,7 @@ func (d *Driver) CreateNetwork(ctx context.Context, r *network.CreateNetworkRequ
 		return err
 	}
 	defer release()
-	if err := d.checkHost(ctx, n); err != nil {
+	if n, err = d.fit(ctx, n); err != nil {
 		return err
 	}
 	var before state.Forwarding
@@ -48,25 +48,25 @@ func (d *Driver) CreateNetwork(ctx context.Context, r *network.CreateNetworkRequ
 		})
 }
 
-// checkHost asks the host whether it has room for a network that is not there yet. The state's
+// fit asks the host whether it has room for a network that is not there yet. The state's
 // own objections come first: they name the network that is in the way.
-func (d *Driver) checkHost(ctx context.Context, n state.Network) error {
+func (d *Driver) fit(ctx context.Context, n state.Network) (state.Network, error) {
 	var known bool
 	err := d.store.View(func(tx *store.Tx) (err error) {
 		known, err = admit(tx, n)
 		return err
 	})
 	if known || err != nil {
-		return err
+		return n, err
 	}
-	return d.host.CheckNetwork(ctx, n)
+	return d.host.FitNetwork(ctx, n)
 }
 
 // admit says whether the network is there already, and refuses what another one stands in
 // the way of.
 func admit(tx *store.Tx, n state.Network) (known bool, err error) {
 	if old, ok := tx.Network(n.ID); ok {
-		if old == n {
+		if old.Asked() == n.Asked() {
 			return true, nil
 		}
 		return false, fmt.Errorf("network %s exists already with other settings: remove it first", n.ID.Short())
@@ -122,16 +122,18 @@ func (d *Driver) dropNetwork(tx *store.Tx, id state.NetworkID) []state.Endpoint 
 // claimForwarding records that forwarding is ours to turn on, before it is done, so that
 // a crash between the two leaves the guard against routing in place.
 func (d *Driver) claimForwarding(tx *store.Tx, n state.Network) error {
-	if !d.options.IPForward || n.Internal {
+	if !d.options.IPForward || !n.Forwards() {
 		return nil
 	}
-	v4, v6, err := d.host.Forwarding()
+	on, err := d.host.Forwarding()
 	if err != nil {
 		return err
 	}
 	f := tx.Forwarding()
-	f.V4 = f.V4 || !v4 && !n.V4.IsZero()
-	f.V6 = f.V6 || !v6 && !n.V6.IsZero()
+	f.V4 = f.V4 || !on.V4 && !n.V4.IsZero()
+	if !f.V6 && !on.V6 && !n.V6.IsZero() {
+		f.V6, f.RA = true, on.RA
+	}
 	tx.SetForwarding(f)
 	return nil
 }
@@ -140,17 +142,19 @@ func (d *Driver) claimForwarding(tx *store.Tx, n state.Network) error {
 // network has come to rely on the claim. A host that cannot say keeps the claim: it
 // only closes.
 func (d *Driver) disclaimForwarding(tx *store.Tx, before state.Forwarding) {
-	v4, v6, err := d.host.Forwarding()
+	on, err := d.host.Forwarding()
 	if err != nil {
 		return
 	}
 	for _, n := range tx.Networks() {
-		v4 = v4 || !n.Internal && !n.V4.IsZero()
-		v6 = v6 || !n.Internal && !n.V6.IsZero()
+		on.V4 = on.V4 || n.Forwards() && !n.V4.IsZero()
+		on.V6 = on.V6 || n.Forwards() && !n.V6.IsZero()
 	}
 	f := tx.Forwarding()
-	f.V4 = f.V4 && (before.V4 || v4)
-	f.V6 = f.V6 && (before.V6 || v6)
+	f.V4 = f.V4 && (before.V4 || on.V4)
+	if f.V6 = f.V6 && (before.V6 || on.V6); !f.V6 {
+		f.RA = before.RA
+	}
 	tx.SetForwarding(f)
 }
 
@@ -160,11 +164,11 @@ func (d *Driver) parseNetwork(r *network.CreateNetworkRequest) (state.Network, e
 	if err != nil {
 		return state.Network{}, err
 	}
-	n := state.Network{ID: id, Bridge: state.DefaultBridgeName(id), MTU: d.options.MTU}
-	if n.Internal, err = boolOption(r.Options, optInternal, false); err != nil {
-		return n, err
+	n := state.Network{
+		ID: id, Bridge: state.DefaultBridgeName(id), MTU: d.options.MTU,
+		NoICC: d.options.NoICC, NoMasquerade: d.options.NoMasquerade,
 	}
-	if err := applyOptions(&n, r.Options[optGeneric]); err != nil {
+	if n.Internal, err = boolOption(r.Options, optInternal, false); err != nil {
 		return n, err
 	}
 	if n.V4, err = familySubnet(r.Options, optEnableIPv4, r.IPv4Data, "IPv4"); err != nil {
@@ -172,6 +176,16 @@ func (d *Driver) parseNetwork(r *network.CreateNetworkRequest) (state.Network, e
 	}
 	if n.V6, err = familySubnet(r.Options, optEnableIPv6, r.IPv6Data, "IPv6"); err != nil {
 		return n, err
+	}
+	if err := applyOptions(&n, r.Options[optGeneric]); err != nil {
+		return n, err
+	}
+	// As with Docker, options for a family that the network has not got say nothing.
+	if n.V4.IsZero() {
+		n.V4 = state.Subnet{}
+	}
+	if n.V6.IsZero() {
+		n.V6 = state.Subnet{}
 	}
 	return n, n.Validate()
 }
@@ -192,20 +206,36 @@ func familySubnet(options map[string]any, key string, data []*network.IPAMData, 
 	case data[0] == nil:
 		return state.Subnet{}, errors.New("the engine sent an empty address pool")
 	}
-	return parseSubnet(data[0])
+	return parseSubnet(data[0], family)
 }
 
-func parseSubnet(data *network.IPAMData) (state.Subnet, error) {
+// routerNames are the names of auxiliary addresses that Docker's own driver takes for the
+// containers' default gateway, where that is not the bridge (moby, drivers/bridge, DefaultGatewayV4AuxKey).
+var routerNames = map[string]string{"IPv4": "DefaultGatewayIPv4", "IPv6": "DefaultGatewayIPv6"}
+
+func parseSubnet(data *network.IPAMData, family string) (state.Subnet, error) {
 	prefix, err := netip.ParsePrefix(data.Pool)
 	if err != nil {
 		return state.Subnet{}, fmt.Errorf("address pool %q is not a prefix such as 10.1.0.0/24", state.Clip(data.Pool))
 	}
-	if data.Gateway == "" {
-		return state.Subnet{}, fmt.Errorf("address pool %s has no gateway: create the network with --ipam-driver drawbridge", prefix)
+	s := state.Subnet{Prefix: prefix}
+	if s.Gateway, err = addressOf("gateway", data.Gateway); err != nil {
+		return s, err
 	}
-	gateway, err := netip.ParsePrefix(data.Gateway)
+	if router, ok := data.AuxAddresses[routerNames[family]].(string); ok {
+		s.Router, err = addressOf("auxiliary address "+routerNames[family], router)
+	}
+	return s, err
+}
+
+// addressOf reads an address with a length, or none.
+func addressOf(what, s string) (netip.Addr, error) {
+	if s == "" {
+		return netip.Addr{}, nil
+	}
+	p, err := netip.ParsePrefix(s)
 	if err != nil {
-		return state.Subnet{}, fmt.Errorf("gateway %q is not an address with a length such as 10.1.0.1/24", state.Clip(data.Gateway))
+		return netip.Addr{}, fmt.Errorf("%s %q is not an address with a length such as 10.1.0.1/24", what, state.Clip(s))
 	}
-	return state.Subnet{Prefix: prefix, Gateway: gateway.Addr()}, nil
+	return p.Addr(), nil
 }

@@ -83,11 +83,56 @@ func TestCreateNetwork(t *testing.T) {
 		{"MTU of the daemon", generic(`{}`), pool4(1), `null`, Options{MTU: 9000}, state.Network{Bridge: bridge, V4: v4, MTU: 9000}},
 		{"MTU of the kernel", generic(`{"com.docker.network.driver.mtu": "0"}`), pool4(1), `null`, Options{MTU: 9000}, state.Network{Bridge: bridge, V4: v4}},
 		{
-			"what happens anyway", generic(`{"com.docker.network.bridge.enable_icc": "true", "com.docker.network.bridge.enable_ip_masquerade": "1",
+			"defaults, spelled out", generic(`{"com.docker.network.bridge.enable_icc": "true", "com.docker.network.bridge.enable_ip_masquerade": "1",
 			"com.docker.network.bridge.gateway_mode_ipv4": "nat", "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",
-			"com.docker.network.bridge.inhibit_ipv4": "false", "com.docker.network.container_iface_prefix": "eth"}`), pool4(1), `null`,
+			"com.docker.network.bridge.inhibit_ipv4": "false", "com.docker.network.container_iface_prefix": "eth", "com.docker.network.bridge.default_bridge": "false",
+			"com.docker.network.advertise_addr_nmsgs": "3", "com.docker.network.advertise_addr_ms": "1000"}`), pool4(1), `null`,
+			Options{},
+			state.Network{Bridge: bridge, V4: v4, HostIP: netip.IPv4Unspecified(), LinkPrefix: "eth"},
+		},
+		{"ICC off", generic(`{"com.docker.network.bridge.enable_icc": "false"}`), pool4(1), `null`, Options{}, state.Network{Bridge: bridge, V4: v4, NoICC: true}},
+		{"ICC off by the daemon", `{}`, pool4(1), `null`, Options{NoICC: true}, state.Network{Bridge: bridge, V4: v4, NoICC: true}},
+		{"ICC on, off by the daemon", generic(`{"com.docker.network.bridge.enable_icc": "1"}`), pool4(1), `null`, Options{NoICC: true}, state.Network{Bridge: bridge, V4: v4}},
+		{"no masquerade", generic(`{"com.docker.network.bridge.enable_ip_masquerade": "f"}`), pool4(1), `null`, Options{}, state.Network{Bridge: bridge, V4: v4, NoMasquerade: true}},
+		{"no masquerade by the daemon", `{}`, pool4(1), `null`, Options{NoMasquerade: true}, state.Network{Bridge: bridge, V4: v4, NoMasquerade: true}},
+		{
+			"masquerade, off by the daemon", generic(`{"com.docker.network.bridge.enable_ip_masquerade": "true"}`), pool4(1), `null`,
+			Options{NoMasquerade: true},
+			state.Network{Bridge: bridge, V4: v4},
+		},
+		{"host binding", generic(`{"com.docker.network.bridge.host_binding_ipv4": "127.0.0.1"}`), pool4(1), `null`, Options{}, state.Network{Bridge: bridge, V4: v4, HostIP: netip.MustParseAddr("127.0.0.1")}},
+		{"host binding, IPv6", generic(`{"com.docker.network.bridge.host_binding_ipv4": "::1"}`), pool4(1), `null`, Options{}, state.Network{Bridge: bridge, V4: v4, HostIP: netip.IPv6Loopback()}},
+		{"prefix of links", generic(`{"com.docker.network.container_iface_prefix": "web"}`), pool4(1), `null`, Options{}, state.Network{Bridge: bridge, V4: v4, LinkPrefix: "web"}},
+		{
+			"trusted links", generic(`{"com.docker.network.bridge.trusted_host_interfaces": "tailscale0:wg-home"}`), pool4(1), `null`,
+			Options{},
+			state.Network{Bridge: bridge, V4: v4, Trusted: "tailscale0:wg-home"},
+		},
+		{
+			"per family", `{"com.docker.network.generic": {"com.docker.network.bridge.gateway_mode_ipv4": "nat-unprotected", "com.docker.network.bridge.gateway_mode_ipv6": "routed",
+			"com.docker.network.host_ipv4": "192.0.2.1", "com.docker.network.host_ipv6": "2001:db8::1", "com.docker.network.bridge.inhibit_ipv4": "true"}}`, pool4(1), pool6(1),
+			Options{},
+			state.Network{
+				Bridge: bridge,
+				V4:     state.Subnet{Prefix: v4.Prefix, Gateway: v4.Gateway, Mode: state.ModeUnprotected, SNAT: netip.MustParseAddr("192.0.2.1"), NoAddress: true},
+				V6:     state.Subnet{Prefix: v6.Prefix, Gateway: v6.Gateway, Mode: state.ModeRouted, SNAT: netip.MustParseAddr("2001:db8::1")},
+			},
+		},
+		{
+			"for a family that is not there", generic(`{"com.docker.network.bridge.gateway_mode_ipv6": "routed", "com.docker.network.host_ipv6": "2001:db8::1"}`), pool4(1), `null`,
 			Options{},
 			state.Network{Bridge: bridge, V4: v4},
+		},
+		{
+			"isolated without a gateway", `{"com.docker.network.internal": true, "com.docker.network.generic": {"com.docker.network.bridge.gateway_mode_ipv4": "isolated"}}`,
+			`[{"Pool": "10.1.0.0/24"}]`, `null`,
+			Options{},
+			state.Network{Bridge: bridge, Internal: true, V4: state.Subnet{Prefix: v4.Prefix, Mode: state.ModeIsolated}},
+		},
+		{
+			"another router", `{}`, `[{"Pool": "10.1.0.0/24", "Gateway": "10.1.0.1/24", "AuxAddresses": {"DefaultGatewayIPv4": "10.1.0.9/24", "DefaultGatewayIPv6": "x"}}]`, `null`,
+			Options{},
+			state.Network{Bridge: bridge, V4: state.Subnet{Prefix: v4.Prefix, Gateway: v4.Gateway, Router: netip.MustParseAddr("10.1.0.9")}},
 		},
 		{"options of others", generic(`{"org.example.color": "blue", "mtu": "x"}`), pool4(1), `null`, Options{}, state.Network{Bridge: bridge, V4: v4}},
 		{
@@ -131,7 +176,8 @@ func TestCreateNetworkRefuses(t *testing.T) {
 		{"pool of the other family", `{}`, pool("fd02::/64", "fd02::1/64"), `null`, "is not an IPv4 prefix"},
 		{"pool of the other family, IPv6", `{}`, pool4(2), pool("10.3.0.0/24", "10.3.0.1/24"), "is not an IPv6 prefix"},
 		{"mapped pool", `{}`, pool4(2), pool("::ffff:10.3.0.0/120", "::ffff:10.3.0.1/120"), "is not an IPv6 prefix"},
-		{"pool of the null IPAM", `{}`, `[{"AddressSpace": "null", "Pool": "0.0.0.0/0"}]`, `null`, "has no gateway: create the network with --ipam-driver drawbridge"},
+		{"pool of the null IPAM", `{}`, `[{"AddressSpace": "null", "Pool": "0.0.0.0/0"}]`, `null`, "whole address space"},
+		{"pool without a gateway", `{}`, `[{"Pool": "10.2.0.0/24"}]`, `null`, "has no gateway address: create the network with --ipam-driver drawbridge"},
 		{"everything", `{}`, pool("0.0.0.0/0", "10.2.0.1/0"), `null`, "whole address space"},
 		{"loopback", `{}`, pool("127.0.0.0/24", "127.0.0.1/24"), `null`, "loopback"},
 		{"multicast, IPv6", `{}`, pool4(2), pool("ff02::/64", "ff02::1/64"), "multicast"},
@@ -183,10 +229,23 @@ func TestCreateNetworkRefuses(t *testing.T) {
 		{"typing mistake in the middle", option("brigde.name", `"x"`), pool4(2), `null`, "did you mean com.docker.network.bridge.name?"},
 		{"of ours", generic(`{"drawbridge.colour": "x"}`), pool4(2), `null`, "option drawbridge.colour is unknown"},
 		{"name oversized", generic(`{"com.docker.network.` + long + `": "x"}`), pool4(2), `null`, "is unknown"},
-		{"ICC off", option("bridge.enable_icc", `"false"`), pool4(2), `null`, "enable_icc: only true is supported so far"},
+		{"ICC a word", option("bridge.enable_icc", `"no"`), pool4(2), `null`, `"no" is not true or false`},
 		{"masquerade a word", option("bridge.enable_ip_masquerade", `"on"`), pool4(2), `null`, `"on" is not true or false`},
-		{"routed", option("bridge.gateway_mode_ipv6", `"routed"`), pool4(2), `null`, `only "nat" is supported so far`},
-		{"host binding", option("bridge.host_binding_ipv4", `"127.0.0.1"`), pool4(2), `null`, "is supported so far"},
+		{"gateway mode", option("bridge.gateway_mode_ipv6", `"route"`), pool4(2), `null`, `"route" is not one of nat, nat-unprotected, routed, isolated`},
+		{"isolated, not internal", option("bridge.gateway_mode_ipv4", `"isolated"`), pool4(2), `null`, "add --internal"},
+		{"host binding", option("bridge.host_binding_ipv4", `"localhost"`), pool4(2), `null`, `"localhost" is not an address of a host`},
+		{"host binding, multicast", option("bridge.host_binding_ipv4", `"224.0.0.1"`), pool4(2), `null`, "is not an address of a host"},
+		{"host_ipv4 of IPv6", option("host_ipv4", `"2001:db8::1"`), pool4(2), `null`, "2001:db8::1 cannot be the source address of IPv4 packets"},
+		{"host_ipv4 a word", option("host_ipv4", `"eth0"`), pool4(2), `null`, `"eth0" is not an IP address`},
+		{"prefix of links too long", option("container_iface_prefix", `"abcdefghijklm"`), pool4(2), `null`, "up to 12 letters"},
+		{"prefix of links a path", option("container_iface_prefix", `"../"`), pool4(2), `null`, "cannot begin the name of a link"},
+		{"prefix of links empty", option("container_iface_prefix", `""`), pool4(2), `null`, "cannot begin the name of a link"},
+		{"trusted links", option("bridge.trusted_host_interfaces", `"eth0::eth1"`), pool4(2), `null`, "must not be empty; a list of links is written eth0:eth1"},
+		{"trusted links, a rule", option("bridge.trusted_host_interfaces", `"eth0 -j ACCEPT"`), pool4(2), `null`, "may contain letters"},
+		{"default bridge", option("bridge.default_bridge", `"true"`), pool4(2), `null`, "leave the option out"},
+		{"announcements", option("advertise_addr_nmsgs", `"4"`), pool4(2), `null`, "is not a number from 0 to 3"},
+		{"a flag as an option", option("internal", `"true"`), pool4(2), `null`, "docker network create has a flag for it"},
+		{"router outside", `{}`, `[{"Pool": "10.2.0.0/24", "Gateway": "10.2.0.1/24", "AuxAddresses": {"DefaultGatewayIPv4": "10.3.0.9/24"}}]`, `null`, "default gateway 10.3.0.9 is outside the subnet"},
 	}
 	b := furnished(t)
 	before := b.everything()
@@ -364,13 +423,20 @@ func TestCapabilities(t *testing.T) {
 	b := newBench(t, Options{})
 	c, err := b.GetCapabilities(b.ctx())
 	b.ok(err)
-	if d := cmp.Diff(&Capabilities{Scope: "local", ConnectivityScope: "local"}, c); d != "" {
+	if d := cmp.Diff(&Capabilities{Scope: "local", ConnectivityScope: "local", GwAllocChecker: true}, c); d != "" {
 		t.Error(d)
 	}
 	g, err := b.GwAllocCheck(b.ctx(), &GwAllocCheckRequest{})
 	b.ok(err)
 	if g.SkipIPv4 || g.SkipIPv6 {
 		t.Errorf("gateways are not wanted: %+v", g)
+	}
+	g, err = b.GwAllocCheck(b.ctx(), &GwAllocCheckRequest{Options: map[string]any{
+		"com.docker.network.generic": map[string]any{"com.docker.network.bridge.gateway_mode_ipv6": "isolated"},
+	}})
+	b.ok(err)
+	if g.SkipIPv4 || !g.SkipIPv6 {
+		t.Errorf("an IPv6 gateway is wanted where the host is not on the network: %+v", g)
 	}
 	_, err = b.AllocateNetwork(b.ctx(), &network.AllocateNetworkRequest{NetworkID: id(1)})
 	refused(t, err, "create them with --scope local")

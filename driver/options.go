@@ -10,6 +10,50 @@ import (
 	"github.com/drawbridge-net/drawbridge/state"
 )
 
+// Option is a key that a user may set, with what is told of it. Keys of Docker's have
+// Docker's meaning.
+type Option struct {
+	Key     string
+	Type    string // of the value, for people: true|false, bytes, address …
+	Default string // empty for none
+	Meaning string
+}
+
+// option is an Option of a T and what it does.
+type option[T any] struct {
+	Option
+	set func(*T, string) error
+}
+
+// optionsOf returns the parts of a table that are for people.
+func optionsOf[T any](table []option[T]) []Option {
+	out := make([]Option, len(table))
+	for i, o := range table {
+		out[i] = o.Option
+	}
+	return out
+}
+
+func keysOf[T any](table []option[T]) []string {
+	var out []string
+	for _, o := range table {
+		out = append(out, o.Key)
+	}
+	return out
+}
+
+// apply carries one value into target, and says whether the table has the key.
+func apply[T any](table []option[T], target *T, key, value string) (known bool, err error) {
+	i := slices.IndexFunc(table, func(o option[T]) bool { return o.Key == key })
+	if i < 0 {
+		return false, nil
+	}
+	if err := table[i].set(target, value); err != nil {
+		return true, fmt.Errorf("option %s: %w", key, err)
+	}
+	return true, nil
+}
+
 // Prefixes of the option keys that are checked. Keys of anybody else are passed over,
 // as Docker's own driver does.
 const (
@@ -25,62 +69,6 @@ const (
 	optInternal   = dockerPrefix + "internal"
 )
 
-// optPortMap is the container's list of published ports in the options of
-// ProgramExternalConnectivity.
-const optPortMap = dockerPrefix + "portmap"
-
-// optIPv6Elsewhere is true in the options of ProgramExternalConnectivity if another endpoint
-// of the container is its IPv6 gateway (Docker 28+; moby, daemon/libnetwork/netlabel).
-const optIPv6Elsewhere = dockerPrefix + "driver.private.no_proxy_6to4"
-
-// networkOptions are the keys of `docker network create -o` and what each does.
-var networkOptions = map[string]func(*state.Network, string) error{
-	dockerPrefix + "bridge.name": func(n *state.Network, v string) error {
-		n.Bridge = v
-		return state.CheckLinkName(v)
-	},
-	dockerPrefix + "driver.mtu": func(n *state.Network, v string) error {
-		mtu, err := strconv.Atoi(v)
-		if err != nil || mtu < 0 {
-			return fmt.Errorf("%q is not a number of bytes", state.Clip(v))
-		}
-		n.MTU = mtu
-		return nil
-	},
-	// What follows is accepted where it asks for what happens anyway.
-	dockerPrefix + "bridge.enable_icc":           onlyBool(true),
-	dockerPrefix + "bridge.enable_ip_masquerade": onlyBool(true),
-	dockerPrefix + "bridge.inhibit_ipv4":         onlyBool(false),
-	dockerPrefix + "bridge.gateway_mode_ipv4":    only("nat"),
-	dockerPrefix + "bridge.gateway_mode_ipv6":    only("nat"),
-	dockerPrefix + "bridge.host_binding_ipv4":    only("0.0.0.0"),
-	dockerPrefix + "container_iface_prefix":      only(interfacePrefix),
-}
-
-// only accepts a value that changes nothing and refuses every other.
-func only(value string) func(*state.Network, string) error {
-	return func(_ *state.Network, v string) error {
-		if v != value {
-			return fmt.Errorf("only %q is supported so far", value)
-		}
-		return nil
-	}
-}
-
-// onlyBool is only for switches, in every spelling of them.
-func onlyBool(value bool) func(*state.Network, string) error {
-	return func(_ *state.Network, v string) error {
-		b, err := strconv.ParseBool(v)
-		if err != nil {
-			return fmt.Errorf("%q is not true or false", state.Clip(v))
-		}
-		if b != value {
-			return fmt.Errorf("only %t is supported so far", value)
-		}
-		return nil
-	}
-}
-
 // applyOptions carries the user's options into n.
 func applyOptions(n *state.Network, generic any) error {
 	if generic == nil {
@@ -95,27 +83,33 @@ func applyOptions(n *state.Network, generic any) error {
 		if !ok {
 			return fmt.Errorf("option %s must be a string", state.Clip(key))
 		}
-		set, known := networkOptions[key]
-		if !known {
-			if err := unknownOption(key, slices.Sorted(maps.Keys(networkOptions))); err != nil {
-				return err
-			}
+		known, err := apply(networkOptions, n, key, value)
+		if err != nil {
+			return err
+		}
+		if known || !hasPrefix(key, dockerPrefix, ownPrefix) {
 			continue
 		}
-		if err := set(n, value); err != nil {
-			return fmt.Errorf("option %s: %w", key, err)
+		nearest, _ := nearestKey(key, append(keysOf(networkOptions), engineKeys...))
+		if slices.Contains(engineKeys, nearest) && nearest == key {
+			return fmt.Errorf("option %s is not for -o: docker network create has a flag for it (--internal, --ipv6, --ipv4)", key)
 		}
+		return fmt.Errorf("option %s is unknown: did you mean %s?", state.Clip(key), nearest)
 	}
 	return nil
 }
 
-// unknownOption refuses a key that only looks like one of ours, and names the nearest that is.
-func unknownOption(key string, known []string) error {
-	if !strings.HasPrefix(key, dockerPrefix) && !strings.HasPrefix(key, ownPrefix) {
-		return nil
-	}
+// engineKeys are set by flags of docker network create and never by -o.
+var engineKeys = []string{optEnableIPv4, optEnableIPv6, optInternal}
+
+func hasPrefix(key string, prefixes ...string) bool {
+	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(key, p) })
+}
+
+// nearestKey returns the known key that a user most probably meant, and how many letters apart it is.
+func nearestKey(key string, known []string) (string, int) {
 	nearest := slices.MinFunc(known, func(a, b string) int { return distance(key, a) - distance(key, b) })
-	return fmt.Errorf("option %s is unknown: did you mean %s?", state.Clip(key), nearest)
+	return nearest, distance(key, nearest)
 }
 
 // distance is the Levenshtein distance of two keys. Long keys are cut: they resemble nothing.

@@ -32,20 +32,26 @@ func (d *Driver) ProgramExternalConnectivity(ctx context.Context, r *network.Pro
 	}); err != nil || n.Internal {
 		return err // an internal network publishes nothing, as with Docker
 	}
-	want, err := d.portRequests(r.Options)
+	requests, err := d.portRequests(n, r.Options)
 	if err != nil {
 		return err
 	}
-	return d.publish(ctx, e, want)
+	here, err := d.families(ctx, e, r.Options)
+	if err != nil {
+		return err
+	}
+	bind, open := arrange(n, e, here, requests)
+	return d.publish(ctx, e, bind, open)
 }
 
-// publish reserves the ports, records them and waits for the host. Where the ports cannot be
-// had, those of before stay.
-func (d *Driver) publish(ctx context.Context, e state.Endpoint, want []state.PortRequest) error {
-	ports, err := d.reserve(ctx, e, want)
+// publish reserves the ports to bind, records them with those that are only opened, and waits for the
+// host. Where the ports cannot be had, those of before stay.
+func (d *Driver) publish(ctx context.Context, e state.Endpoint, bind []state.PortRequest, open []state.Port) error {
+	ports, err := d.reserve(ctx, e, bind)
 	if err != nil {
 		return err
 	}
+	ports = append(ports, open...)
 	do := func(tx *store.Tx) error {
 		if !setPorts(tx, e.ID, ports) {
 			return fmt.Errorf("endpoint %s was removed meanwhile", e.ID.Short())
@@ -70,6 +76,7 @@ func (d *Driver) publish(ctx context.Context, e state.Endpoint, want []state.Por
 
 // reserve takes the ports, and once more if what stood in the way was only left over.
 func (d *Driver) reserve(ctx context.Context, e state.Endpoint, want []state.PortRequest) ([]state.Port, error) {
+	e.Ports = state.Bound(e.Ports)
 	ports, err := d.ports.Reserve(ctx, e, want)
 	if !errors.Is(err, syscall.EADDRINUSE) {
 		return ports, err
@@ -143,40 +150,23 @@ type binding struct {
 	HostPortEnd uint16
 }
 
+// optPortMap is the container's list of published ports in the options of
+// ProgramExternalConnectivity.
+const optPortMap = dockerPrefix + "portmap"
+
 // portRequests reads what an endpoint shall publish, in a stable order: newer engines send the
 // list in a random one.
-func (d *Driver) portRequests(options map[string]any) ([]state.PortRequest, error) {
-	want, err := d.parsePorts(options[optPortMap])
+func (d *Driver) portRequests(n state.Network, options map[string]any) ([]state.PortRequest, error) {
+	want, err := d.parsePorts(options[optPortMap], d.defaultHostIP(n))
 	if err != nil {
 		return nil, err
-	}
-	elsewhere, err := boolOption(options, optIPv6Elsewhere, false)
-	if err != nil {
-		return nil, err
-	}
-	if elsewhere {
-		want = onlyIPv4(want)
 	}
 	state.SortPortRequests(want)
 	return slices.CompactFunc(want, sameExactPort), nil
 }
 
-// onlyIPv4 leaves the host's IPv6 addresses to another endpoint of the same container.
-func onlyIPv4(requests []state.PortRequest) []state.PortRequest {
-	var out []state.PortRequest
-	for _, r := range requests {
-		if !r.HostIP.IsValid() {
-			r.HostIP = netip.IPv4Unspecified()
-		}
-		if r.HostIP.Is4() {
-			out = append(out, r)
-		}
-	}
-	return out
-}
-
 // parsePorts reads the container's list of published ports.
-func (d *Driver) parsePorts(option any) ([]state.PortRequest, error) {
+func (d *Driver) parsePorts(option any, fallback netip.Addr) ([]state.PortRequest, error) {
 	if option == nil {
 		return nil, nil
 	}
@@ -190,7 +180,7 @@ func (d *Driver) parsePorts(option any) ([]state.PortRequest, error) {
 	}
 	var out []state.PortRequest
 	for _, b := range bindings {
-		request, err := d.portRequest(b)
+		request, err := portRequest(b, fallback)
 		if err != nil {
 			return nil, err
 		}
@@ -208,9 +198,9 @@ func sameExactPort(a, b state.PortRequest) bool {
 // its number means nothing to a user.
 const protoSCTP = 132
 
-func (d *Driver) portRequest(b binding) (state.PortRequest, error) {
+func portRequest(b binding, fallback netip.Addr) (state.PortRequest, error) {
 	r := state.PortRequest{
-		Proto: state.Proto(b.Proto), HostIP: d.defaultHostIP(),
+		Proto: state.Proto(b.Proto), HostIP: fallback,
 		HostPort: b.HostPort, HostPortEnd: b.HostPortEnd, ContainerPort: b.Port,
 	}
 	if b.Proto == protoSCTP {
@@ -229,10 +219,15 @@ func (d *Driver) portRequest(b binding) (state.PortRequest, error) {
 	return r, r.Validate()
 }
 
-// defaultHostIP is the address of ports published without one.
-func (d *Driver) defaultHostIP() netip.Addr {
-	if ip := d.options.HostIP; ip.IsValid() && !ip.IsUnspecified() {
-		return ip
+// defaultHostIP is the address of the network's ports that are published without one. As with Docker
+// 0.0.0.0 stands for all addresses of both families, and :: for those of IPv6.
+func (d *Driver) defaultHostIP(n state.Network) netip.Addr {
+	ip := n.HostIP
+	if !ip.IsValid() {
+		ip = d.options.HostIP
 	}
-	return netip.Addr{}
+	if ip == netip.IPv4Unspecified() {
+		return netip.Addr{}
+	}
+	return ip
 }

@@ -56,7 +56,7 @@ func TestPortList(t *testing.T) {
 			[]state.PortRequest{request(6, "192.0.2.1", 8080, 8080, 80), request(6, "192.0.2.9", 1, 1, 81)},
 		},
 		{"--ip 0.0.0.0", `[` + tcp(80, 8080) + `]`, Options{HostIP: netip.IPv4Unspecified()}, []state.PortRequest{request(6, "", 8080, 8080, 80)}},
-		{"--ip ::", `[` + tcp(80, 8080) + `]`, Options{HostIP: netip.IPv6Unspecified()}, []state.PortRequest{request(6, "", 8080, 8080, 80)}},
+		{"--ip ::", `[` + tcp(80, 8080) + `]`, Options{HostIP: netip.IPv6Unspecified()}, []state.PortRequest{request(6, "::", 8080, 8080, 80)}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -92,7 +92,7 @@ func (d *Driver) evict(ctx context.Context, except state.EndpointID, want []stat
 
 // holds reports whether one of the endpoint's ports is among those wanted.
 func holds(e state.Endpoint, want []state.PortRequest) bool {
-	return slices.ContainsFunc(e.Ports, func(p state.Port) bool {
+	return slices.ContainsFunc(state.Bound(e.Ports), func(p state.Port) bool {
 		return slices.ContainsFunc(want, func(r state.PortRequest) bool {
 			return r.Proto == p.Proto && r.HostPort <= p.HostPort && p.HostPort <= r.HostPortEnd
 		})

@@ -20,7 +20,11 @@ func (p Policy) Families() []Family { return []Family{p.V4, p.V6} }
 type Family struct {
 	V6       bool
 	Networks []Network
-	Ports    []Port
+	// Ports are redirected from the host, Open ones are open at the container's own address.
+	Ports []Port
+	Open  []Target
+	// Links are what containers of a network that keeps them apart may reach of each other.
+	Links []Link
 	// Strangers says that there are networks without this family whose bridges could carry it all the
 	// same, if a container gave itself an address: they must stay closed in it.
 	Strangers bool
@@ -44,9 +48,30 @@ func (f Family) IsEmpty() bool { return !f.HasBridges() && !f.Guard }
 type Network struct {
 	Prefix netip.Prefix
 	Bridge string
-	// Masquerade rewrites the source of what leaves for elsewhere to the
-	// host's address.
+	// Masquerade rewrites the source of what leaves for elsewhere to the host's address, or
+	// to SNAT where that is given.
 	Masquerade bool
+	SNAT       netip.Addr
+	// NoICC refuses what containers of the network send each other, but for Links and Ports.
+	NoICC bool
+	// Routed lets ICMP in: containers are reached at their own addresses, and are to answer.
+	Routed bool
+	// Unprotected lets everything in that comes from outside the host's container networks.
+	Unprotected bool
+	// Trusted are links from which published ports may be reached at the containers' own addresses.
+	Trusted []string
+}
+
+// Target is a port of a container.
+type Target struct {
+	Proto state.Proto
+	Addr  netip.AddrPort
+}
+
+// Link lets one container reach a port of another.
+type Link struct {
+	From netip.Addr
+	To   Target
 }
 
 // Port is a published port in one family.

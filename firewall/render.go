@@ -21,11 +21,15 @@ func renderFamily(s state.Snapshot, h Host, v6 bool) Family {
 	f := Family{
 		V6:       v6,
 		Networks: networks(s, v6),
-		Ports:    ports(s, v6),
+		Links:    linksOf(s, v6),
 		Guard:    guard(s.Forwarding, v6),
-		// On the bridge of an IPv4 network IPv6 is switched off; IPv4 has no such switch.
-		Strangers: !v6 && slices.ContainsFunc(s.Networks, func(n state.Network) bool { return n.V4.IsZero() }),
+		// On a bridge of ours without an IPv6 network IPv6 is switched off; an adopted one is its
+		// owner's, and IPv4 has no such switch.
+		Strangers: slices.ContainsFunc(s.Networks, func(n state.Network) bool {
+			return n.Family(v6).IsZero() && (!v6 || n.Adopted)
+		}),
 	}
+	f.Ports, f.Open = ports(s, v6)
 	if !f.IsEmpty() {
 		f.DockerBridges = foreignBridges(s, h)
 		f.BridgeNetfilter = h.BridgeNetfilter
@@ -43,14 +47,9 @@ func guard(f state.Forwarding, v6 bool) bool {
 func networks(s state.Snapshot, v6 bool) []Network {
 	var out []Network
 	for _, n := range s.Networks {
-		subnet := n.V4
-		if v6 {
-			subnet = n.V6
+		if subnet := n.Family(v6); !subnet.IsZero() {
+			out = append(out, networkOf(n, subnet))
 		}
-		if subnet.IsZero() {
-			continue
-		}
-		out = append(out, Network{Prefix: subnet.Prefix, Bridge: n.Bridge, Masquerade: !n.Internal})
 	}
 	slices.SortFunc(out, func(a, b Network) int {
 		return cmp.Or(comparePrefix(a.Prefix, b.Prefix), cmp.Compare(a.Bridge, b.Bridge))
@@ -58,23 +57,59 @@ func networks(s state.Snapshot, v6 bool) []Network {
 	return out
 }
 
-// ports leaves out what is bound to a loopback address: no packet that DNAT could
-// see may be addressed to it.
-func ports(s state.Snapshot, v6 bool) []Port {
-	var out []Port
+func networkOf(n state.Network, s state.Subnet) Network {
+	out := Network{Prefix: s.Prefix, Bridge: n.Bridge, NoICC: n.NoICC}
+	if n.Internal {
+		return out
+	}
+	out.Masquerade = !n.NoMasquerade && s.Masquerades()
+	if out.Masquerade {
+		out.SNAT = s.SNAT
+	}
+	out.Routed = s.Mode == state.ModeRouted
+	out.Unprotected = s.Mode == state.ModeUnprotected
+	out.Trusted = n.Trusted.All()
+	return out
+}
+
+// ports returns what is redirected and what is open. It leaves out what is bound to a loopback address: no
+// packet that DNAT could see may be addressed to it.
+func ports(s state.Snapshot, v6 bool) (redirected []Port, open []Target) {
 	for _, e := range s.Endpoints {
 		if n, ok := s.Network(e.Network); !ok || n.Internal {
 			continue
 		}
 		for _, p := range e.Ports {
 			target, ok := p.Target(e, v6)
-			if !ok || p.HostIP.IsLoopback() {
-				continue
+			switch {
+			case !ok || p.HostIP.IsLoopback():
+			case p.Routed():
+				open = append(open, Target{p.Proto, target})
+			default:
+				redirected = append(redirected, Port{Proto: p.Proto, Host: specific(p.HostIP), HostPort: p.HostPort, Target: target})
 			}
-			out = append(out, Port{Proto: p.Proto, Host: specific(p.HostIP), HostPort: p.HostPort, Target: target})
 		}
 	}
-	slices.SortFunc(out, comparePort)
+	slices.SortFunc(redirected, comparePort)
+	slices.SortFunc(open, compareTarget)
+	return slices.Compact(redirected), slices.Compact(open)
+}
+
+// linksOf returns which exposed ports linked containers may reach.
+func linksOf(s state.Snapshot, v6 bool) []Link {
+	var out []Link
+	for _, n := range s.Networks {
+		for _, pair := range n.Linkages(s.Endpoints) {
+			from, to := pair.From.Addr(v6), pair.To.Addr(v6)
+			if !from.IsValid() || !to.IsValid() {
+				continue
+			}
+			for _, p := range pair.To.Exposed {
+				out = append(out, Link{From: from, To: Target{p.Proto, netip.AddrPortFrom(to, p.Port)}})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b Link) int { return cmp.Or(compareTarget(a.To, b.To), a.From.Compare(b.From)) })
 	return slices.Compact(out)
 }
 
@@ -106,6 +141,10 @@ func comparePort(a, b Port) int {
 		b.Host.Compare(a.Host),
 		a.Target.Compare(b.Target),
 	)
+}
+
+func compareTarget(a, b Target) int {
+	return cmp.Or(cmp.Compare(a.Proto, b.Proto), a.Addr.Compare(b.Addr))
 }
 
 func comparePrefix(a, b netip.Prefix) int {

@@ -12,8 +12,11 @@ import (
 	"github.com/drawbridge-net/drawbridge/state"
 )
 
-// ensureBridge makes the network's bridge and gives it its addresses.
+// ensureBridge makes the network's bridge, or takes over the one it adopted, and gives it its addresses.
 func (l *Links) ensureBridge(have inventory, addrs map[int][]netlink.Addr, n state.Network) error {
+	if n.Adopted {
+		return l.ensureAdopted(have, addrs, n)
+	}
 	link, ok := have[n.Bridge]
 	if !ok {
 		var err error
@@ -22,19 +25,28 @@ func (l *Links) ensureBridge(have inventory, addrs map[int][]netlink.Addr, n sta
 		}
 		have[n.Bridge] = link
 	}
-	if link.Attrs().Alias != n.Alias() {
+	if !carries(link, n) {
 		return fmt.Errorf("a link named %s exists already on this host: choose another name with -o com.docker.network.bridge.name=…", n.Bridge)
 	}
 	if err := l.setGroup(link, n.Group()); err != nil {
 		return err
 	}
-	if err := l.setMTU(link, n.MTU); err != nil {
+	if err := l.setMTU(link, n.LinkMTU()); err != nil {
 		return err
 	}
 	if err := l.configureIPv6(n); err != nil {
 		return err
 	}
 	return l.ensureAddresses(link, addrs[link.Attrs().Index], n)
+}
+
+// carries reports whether the link is the bridge of the network.
+func carries(link netlink.Link, n state.Network) bool {
+	if n.Adopted {
+		a, ok := parseAdoption(link.Attrs().Alias)
+		return ok && a.network == n.ID
+	}
+	return link.Attrs().Alias == n.Alias()
 }
 
 // addBridge creates the bridge, down and in its group, by which it is ours from the first moment. The
@@ -88,9 +100,10 @@ func (l *Links) setMTU(link netlink.Link, mtu int) error {
 }
 
 // configureIPv6 switches IPv6 on the bridge on or off, and router advertisements off: what a
-// container advertises must not give the host a route.
+// container advertises must not give the host a route. Off, the bridge still carries the
+// containers' packets; the host has no part in it, not even by link-local addresses.
 func (l *Links) configureIPv6(n state.Network) error {
-	if n.V6.IsZero() {
+	if n.V6.IsZero() || n.V6.Mode == state.ModeIsolated {
 		return l.sysctl.set("net/ipv6/conf/"+n.Bridge+"/disable_ipv6", "1")
 	}
 	if err := l.sysctl.set("net/ipv6/conf/"+n.Bridge+"/disable_ipv6", "0"); err != nil {
@@ -102,10 +115,7 @@ func (l *Links) configureIPv6(n state.Network) error {
 // ensureAddresses puts the gateway addresses on the bridge and takes off addresses that are
 // neither those nor link-local.
 func (l *Links) ensureAddresses(link netlink.Link, current []netlink.Addr, n state.Network) error {
-	wanted := map[netip.Prefix]bool{}
-	for _, s := range n.Subnets() {
-		wanted[s.GatewayPrefix()] = true
-	}
+	wanted := bridgeAddrs(n)
 	for _, a := range current {
 		p := prefixOf(a.IPNet)
 		if wanted[p] || p.Addr().IsLinkLocalUnicast() && p.Addr().Is6() {
@@ -124,6 +134,17 @@ func (l *Links) ensureAddresses(link netlink.Link, current []netlink.Addr, n sta
 	return nil
 }
 
+// bridgeAddrs are the addresses that the network's bridge shall have.
+func bridgeAddrs(n state.Network) map[netip.Prefix]bool {
+	out := map[netip.Prefix]bool{}
+	for _, s := range n.Subnets() {
+		if p, ok := s.BridgeAddr(); ok {
+			out[p] = true
+		}
+	}
+	return out
+}
+
 // addAddress skips duplicate address detection: the address is the gateway's whatever
 // others say, and must work at once (RFC 4862 would hold it back for a second).
 func (l *Links) addAddress(link netlink.Link, p netip.Prefix) error {
@@ -140,7 +161,7 @@ func (l *Links) addAddress(link netlink.Link, p netip.Prefix) error {
 // raiseBridge brings the bridge up.
 func (l *Links) raiseBridge(have inventory, n state.Network) error {
 	link, ok := have[n.Bridge]
-	if !ok || link.Attrs().Alias != n.Alias() {
+	if !ok || !carries(link, n) {
 		return nil // Prepare has said why
 	}
 	return l.raise(link)

@@ -50,7 +50,7 @@ func (f *Flows) Forget(_ context.Context, addrs []netip.Addr) error {
 
 // ForgetPublished deletes the flows that reached the endpoint by one of the ports, which are not
 // published any more. The container's own connections stay, and so do those to its address
-// that were not translated.
+// that were not translated, unless that is how the port was published.
 func (f *Flows) ForgetPublished(_ context.Context, e state.Endpoint, gone []state.Port) error {
 	if len(gone) == 0 {
 		return nil
@@ -63,6 +63,11 @@ func (f *Flows) ForgetPublished(_ context.Context, e state.Endpoint, gone []stat
 // cameBy reports whether a flow was translated from the host's side of p to the endpoint's.
 func cameBy(flow *netlink.ConntrackFlow, e state.Endpoint, p state.Port) bool {
 	to, ok := netip.AddrFromSlice(flow.Forward.DstIP)
+	if p.Routed() {
+		target, published := p.Target(e, to.Unmap().Is6())
+		return ok && published && state.Proto(flow.Forward.Protocol) == p.Proto &&
+			target == netip.AddrPortFrom(to.Unmap(), flow.Forward.DstPort)
+	}
 	if to = to.Unmap(); !ok || state.Proto(flow.Forward.Protocol) != p.Proto || !leads(p, to, flow.Forward.DstPort) {
 		return false
 	}
@@ -76,7 +81,7 @@ func cameBy(flow *netlink.ConntrackFlow, e state.Endpoint, p state.Port) bool {
 func (f *Flows) ForgetPorts(_ context.Context, ports []state.Port) error {
 	var udp []state.Port
 	for _, p := range ports {
-		if p.Proto == state.UDP {
+		if p.Proto == state.UDP && !p.Routed() {
 			udp = append(udp, p)
 		}
 	}

@@ -11,23 +11,34 @@ import (
 	"github.com/drawbridge-net/drawbridge/state"
 )
 
-// CheckNetwork says whether the host has room for a new network: its bridge's name must be
-// free, and its subnets must not overlap one that a link of the host is on, since the kernel
-// could then reach only one of the two.
-func (l *Links) CheckNetwork(_ context.Context, n state.Network) error {
+// FitNetwork says whether the host has room for a new network, and fills in what depends on the host. A bridge of
+// the name must be there already, to be adopted, or the name must be free; the subnets must not overlap one that
+// another link of the host is on, since the kernel could then reach only one of the two.
+func (l *Links) FitNetwork(_ context.Context, n state.Network) (state.Network, error) {
 	have, err := l.inventory()
 	if err != nil {
-		return err
-	}
-	if link, ok := have[n.Bridge]; ok && !ours(link) {
-		return fmt.Errorf("a link named %s exists already on this host: choose another name with -o com.docker.network.bridge.name=…", n.Bridge)
+		return n, err
 	}
 	addrs, err := l.addresses()
 	if err != nil {
-		return err
+		return n, err
 	}
+	if link, ok := have[n.Bridge]; ok && !ours(link) {
+		if err := checkAdoption(link, n); err != nil {
+			return n, err
+		}
+		n.Adopted = true
+	}
+	if err := checkOverlap(have, addrs, n); err != nil {
+		return n, err
+	}
+	n.HostMTU, err = l.hostMTU(have, n)
+	return n, err
+}
+
+func checkOverlap(have inventory, addrs map[int][]netlink.Addr, n state.Network) error {
 	for name, link := range have {
-		if ours(link) {
+		if ours(link) || adopted(link) || name == n.Bridge {
 			continue // networks of ours are compared in the state
 		}
 		for _, p := range subnetsOf(addrs[link.Attrs().Index]) {
@@ -66,7 +77,7 @@ func (l *Links) ForeignBridges() ([]string, error) {
 	}
 	var out []string
 	for name, link := range have {
-		if link.Type() == "bridge" && !ours(link) {
+		if link.Type() == "bridge" && !ours(link) && !adopted(link) {
 			out = append(out, name)
 		}
 	}

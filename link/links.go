@@ -16,7 +16,7 @@ import (
 // Links edits the links of the network namespace in which it was made.
 type Links struct {
 	handle *netlink.Handle
-	ports  map[int]*nl.SocketHandle // for what netlink.Handle cannot ask, see hairpins
+	ports  map[int]*nl.SocketHandle // for what netlink.Handle cannot ask, see bridgePorts
 	sysctl Sysctl
 }
 
@@ -85,25 +85,29 @@ func (p Prepare) Apply(_ context.Context, s state.Snapshot) error {
 
 // Apply brings the links of s up and turns forwarding on where s says so.
 func (p Activate) Apply(_ context.Context, s state.Snapshot) error {
-	if err := p.forward(s.Forwarding); err != nil {
+	if err := p.forward(s); err != nil {
 		return err
 	}
 	have, err := p.inventory()
 	if err != nil {
 		return err
 	}
-	hairpins, err := p.hairpins()
+	ports, err := p.bridgePorts()
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, n := range s.Networks {
-		if err := p.raiseBridge(have, n); err != nil {
+		if err := errors.Join(p.raiseBridge(have, n), p.ensureProxies(have, n, s.Endpoints)); err != nil {
 			errs = append(errs, &state.ObjectError{Network: n.ID, Err: err})
 		}
 	}
 	for _, e := range s.Endpoints {
-		if err := p.raiseVeth(have, hairpins, e); err != nil {
+		n, ok := s.Network(e.Network)
+		if !ok {
+			continue
+		}
+		if err := p.raiseVeth(have, ports, n, e); err != nil {
 			errs = append(errs, &state.ObjectError{Network: e.Network, Endpoint: e.ID, Err: err})
 		}
 	}
@@ -153,28 +157,34 @@ func dumped[T any](list func() (T, error)) (T, error) {
 func ours(link netlink.Link) bool {
 	a := link.Attrs()
 	grouped := a.Group&state.GroupBridgeMask == state.GroupBridge || a.Group == state.GroupPort
-	return grouped && (a.Alias == "" || state.OurAlias(a.Alias))
+	return grouped && !adopted(link) && (a.Alias == "" || state.OurAlias(a.Alias))
 }
 
-// removeStale deletes links of ours that s lacks, and forgets them in have.
+// removeStale deletes links of ours that s lacks and forgets them in have, and gives back adopted bridges.
 func (l *Links) removeStale(have inventory, s state.Snapshot) []error {
-	wanted := map[string]string{} // alias by name
+	bridges := map[string]state.Network{}
 	for _, n := range s.Networks {
-		wanted[n.Bridge] = n.Alias()
+		bridges[n.Bridge] = n
 	}
+	veths := map[string]state.Endpoint{}
 	for _, e := range s.Endpoints {
-		wanted[e.HostLink()] = e.Alias()
+		veths[e.HostLink()] = e
 	}
 	var errs []error
 	for name, link := range have {
-		if alias, ok := wanted[name]; !ours(link) || ok && alias == link.Attrs().Alias {
-			continue
+		n, isBridge := bridges[name]
+		e, isVeth := veths[name]
+		switch {
+		case isBridge && carries(link, n), isVeth && link.Attrs().Alias == e.Alias():
+		case adopted(link):
+			errs = append(errs, l.release(link))
+		case ours(link):
+			if err := l.remove(link); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			delete(have, name)
 		}
-		if err := l.remove(link); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		delete(have, name)
 	}
 	return errs
 }
@@ -186,7 +196,7 @@ func (l *Links) remove(link netlink.Link) error {
 	return nil
 }
 
-// Purge removes every link of ours and returns the names of the bridges among them.
+// Purge removes every link of ours, gives back adopted bridges, and returns the names of the bridges among them.
 func (l *Links) Purge() ([]string, error) {
 	have, err := l.inventory()
 	if err != nil {
@@ -194,7 +204,7 @@ func (l *Links) Purge() ([]string, error) {
 	}
 	var bridges []string
 	for name, link := range have {
-		if ours(link) && link.Type() == "bridge" {
+		if (ours(link) || adopted(link)) && link.Type() == "bridge" {
 			bridges = append(bridges, name)
 		}
 	}

@@ -102,7 +102,7 @@ func TestForwarding(t *testing.T) {
 		t.Run("", func(t *testing.T) {
 			l := newLab(t)
 			l.apply(snapshot(network(1), f))
-			v4, v6, err := l.links.sysctl.Forwarding()
+			v4, v6, err := l.links.sysctl.forwarding()
 			must(t, err)
 			l.same("forwarding", state.Forwarding{V4: v4, V6: v6}, f)
 		})
@@ -405,7 +405,7 @@ func TestHairpin(t *testing.T) {
 	}
 }
 
-func TestCheckNetwork(t *testing.T) {
+func TestFitNetwork(t *testing.T) {
 	l := newLab(t)
 	l.apply(snapshot(network(1)))
 	l.foreign(bridgeNamed("docker0"), "172.17.0.1/16", "fd17::1/64", "169.254.7.1/16", "fe80::7/64")
@@ -415,7 +415,7 @@ func TestCheckNetwork(t *testing.T) {
 		name, bridge, v4, v6, want string
 	}{
 		{"free", "web", "10.9.0.0/16", "fd09::/64", ""},
-		{"name taken", "docker0", "10.9.0.0/16", "", "a link named docker0 exists already on this host: choose another name"},
+		{"name taken", "docker0", "10.9.0.0/16", "", "bridge docker0 is Docker's own: choose another name"},
 		{"name of ours", "br1", "10.9.0.0/16", "", ""},
 		{"same subnet", "web", "172.17.0.0/16", "", "subnet 172.17.0.0/16 overlaps 172.17.0.0/16, which is on this host's link docker0"},
 		{"subnet inside", "web", "172.17.9.0/24", "", "overlaps 172.17.0.0/16"},
@@ -435,7 +435,7 @@ func TestCheckNetwork(t *testing.T) {
 		if tt.v6 != "" {
 			n.V6.Prefix = netip.MustParsePrefix(tt.v6)
 		}
-		err := l.links.CheckNetwork(t.Context(), n)
+		_, err := l.links.FitNetwork(t.Context(), n)
 		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 			t.Errorf("%s: error %v, want %q", tt.name, err, tt.want)
 		}
@@ -567,7 +567,7 @@ func TestTogether(t *testing.T) {
 				ended <- nil
 				return
 			default:
-				if err := l.links.CheckNetwork(context.Background(), network(9)); err != nil {
+				if _, err := l.links.FitNetwork(context.Background(), network(9)); err != nil {
 					ended <- err
 					return
 				}

@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/drawbridge-net/drawbridge/state"
 )
 
 // Sysctl reads and writes kernel settings below Root.
@@ -40,8 +38,8 @@ func (s Sysctl) set(key, value string) error {
 	return nil
 }
 
-// Forwarding reports whether the host forwards IPv4 and IPv6.
-func (s Sysctl) Forwarding() (v4, v6 bool, err error) {
+// forwarding reports whether the host forwards IPv4 and IPv6.
+func (s Sysctl) forwarding() (v4, v6 bool, err error) {
 	four, err := s.get(forwardV4)
 	if err != nil {
 		return false, false, fmt.Errorf("reading ip_forward: %w", err)
@@ -60,18 +58,4 @@ func (s Sysctl) Boot() (string, error) {
 		return "", fmt.Errorf("reading the boot id: %w", err)
 	}
 	return id, nil
-}
-
-// forward turns on the switches that the state records as ours. Those it does not are
-// left as they are.
-func (l *Links) forward(f state.Forwarding) error {
-	if f.V4 {
-		if err := l.sysctl.set(forwardV4, "1"); err != nil {
-			return err
-		}
-	}
-	if f.V6 {
-		return l.sysctl.set(forwardV6, "1")
-	}
-	return nil
 }

@@ -79,7 +79,7 @@ func TestSysctlForwarding(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			v4, v6, err := newSysctl(t, tt.settings).Forwarding()
+			v4, v6, err := newSysctl(t, tt.settings).forwarding()
 			if v4 != tt.v4 || v6 != tt.v6 || (err != nil) != tt.fails {
 				t.Errorf("%t, %t, %v", v4, v6, err)
 			}

@@ -17,7 +17,7 @@ import (
 // ensureVeth makes the endpoint's veth pair, its host's end a port of the bridge.
 func (l *Links) ensureVeth(have inventory, n state.Network, e state.Endpoint) error {
 	bridge, ok := have[n.Bridge]
-	if !ok || bridge.Attrs().Alias != n.Alias() {
+	if !ok || !carries(bridge, n) {
 		return nil // the network's own failure has been reported
 	}
 	link, ok := have[e.HostLink()]
@@ -37,11 +37,11 @@ func (l *Links) ensureVeth(have inventory, n state.Network, e state.Endpoint) er
 func (l *Links) addVeth(bridge netlink.Link, n state.Network, e state.Endpoint) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.Group = e.HostLink(), state.GroupPort
-	attrs.MTU, attrs.MasterIndex = n.MTU, bridge.Attrs().Index
+	attrs.MTU, attrs.MasterIndex = n.LinkMTU(), bridge.Attrs().Index
 	veth := netlink.NewVeth(attrs)
 	veth.PeerName = e.ContainerLink()
 	veth.PeerHardwareAddr = net.HardwareAddr(e.MAC[:])
-	veth.PeerMTU = uint32(n.MTU)
+	veth.PeerMTU = uint32(n.LinkMTU())
 	switch err := l.handle.LinkAdd(veth); {
 	case errors.Is(err, unix.EEXIST):
 		return fmt.Errorf("a link named %s or %s exists already on this host and is not ours: rename it", e.HostLink(), e.ContainerLink())
@@ -64,26 +64,36 @@ func (l *Links) adjustVeth(link, bridge netlink.Link, n state.Network, e state.E
 	if err := l.setGroup(link, state.GroupPort); err != nil {
 		return err
 	}
-	return l.setMTU(link, n.MTU)
+	return l.setMTU(link, n.LinkMTU())
 }
 
-// raiseVeth brings the host's end up, and lets its port send a frame back where it came
-// from if that is what a container needs to reach itself by a published port.
-func (l *Links) raiseVeth(have inventory, hairpins map[int]bool, e state.Endpoint) error {
+// raiseVeth brings the host's end up. Its port is isolated before, where the network keeps containers
+// apart, and lets frames back where they came from if that is what a container needs to reach
+// itself by a published port.
+func (l *Links) raiseVeth(have inventory, ports map[int]port, n state.Network, e state.Endpoint) error {
 	link, ok := have[e.HostLink()]
 	if !ok || link.Attrs().Alias != e.Alias() {
 		return nil // the container took it with it, or Prepare has said why
 	}
-	if err := l.raise(link); err != nil {
-		return err
+	now, isPort := ports[link.Attrs().Index]
+	if !isPort {
+		return nil // it has just been taken off the bridge, and will be put back
 	}
-	hairpin, port := hairpins[link.Attrs().Index]
-	wanted := len(e.Ports) > 0 && l.bridgeNetfilter()
-	if !port || hairpin == wanted {
-		return nil
+	if now.isolated != n.NoICC {
+		if err := l.handle.LinkSetIsolated(link, n.NoICC); err != nil {
+			return fmt.Errorf("isolating bridge port %s: %w", link.Attrs().Name, err)
+		}
 	}
-	return l.setHairpin(link, wanted)
+	if hairpin := len(e.Ports) > 0 && l.bridgeNetfilter(); now.hairpin != hairpin {
+		if err := l.setHairpin(link, hairpin); err != nil {
+			return err
+		}
+	}
+	return l.raise(link)
 }
+
+// port is the settings of a bridge port that are ours to make.
+type port struct{ hairpin, isolated bool }
 
 // setHairpin is needed only where br_netfilter translates addresses within the bridge: otherwise
 // such packets are routed, and leave the bridge itself.
@@ -94,9 +104,9 @@ func (l *Links) setHairpin(link netlink.Link, on bool) error {
 	return nil
 }
 
-// hairpins reads the hairpin mode of every bridge port by the index of its link. The library
+// bridgePorts reads the settings of every bridge port by the index of its link. The library
 // has this for one port only, and lists all of them each time.
-func (l *Links) hairpins() (map[int]bool, error) {
+func (l *Links) bridgePorts() (map[int]port, error) {
 	messages, err := dumped(func() ([][]byte, error) {
 		req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
 		req.Sockets = l.ports
@@ -106,7 +116,7 @@ func (l *Links) hairpins() (map[int]bool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing the bridge ports: %w", err)
 	}
-	out := map[int]bool{}
+	out := map[int]port{}
 	for _, m := range messages {
 		info := nl.DeserializeIfInfomsg(m)
 		attrs, err := nl.ParseRouteAttr(m[info.Len():])
@@ -115,18 +125,24 @@ func (l *Links) hairpins() (map[int]bool, error) {
 		}
 		for _, a := range attrs {
 			if a.Attr.Type == unix.IFLA_PROTINFO|unix.NLA_F_NESTED {
-				out[int(info.Index)] = hairpinOf(a.Value)
+				out[int(info.Index)] = portOf(a.Value)
 			}
 		}
 	}
 	return out, nil
 }
 
-func hairpinOf(protinfo []byte) bool {
+func portOf(protinfo []byte) port {
 	attrs, err := nl.ParseRouteAttr(protinfo)
-	return err == nil && slices.ContainsFunc(attrs, func(a syscall.NetlinkRouteAttr) bool {
-		return a.Attr.Type == nl.IFLA_BRPORT_MODE && len(a.Value) > 0 && a.Value[0] != 0
-	})
+	if err != nil {
+		return port{}
+	}
+	is := func(kind uint16) bool {
+		return slices.ContainsFunc(attrs, func(a syscall.NetlinkRouteAttr) bool {
+			return a.Attr.Type == kind && len(a.Value) > 0 && a.Value[0] != 0
+		})
+	}
+	return port{hairpin: is(nl.IFLA_BRPORT_MODE), isolated: is(nl.IFLA_BRPORT_ISOLATED)}
 }
 
 // bridgeNetfilter reports whether bridged packets of either family pass iptables on this host.

@@ -99,7 +99,7 @@ type failure struct {
 func newPlan(s state.Snapshot) *plan {
 	want := &plan{at: map[place]binding{}, failed: map[failure]bool{}}
 	for _, e := range s.Endpoints {
-		for _, port := range e.Ports {
+		for _, port := range state.Bound(e.Ports) {
 			needed, err := bindings(e, port)
 			want.fail(binding{endpoint: e.ID, network: e.Network, port: port}, err)
 			for _, b := range needed {

@@ -26,6 +26,17 @@ type Endpoint struct {
 
 	// Ports are published, all of them or none; empty between Revoke and Program.
 	Ports []Port `json:"ports,omitempty"`
+
+	// LinkPrefix begins the name of the link in the container; empty for that of the network.
+	LinkPrefix string `json:"linkPrefix,omitempty"`
+
+	// Name is what other containers of the network call this one in their Links.
+	Name string `json:"name,omitempty"`
+	// Links are the names of the containers whose exposed ports this one may reach where the
+	// network keeps containers apart (NoICC).
+	Links []string `json:"links,omitempty"`
+	// Exposed are the container's exposed ports (EXPOSE, --expose), sorted.
+	Exposed []ContainerPort `json:"exposed,omitempty"`
 }
 
 // Joined reports whether the engine has put the endpoint into a container.
@@ -40,6 +51,14 @@ func (e Endpoint) Addrs() []netip.Addr {
 		}
 	}
 	return out
+}
+
+// Addr returns the container's address in one family, the zero Addr if it has none.
+func (e Endpoint) Addr(v6 bool) netip.Addr {
+	if v6 {
+		return e.Addr6.Addr()
+	}
+	return e.Addr4.Addr()
 }
 
 // Validate reports the first thing that makes e unusable in network n.

@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -14,8 +15,10 @@ const (
 	GroupBridge uint32 = 0xd12b0
 	// GroupInternal is the device group of the bridge of an internal network.
 	GroupInternal uint32 = 0xd12b1
-	// GroupBridgeMask selects both of the above: group & mask == GroupBridge.
-	GroupBridgeMask uint32 = 0xfffffffe
+	// GroupAdoptedBit is added to either for a bridge that somebody else made.
+	GroupAdoptedBit uint32 = 0x100
+	// GroupBridgeMask selects the bridges of all networks: group & mask == GroupBridge.
+	GroupBridgeMask = ^(GroupBridge ^ GroupInternal | GroupAdoptedBit)
 	// GroupPort is the device group of the host's end of an endpoint's veth pair.
 	GroupPort uint32 = 0xd12b2
 )
@@ -41,7 +44,16 @@ func (e Endpoint) ContainerLink() string { return "dbr" + string(e.ID[:12]) }
 func (n Network) Alias() string { return aliasPrefix + "network " + string(n.ID) }
 
 // Alias returns the link alias of the host's end of the endpoint's veth pair.
-func (e Endpoint) Alias() string { return aliasPrefix + "endpoint " + string(e.ID) }
+func (e Endpoint) Alias() string {
+	return aliasPrefix + "endpoint " + string(e.ID) + " of network " + string(e.Network)
+}
+
+// dockerName matches the names that Docker's own driver gives to bridges.
+var dockerName = regexp.MustCompile(`^(docker0|docker_gwbridge|br-[0-9a-f]{12})$`)
+
+// DockerBridgeName reports whether a bridge's name is of the kind that Docker's own driver gives, and no
+// user would.
+func DockerBridgeName(name string) bool { return dockerName.MatchString(name) }
 
 // OurAlias reports whether a link with this alias was made by Drawbridge.
 func OurAlias(alias string) bool { return strings.HasPrefix(alias, aliasPrefix) }
@@ -52,18 +64,18 @@ func OurAlias(alias string) bool { return strings.HasPrefix(alias, aliasPrefix) 
 func CheckLinkName(name string) error {
 	switch {
 	case name == "":
-		return fmt.Errorf("a bridge name must not be empty")
+		return fmt.Errorf("the name of a link must not be empty")
 	case len(name) > maxIfName:
-		return fmt.Errorf("bridge name %q is longer than %d characters", Clip(name), maxIfName)
+		return fmt.Errorf("link name %q is longer than %d characters", Clip(name), maxIfName)
 	case name == "." || name == ".." || name == "lo" || name == "all" || name == "default":
-		return fmt.Errorf("bridge name %q is reserved", name)
+		return fmt.Errorf("link name %q is reserved", name)
 	}
 	for i := range len(name) {
 		c := name[i]
 		ok := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
 			c == '_' || i > 0 && (c == '-' || c == '.')
 		if !ok {
-			return fmt.Errorf("bridge name %q may contain letters, digits, '_', '-' and '.', and must begin with a letter, a digit or '_'", Clip(name))
+			return fmt.Errorf("link name %q may contain letters, digits, '_', '-' and '.', and must begin with a letter, a digit or '_'", Clip(name))
 		}
 	}
 	return nil

@@ -2,11 +2,13 @@ package state
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 )
 
-// Network is one network of Docker's and the bridge that carries it.
+// Network is one network of Docker's and the bridge that carries it. Its values are
+// comparable; the zero value of a setting is Docker's default.
 type Network struct {
 	ID     NetworkID `json:"id"`
 	Bridge string    `json:"bridge"` // name of the bridge link
@@ -20,25 +22,95 @@ type Network struct {
 	// containers, nothing forwarded, nothing published.
 	Internal bool `json:"internal,omitempty"`
 
-	// MTU of the bridge and of its veth pairs, in bytes; 0 leaves the
-	// kernel's default.
+	// NoICC keeps the containers of the network from reaching each other, except by
+	// published ports and by links.
+	NoICC bool `json:"noICC,omitempty"`
+
+	// NoMasquerade lets containers leave the host with their own addresses.
+	NoMasquerade bool `json:"noMasquerade,omitempty"`
+
+	// HostIP is the host address of ports published without one; the zero Addr leaves
+	// that to the daemon.
+	HostIP netip.Addr `json:"hostIP,omitzero"`
+
+	// LinkPrefix begins the names of links in containers; empty for eth.
+	LinkPrefix string `json:"linkPrefix,omitempty"`
+
+	// Trusted are links of the host from which published ports may be reached at the
+	// containers' own addresses.
+	Trusted LinkNames `json:"trusted,omitempty"`
+
+	// MTU of the bridge and of its veth pairs as the user gave it, in bytes; 0 leaves it
+	// to the host.
 	MTU int `json:"mtu,omitempty"`
+
+	// What follows depends on the host and is found out when the network is made.
+
+	// Adopted says that the bridge was there before the network. It is not removed with it.
+	Adopted bool `json:"adopted,omitempty"`
+	// HostMTU stands in where MTU is 0: that of the link with the default route; 0 leaves
+	// the kernel's default.
+	HostMTU int `json:"hostMTU,omitempty"`
 }
 
 // Subnet is a network's addressing in one family.
 type Subnet struct {
-	Prefix  netip.Prefix `json:"prefix"`
-	Gateway netip.Addr   `json:"gateway"` // the bridge's own address, inside Prefix
+	Prefix netip.Prefix `json:"prefix"`
+	// Gateway is the bridge's own address, inside Prefix. It may be missing where
+	// the host is not on the network (ModeIsolated).
+	Gateway netip.Addr `json:"gateway,omitzero"`
+	// Router is the containers' default gateway where that is not the bridge.
+	Router netip.Addr `json:"router,omitzero"`
+	// NoAddress keeps Gateway off the bridge: some other machine on the bridge has it.
+	NoAddress bool `json:"noAddress,omitempty"`
+	// Mode is how the world and the containers reach each other.
+	Mode GatewayMode `json:"mode,omitempty"`
+	// SNAT is the source address of what leaves the host; the zero Addr is that
+	// of the link by which it leaves.
+	SNAT netip.Addr `json:"snat,omitzero"`
+}
+
+// Asked returns the network without what was found out on the host, so that what was asked for can be
+// compared.
+func (n Network) Asked() Network {
+	n.Adopted, n.HostMTU = false, 0
+	return n
+}
+
+// LinkMTU returns the MTU for the network's links, 0 for the kernel's default.
+func (n Network) LinkMTU() int {
+	if n.MTU != 0 {
+		return n.MTU
+	}
+	return n.HostMTU
 }
 
 // IsZero reports whether the network lacks this family.
 func (s Subnet) IsZero() bool { return !s.Prefix.IsValid() }
 
-// GatewayPrefix returns the gateway with the length of the subnet, the form in
-// which it is put on the bridge.
-func (s Subnet) GatewayPrefix() netip.Prefix {
-	return netip.PrefixFrom(s.Gateway, s.Prefix.Bits())
+// BridgeAddr returns the address that the bridge has, with the length of the subnet, and whether
+// it has one.
+func (s Subnet) BridgeAddr() (netip.Prefix, bool) {
+	if s.IsZero() || s.NoAddress || s.Mode == ModeIsolated || !s.Gateway.IsValid() {
+		return netip.Prefix{}, false
+	}
+	return netip.PrefixFrom(s.Gateway, s.Prefix.Bits()), true
 }
+
+// Masquerades reports whether the source of what leaves the host is rewritten by the network's mode.
+func (s Subnet) Masquerades() bool { return s.Mode == ModeNAT || s.Mode == ModeUnprotected }
+
+// Family returns the network's addressing in IPv6 or IPv4.
+func (n Network) Family(v6 bool) Subnet {
+	if v6 {
+		return n.V6
+	}
+	return n.V4
+}
+
+// Forwards reports whether the host has to forward packets for the network: out and in, or between
+// linked containers.
+func (n Network) Forwards() bool { return !n.Internal || n.NoICC }
 
 // Subnets returns the families that the network has, IPv4 first.
 func (n Network) Subnets() []Subnet {
@@ -53,10 +125,14 @@ func (n Network) Subnets() []Subnet {
 
 // Group returns the device group that the network's bridge carries.
 func (n Network) Group() uint32 {
+	group := GroupBridge
 	if n.Internal {
-		return GroupInternal
+		group = GroupInternal
 	}
-	return GroupBridge
+	if n.Adopted {
+		group |= GroupAdoptedBit
+	}
+	return group
 }
 
 // MTU limits: below 68 IPv4 does not work (RFC 791), below 1280 IPv6 does not
@@ -66,6 +142,14 @@ const (
 	minMTU6 = 1280
 	maxMTU  = 65535
 )
+
+// LeastMTU returns the smallest MTU with which the network's families work, in bytes.
+func (n Network) LeastMTU() int {
+	if n.V6.IsZero() {
+		return minMTU4
+	}
+	return minMTU6
+}
 
 // Validate reports the first thing that makes n unusable, in a sentence for the user.
 func (n Network) Validate() error {
@@ -84,16 +168,16 @@ func (n Network) Validate() error {
 	if err := n.V6.validate("IPv6", func(a netip.Addr) bool { return a.Is6() && !a.Is4In6() }); err != nil {
 		return err
 	}
+	if !n.Internal && (n.V4.Mode == ModeIsolated || n.V6.Mode == ModeIsolated) {
+		return errors.New("gateway mode isolated is for internal networks: add --internal, or choose nat or routed")
+	}
 	return n.validateMTU()
 }
 
 func (n Network) validateMTU() error {
-	least := minMTU4
-	if !n.V6.IsZero() {
-		least = minMTU6
-	}
+	least := n.LeastMTU()
 	if n.MTU != 0 && (n.MTU < least || n.MTU > maxMTU) {
-		return fmt.Errorf("an MTU of %d is not possible here: give %d to %d, or 0 for the kernel's default", n.MTU, least, maxMTU)
+		return fmt.Errorf("an MTU of %d is not possible here: give %d to %d, or 0 for that of the link with the default route", n.MTU, least, maxMTU)
 	}
 	return nil
 }
@@ -110,12 +194,25 @@ func (s Subnet) validate(family string, in func(netip.Addr) bool) error {
 		return fmt.Errorf("subnet %s cannot be used for containers: it is a multicast or loopback prefix", s.Prefix)
 	case s.Prefix.Bits() == 0:
 		return fmt.Errorf("subnet %s is the whole address space: give a smaller one", s.Prefix)
-	case !s.Gateway.IsValid() || s.Gateway.Zone() != "":
-		return fmt.Errorf("subnet %s has no usable gateway address", s.Prefix)
-	case !s.Prefix.Contains(s.Gateway):
-		return fmt.Errorf("gateway %s is outside the subnet %s", s.Gateway, s.Prefix)
-	case s.reserves(s.Gateway):
-		return fmt.Errorf("gateway %s is the network or the broadcast address of %s: choose another", s.Gateway, s.Prefix)
+	case s.SNAT.IsValid() && (!in(s.SNAT) || s.SNAT.IsUnspecified() || s.SNAT.IsLoopback() || s.SNAT.IsMulticast() || s.SNAT.Zone() != ""):
+		return fmt.Errorf("%s cannot be the source address of %s packets that leave the host", s.SNAT, family)
+	case !s.Gateway.IsValid() && s.Mode == ModeIsolated:
+		return s.validateRouter("default gateway", s.Router)
+	case !s.Gateway.IsValid():
+		return fmt.Errorf("subnet %s has no gateway address: create the network with --ipam-driver drawbridge", s.Prefix)
+	}
+	return errors.Join(s.validateRouter("gateway", s.Gateway), s.validateRouter("default gateway", s.Router))
+}
+
+// validateRouter checks an address of the subnet that is no container's; the zero Addr is fine.
+func (s Subnet) validateRouter(what string, a netip.Addr) error {
+	switch {
+	case !a.IsValid():
+		return nil
+	case a.Zone() != "" || !s.Prefix.Contains(a):
+		return fmt.Errorf("%s %s is outside the subnet %s", what, a, s.Prefix)
+	case s.reserves(a):
+		return fmt.Errorf("%s %s is the network or the broadcast address of %s: choose another", what, a, s.Prefix)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -51,9 +52,27 @@ type Port struct {
 	// HostIP restricts the port to one address of the host. The zero Addr means
 	// every address of the host in the families that the endpoint has; 0.0.0.0 or
 	// :: means every address of that family.
-	HostIP        netip.Addr `json:"hostIP,omitzero"`
-	HostPort      uint16     `json:"hostPort"`
-	ContainerPort uint16     `json:"containerPort"`
+	HostIP netip.Addr `json:"hostIP,omitzero"`
+	// HostPort is 0 where nothing is translated (ModeRouted): the container's port is open at
+	// its own address, in the family of HostIP.
+	HostPort      uint16 `json:"hostPort"`
+	ContainerPort uint16 `json:"containerPort"`
+}
+
+// Routed reports whether the port is open at the container's address and takes none of the host's.
+func (p Port) Routed() bool { return p.HostPort == 0 }
+
+// ComparePorts orders ports.
+func ComparePorts(a, b Port) int {
+	return cmp.Or(
+		cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.HostPort, b.HostPort),
+		cmp.Compare(a.ContainerPort, b.ContainerPort), a.HostIP.Compare(b.HostIP),
+	)
+}
+
+// Bound returns the ports that take a port of the host.
+func Bound(ports []Port) []Port {
+	return slices.DeleteFunc(slices.Clone(ports), Port.Routed)
 }
 
 // PortRequest asks for a port to be published. HostPort 0 asks for an ephemeral
@@ -115,6 +134,9 @@ func SortPortRequests(rs []PortRequest) {
 
 // String returns 192.0.2.1:8080/tcp, or *:8080/tcp where the port is on every address.
 func (p Port) String() string {
+	if p.Routed() {
+		return fmt.Sprintf("%d/%s of the container", p.ContainerPort, p.Proto)
+	}
 	host := "*"
 	if p.HostIP.IsValid() {
 		host = p.HostIP.String()

@@ -23,6 +23,9 @@ type Snapshot struct {
 type Forwarding struct {
 	V4 bool `json:"v4"` // net.ipv4.ip_forward
 	V6 bool `json:"v6"` // net.ipv6.conf.all.forwarding
+	// RA are the links from whose router advertisements the host has routes. With forwarding the kernel
+	// stops to listen to them, unless it is told to go on (accept_ra=2).
+	RA LinkNames `json:"ra,omitempty"`
 	// Boot is the boot in which that happened; the switches do not outlive it.
 	Boot string `json:"boot,omitempty"`
 }

@@ -78,14 +78,14 @@ func TestLinkNames(t *testing.T) {
 func validNetwork() Network {
 	return Network{
 		ID: netID, Bridge: "br0",
-		V4: Subnet{netip.MustParsePrefix("10.1.0.0/24"), netip.MustParseAddr("10.1.0.1")},
-		V6: Subnet{netip.MustParsePrefix("fd00:1::/64"), netip.MustParseAddr("fd00:1::1")},
+		V4: Subnet{Prefix: netip.MustParsePrefix("10.1.0.0/24"), Gateway: netip.MustParseAddr("10.1.0.1")},
+		V6: Subnet{Prefix: netip.MustParsePrefix("fd00:1::/64"), Gateway: netip.MustParseAddr("fd00:1::1")},
 	}
 }
 
 func TestNetworkValidate(t *testing.T) {
 	subnet := func(prefix, gateway string) Subnet {
-		return Subnet{netip.MustParsePrefix(prefix), netip.MustParseAddr(gateway)}
+		return Subnet{Prefix: netip.MustParsePrefix(prefix), Gateway: netip.MustParseAddr(gateway)}
 	}
 	for name, c := range map[string]struct {
 		change func(*Network)

@@ -71,13 +71,16 @@ func compareLeaseKeys(a, b leaseKey) int {
 
 func equalEndpoints(a, b state.Endpoint) bool {
 	return a.ID == b.ID && a.Network == b.Network && a.Addr4 == b.Addr4 && a.Addr6 == b.Addr6 &&
-		a.MAC == b.MAC && a.Sandbox == b.Sandbox && slices.Equal(a.Ports, b.Ports)
+		a.MAC == b.MAC && a.Sandbox == b.Sandbox && slices.Equal(a.Ports, b.Ports) &&
+		a.LinkPrefix == b.LinkPrefix && a.Name == b.Name && slices.Equal(a.Links, b.Links) && slices.Equal(a.Exposed, b.Exposed)
 }
 
-// cloneEndpoint also makes an empty list of ports nil, as it is after reading it
+// cloneEndpoint also makes empty lists nil, as they are after reading them
 // from disk.
 func cloneEndpoint(e state.Endpoint) state.Endpoint {
 	e.Ports = append([]state.Port(nil), e.Ports...)
+	e.Links = append([]string(nil), e.Links...)
+	e.Exposed = append([]state.ContainerPort(nil), e.Exposed...)
 	return e
 }
 

@@ -114,6 +114,18 @@ func (p purge) clean(ctx context.Context, known state.Snapshot, out io.Writer) e
 	if known.Forwarding.V4 || known.Forwarding.V6 {
 		fmt.Fprintln(out, "note: drawbridge had turned on IP forwarding and leaves it on; turn it off with `sysctl -w net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0`")
 	}
+	return errors.Join(err, restoreRA(links, known.Forwarding.RA, out))
+}
+
+// restoreRA gives the links' own setting for router advertisements back, where that costs the host no route.
+func restoreRA(links *link.Links, names state.LinkNames, out io.Writer) error {
+	if names == "" {
+		return nil
+	}
+	restored, err := links.RestoreRA(names)
+	if err == nil && !restored {
+		fmt.Fprintf(out, "note: accept_ra stays 2 on %s: with 1 the host would lose its IPv6 routes while it forwards\n", names)
+	}
 	return err
 }
 

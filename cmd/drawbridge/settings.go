@@ -18,7 +18,8 @@ import (
 // settings are the flags of serve as given; parsed is what they mean.
 type settings struct {
 	pluginSocket, controlSocket, state string
-	iptables, ipForward                bool
+	iptables, ip6tables, ipForward     bool
+	ipMasq, icc, userlandProxy         bool
 	ip                                 string
 	mtu                                int
 	addressPools                       []string
@@ -36,9 +37,13 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.StringVar(&s.controlSocket, "control-socket", defaultControlSocket, "unix socket for the other commands and for monitoring")
 	f.StringVar(&s.state, "state", defaultState, "file that keeps networks, endpoints, ports and addresses")
 	f.BoolVar(&s.iptables, "iptables", true, "add rules to the host's firewall; with false no rule is changed")
+	f.BoolVar(&s.ip6tables, "ip6tables", true, "add rules for IPv6; with false, or with --iptables=false, none is changed")
 	f.BoolVar(&s.ipForward, "ip-forward", true, "turn on the host's IP forwarding when a network needs it; with false it is left alone")
-	f.StringVar(&s.ip, "ip", "0.0.0.0", "host address of published ports that name none")
-	f.IntVar(&s.mtu, "mtu", 0, "MTU of networks that name none, in bytes (0: the kernel's default)")
+	f.BoolVar(&s.ipMasq, "ip-masq", true, "containers leave the host with its address, on networks that do not say (enable_ip_masquerade)")
+	f.BoolVar(&s.icc, "icc", true, "containers of a network reach each other, on networks that do not say (enable_icc)")
+	f.StringVar(&s.ip, "ip", "0.0.0.0", "host address of published ports that name none (0.0.0.0: all addresses of both families, ::: all of IPv6)")
+	f.BoolVar(&s.userlandProxy, "userland-proxy", true, "serve published ports on 127.0.0.1 and ::1 by a proxy; with false by translation, in IPv4 only")
+	f.IntVar(&s.mtu, "mtu", 0, "MTU of networks that name none, in bytes (0: that of the link with the default route)")
 	f.StringArrayVar(&s.addressPools, "default-address-pool", nil, "where subnets are taken from: base=10.0.0.0/8,size=24 (repeatable)")
 	f.StringVar(&s.backend, "firewall-backend", "auto", "how rules are written: auto or iptables")
 	f.StringVar(&s.firewalld, "firewalld", "auto", "auto: put bridges into firewalld's docker zone where firewalld runs; off: leave firewalld alone")
@@ -81,7 +86,9 @@ func (s *settings) parse() (parsed, error) {
 }
 
 func (s *settings) parseAll() (parsed, error) {
-	p := parsed{driver: driver.Options{IPForward: s.ipForward, MTU: s.mtu}, pools: ipam.DefaultBasePools()}
+	p := parsed{driver: driver.Options{
+		IPForward: s.ipForward, MTU: s.mtu, NoICC: !s.icc, NoMasquerade: !s.ipMasq, NoRules: !s.iptables,
+	}, pools: ipam.DefaultBasePools()}
 	var err error
 	if p.driver.HostIP, err = netip.ParseAddr(s.ip); err != nil {
 		return p, fmt.Errorf("--ip %s is not an address", s.ip)
@@ -92,11 +99,14 @@ func (s *settings) parseAll() (parsed, error) {
 	if err := p.level.UnmarshalText([]byte(s.logLevel)); err != nil {
 		return p, fmt.Errorf("--log-level %s is not debug, info, warn or error", s.logLevel)
 	}
-	if !slices.Contains([]string{"auto", "iptables"}, s.backend) {
+	if !slices.Contains([]string{"auto", "iptables", "nftables"}, s.backend) {
 		return p, fmt.Errorf("--firewall-backend %s is not available: choose auto or iptables", s.backend)
 	}
 	if !slices.Contains([]string{"auto", "off"}, s.firewalld) {
 		return p, fmt.Errorf("--firewalld %s is not auto or off", s.firewalld)
+	}
+	if s.backend == "nftables" {
+		return p, fmt.Errorf("--firewall-backend nftables is not available yet: choose auto or iptables")
 	}
 	if len(s.addressPools) > 0 {
 		p.pools = nil

@@ -199,7 +199,19 @@ func TestSyncOrder(t *testing.T) {
 			want: []string{
 				save4, save6,
 				restore4, "destroy DRAWBRIDGE-nets4", "destroy DRAWBRIDGE-subnets4", "destroy DRAWBRIDGE-masq4", "destroy DRAWBRIDGE-ports4",
+				"destroy DRAWBRIDGE-open4",
+				"destroy DRAWBRIDGE-routed4",
+				"destroy DRAWBRIDGE-unprotected4",
+				"destroy DRAWBRIDGE-trusted4",
+				"destroy DRAWBRIDGE-apart4",
+				"destroy DRAWBRIDGE-links4",
 				restore6, "destroy DRAWBRIDGE-nets6", "destroy DRAWBRIDGE-subnets6", "destroy DRAWBRIDGE-masq6", "destroy DRAWBRIDGE-ports6",
+				"destroy DRAWBRIDGE-open6",
+				"destroy DRAWBRIDGE-routed6",
+				"destroy DRAWBRIDGE-unprotected6",
+				"destroy DRAWBRIDGE-trusted6",
+				"destroy DRAWBRIDGE-apart6",
+				"destroy DRAWBRIDGE-links6",
 			},
 		},
 		{
@@ -244,6 +256,12 @@ func TestSyncOrder(t *testing.T) {
 			want: []string{
 				save4, save6, save4, save6,
 				restore6, "destroy DRAWBRIDGE-nets6", "destroy DRAWBRIDGE-subnets6", "destroy DRAWBRIDGE-masq6", "destroy DRAWBRIDGE-ports6",
+				"destroy DRAWBRIDGE-open6",
+				"destroy DRAWBRIDGE-routed6",
+				"destroy DRAWBRIDGE-unprotected6",
+				"destroy DRAWBRIDGE-trusted6",
+				"destroy DRAWBRIDGE-apart6",
+				"destroy DRAWBRIDGE-links6",
 			},
 		},
 		{

@@ -1,15 +1,13 @@
 package iptables
 
 import (
-	"regexp"
 	"slices"
+
+	"github.com/drawbridge-net/drawbridge/state"
 )
 
 // Bridges lists the names of the host's bridges that are not ours.
 type Bridges func() ([]string, error)
-
-// dockerName matches the names that Docker's own driver gives.
-var dockerName = regexp.MustCompile(`^(docker0|docker_gwbridge|br-[0-9a-f]{12})$`)
 
 // dockerBridges returns the bridges of Docker's own driver, by three signs: Docker's chains name them, their
 // names are of the kind that only Docker gives, or they were known by their chains
@@ -22,7 +20,7 @@ func (b *Backend) dockerBridges(named []string) []string {
 	}
 	var out []string
 	for _, name := range present {
-		if slices.Contains(named, name) || slices.Contains(b.known, name) || dockerName.MatchString(name) {
+		if slices.Contains(named, name) || slices.Contains(b.known, name) || state.DockerBridgeName(name) {
 			out = append(out, name)
 		}
 	}

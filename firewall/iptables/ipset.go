@@ -123,7 +123,7 @@ func (k *kernelSets) create(s Set) error {
 // revision names the oldest revision of a type that has all we use, so that old kernels
 // are served too (linux/net/netfilter/ipset/ip_set_hash_*.c).
 func revision(setType string) uint8 {
-	if setType == hashIPPort {
+	if setType == hashIPPort || setType == hashIPPortIP {
 		return 1 // 0 means "choose" to the library
 	}
 	return 0
@@ -153,6 +153,9 @@ func (e Element) entry(replace bool) *netlink.IPSetEntry {
 	if e.Proto != 0 {
 		proto, port := uint8(e.Proto), e.Port
 		out.Protocol, out.Port = &proto, &port
+		if e.Peer.IsValid() {
+			out.IP2 = e.Peer.AsSlice()
+		}
 		return out // hash:ip,port takes no prefix length
 	}
 	out.CIDR = uint8(e.Prefix.Bits())
@@ -172,5 +175,6 @@ func fromEntry(e netlink.IPSetEntry) (Element, bool) {
 		bits = int(e.CIDR)
 	}
 	out.Prefix = netip.PrefixFrom(addr, bits)
+	out.Peer, _ = netip.AddrFromSlice(e.IP2)
 	return out, true
 }

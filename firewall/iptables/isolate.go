@@ -10,19 +10,65 @@ import "github.com/drawbridge-net/drawbridge/firewall"
 // bridged packets where br_netfilter shows them to iptables, without a
 // physdev match, which would load br_netfilter for the whole host.
 func refuse(n names, v6 bool) Chain {
+	published := join(toOurs, redirected, inSet(n.ports, "dst,dst"))
 	rules := []Rule{
+		{Match: syn, Why: "segment size", Target: chainMSS},
 		{Match: established, Why: "established", Target: "RETURN"},
-		{Match: join(fromOurs, inSet(n.nets, "dst,src")), Why: "same network", Target: "RETURN"},
 	}
-	return Chain{Name: chainForward, Rules: append(append(rules, onLink(v6, "RETURN")...), []Rule{
+	rules = append(rules, apart(n, published, "RETURN")...)
+	rules = append(rules, Rule{Match: join(fromOurs, inSet(n.nets, "dst,src")), Why: "same network", Target: "RETURN"})
+	rules = append(rules, onLink(v6, "RETURN")...)
+	return Chain{Name: chainForward, Rules: append(rules, []Rule{
+		{Match: join(toOurs, invalid), Why: "belongs to no connection", Target: "DROP"},
+		{Match: join(fromOurs, invalid, inSet(n.masquerade, "src")), Why: "belongs to no connection, and would leave untranslated", Target: "DROP"},
 		{Match: fromInternal, Why: "internal network, out", Target: "DROP"},
 		{Match: toInternal, Why: "internal network, in", Target: "DROP"},
-		{Match: join(fromOurs, "-m set ! --match-set "+n.nets+" src,src"), Why: "source is not of the network", Target: "DROP"},
+		{Match: join(fromMade, "-m set ! --match-set "+n.nets+" src,src"), Why: "source is not of the network", Target: "DROP"},
 		{Match: join(fromOthers, inSet(n.subnets, "src")), Why: "source is of a container network", Target: "DROP"},
-		{Match: join(toOurs, redirected, inSet(n.ports, "dst,dst")), Why: "published port", Target: "RETURN"},
+		{Match: published, Why: "published port", Target: "RETURN"},
+		{Match: join(toOurs, inSet(n.open, "dst,dst")), Why: "published port of a routed network", Target: "RETURN"},
+		{Match: join(toOurs, "-p "+n.icmp, inSet(n.routed, "dst")), Why: "ICMP to a routed network", Target: "RETURN"},
+		{Match: join(toOurs, inSet(n.trusted, "dst,src"), inSet(n.ports, "dst,dst")), Why: "published port, from a trusted link", Target: "RETURN"},
+		{Match: join(fromOthers, toOurs, inSet(n.unprotected, "dst")), Why: "unprotected network", Target: chainUnprotected, Goto: true},
 		{Match: toOurs, Why: "not published, or another network", Target: "DROP"},
 		{Match: join(fromOurs, notRedirected), Why: "perhaps a bridge of Docker", Target: chainDocker},
 	}...)}
+}
+
+// apart are the rules for networks that keep their containers apart. Their bridge ports are isolated, so that
+// what is seen here was routed by the host, because its bridge answered for a linked container, or came by a
+// port of the bridge that is not a container's. A link is a pair of rules, there and back.
+func apart(n names, published, target string) []Rule {
+	within := join(fromOurs, toOurs, inSet(n.apart, "dst,src"))
+	return []Rule{
+		{Match: join(within, inSet(n.links, "dst,dst,src")), Why: "link", Target: target},
+		{Match: join(within, notNew, inSet(n.links, "src,src,dst")), Why: "link, back", Target: target},
+		{Match: join(fromOurs, inSet(n.apart, "dst,src"), published), Why: "published port, from the same network", Target: target},
+		{Match: join(fromOurs, inSet(n.apart, "dst,src")), Why: "containers are kept apart", Target: "DROP"},
+	}
+}
+
+// syn matches the packets that carry the segment size.
+const syn = "-p tcp -m tcp --tcp-flags SYN,RST SYN"
+
+// mss keeps connections from a segment size that would not pass on their way: path MTU discovery alone fails
+// wherever somebody drops ICMP. The kernel wants TCPMSS in a rule that itself says SYN (xt_TCPMSS.c).
+func mss() Chain {
+	const clamp = "TCPMSS --clamp-mss-to-pmtu"
+	return Chain{Name: chainMSS, Rules: []Rule{
+		{Match: join(syn, fromOurs), Why: "from a container", Target: clamp},
+		{Match: join(syn, toOurs), Why: "to a container", Target: clamp},
+	}}
+}
+
+// unprotected is the way into a network that is open to the world, but not to Docker's own networks. Where it ends,
+// the packet passes.
+func unprotected(bridges []string) Chain {
+	c := Chain{Name: chainUnprotected}
+	for _, name := range bridges {
+		c.Rules = append(c.Rules, Rule{Match: "-i " + name, Why: "from a bridge of Docker", Target: "DROP"})
+	}
+	return c
 }
 
 // onLink lets pass what the host does not route and br_netfilter shows all the same: neighbour

@@ -147,7 +147,7 @@ func checkJumps(table map[string][]string) error {
 	return nil
 }
 
-var targets = []string{"ACCEPT", "DROP", "RETURN", "DNAT", "MASQUERADE", "MARK"}
+var targets = []string{"ACCEPT", "DROP", "RETURN", "DNAT", "MASQUERADE", "MARK", "SNAT", "TCPMSS"}
 
 var hostMatch = regexp.MustCompile(`(-[sd]) ([0-9a-f.:]+) `)
 

@@ -11,6 +11,8 @@ import (
 // The chains of the skeleton.
 const (
 	chainForward     = prefix + "-FORWARD" // in mangle: refuse; in filter: permit
+	chainMSS         = prefix + "-MSS"
+	chainUnprotected = prefix + "-UNPROTECTED"
 	chainDocker      = prefix + "-DOCKER"
 	chainGuard       = prefix + "-GUARD"
 	chainDNAT        = prefix + "-DNAT"
@@ -49,7 +51,7 @@ func mangle(f firewall.Family, n names) Table {
 	return Table{
 		Name:   "mangle",
 		User:   []string{chainUser},
-		Chains: []Chain{refuse(n, f.V6), docker(f.DockerBridges)},
+		Chains: []Chain{refuse(n, f.V6), docker(f.DockerBridges), unprotected(f.DockerBridges), mss()},
 		Jumps: []Jump{
 			{From: "PREROUTING", Place: Top, Rule: Rule{Why: "your rules, before DNAT", Target: chainUser}},
 			{From: "FORWARD", Place: First, Rule: Rule{Why: "what is refused", Target: chainForward}},
@@ -73,7 +75,7 @@ func nat(f firewall.Family, n names) Table {
 	local := "-m addrtype --dst-type LOCAL"
 	return Table{
 		Name:   "nat",
-		Chains: append(dnat(f.Ports), postrouting(n)),
+		Chains: append(dnat(f.Ports), postrouting(f, n)),
 		Jumps: []Jump{
 			{From: "PREROUTING", Place: Bottom, Rule: Rule{
 				// A reply to a link-local client would need its interface, which NAT
@@ -90,44 +92,74 @@ func nat(f firewall.Family, n names) Table {
 	}
 }
 
-// names are the family's names of sets, and its loopback prefix.
+// names are the family's names of sets, and its words for the same things.
 type names struct {
-	nets, subnets, masquerade, ports string
-	loopback                         string
+	nets        string // subnet and bridge of each network
+	subnets     string // subnets
+	masquerade  string // those whose source is rewritten
+	ports       string // container ports to which published ports lead
+	open        string // container ports that are open at their own address
+	routed      string // subnets that are reached without translation
+	unprotected string // subnets that are open to the world
+	trusted     string // subnet and the link from which its published ports are reached directly
+	apart       string // subnet and bridge of each network that keeps its containers apart
+	links       string // container port, and the container that may reach it
+
+	loopback string // prefix
+	icmp     string // protocol
 }
 
 func namesOf(v6 bool) names {
-	family, loopback := "4", "127.0.0.0/8"
-	if v6 {
-		family, loopback = "6", "::1/128"
-	}
+	family := byFamily(v6, "4", "6")
+	set := func(name string) string { return prefix + "-" + name + family }
 	return names{
-		nets:       prefix + "-nets" + family,
-		subnets:    prefix + "-subnets" + family,
-		masquerade: prefix + "-masq" + family,
-		ports:      prefix + "-ports" + family,
-		loopback:   loopback,
+		nets: set("nets"), subnets: set("subnets"), masquerade: set("masq"), ports: set("ports"),
+		open: set("open"), routed: set("routed"), unprotected: set("unprotected"), trusted: set("trusted"),
+		apart: set("apart"), links: set("links"),
+		loopback: byFamily(v6, "127.0.0.0/8", "::1/128"),
+		icmp:     byFamily(v6, "icmp", "ipv6-icmp"),
 	}
+}
+
+// setType returns the type of the set with the name.
+func (n names) setType(name string) string {
+	switch name {
+	case n.nets, n.trusted, n.apart:
+		return hashNetIface
+	case n.ports, n.open:
+		return hashIPPort
+	case n.links:
+		return hashIPPortIP
+	}
+	return hashNet
 }
 
 // Matches that several rules share.
 var (
-	oursValue  = fmt.Sprintf("%#x/%#x", state.GroupBridge, state.GroupBridgeMask)
-	fromOurs   = "-m devgroup --src-group " + oursValue
-	fromOthers = "-m devgroup ! --src-group " + oursValue
-	toOurs     = "-m devgroup --dst-group " + oursValue
-	toOthers   = "-m devgroup ! --dst-group " + oursValue
+	fromOurs   = devgroup("--src-group", state.GroupBridge, state.GroupBridgeMask)
+	fromOthers = devgroup("! --src-group", state.GroupBridge, state.GroupBridgeMask)
+	toOurs     = devgroup("--dst-group", state.GroupBridge, state.GroupBridgeMask)
+	toOthers   = devgroup("! --dst-group", state.GroupBridge, state.GroupBridgeMask)
 
-	fromOrdinary = fmt.Sprintf("-m devgroup --src-group %#x", state.GroupBridge)
-	fromInternal = fmt.Sprintf("-m devgroup --src-group %#x", state.GroupInternal)
-	toInternal   = fmt.Sprintf("-m devgroup --dst-group %#x", state.GroupInternal)
+	fromOrdinary = devgroup("--src-group", state.GroupBridge, ^state.GroupAdoptedBit)
+	fromInternal = devgroup("--src-group", state.GroupInternal, ^state.GroupAdoptedBit)
+	toInternal   = devgroup("--dst-group", state.GroupInternal, ^state.GroupAdoptedBit)
+
+	// fromMade are the bridges that we made: on them nobody but containers is to be expected.
+	fromMade = devgroup("--src-group", state.GroupBridge, state.GroupBridgeMask|state.GroupAdoptedBit)
 )
+
+func devgroup(which string, value, mask uint32) string {
+	return fmt.Sprintf("-m devgroup %s %#x/%#x", which, value, mask)
+}
 
 const (
 	established   = "-m conntrack --ctstate RELATED,ESTABLISHED"
 	redirected    = "-m conntrack --ctstate DNAT"
 	answered      = "-m conntrack --ctstate RELATED,ESTABLISHED,DNAT"
 	notRedirected = "-m conntrack ! --ctstate DNAT"
+	invalid       = "-m conntrack --ctstate INVALID"
+	notNew        = "-m conntrack ! --ctstate NEW"
 )
 
 // inSet matches a packet against a set; dimensions are src and dst as in ipset(8): for an

@@ -41,6 +41,8 @@ type Rule struct {
 	Match  string
 	Why    string
 	Target string
+	// Goto goes to the chain Target and, where that ends, on behind the chain that the rule is in.
+	Goto bool
 }
 
 // Jump is a rule of ours in a chain that is not.
@@ -86,7 +88,11 @@ func (r Rule) spec(id string) string {
 	if id != "" {
 		parts = append(parts, fmt.Sprintf(`-m comment --comment "%s %s %s"`, mark, id, r.Why))
 	}
-	return strings.Join(append(parts, "-j "+r.Target), " ")
+	verb := "-j "
+	if r.Goto {
+		verb = "-g "
+	}
+	return strings.Join(append(parts, verb+r.Target), " ")
 }
 
 // idLength is the number of hexadecimal digits of a rule's id.
@@ -98,6 +104,9 @@ func ids(chain string, rules []Rule) []string {
 	out := make([]string, 0, len(rules))
 	sum := sha256.Sum256([]byte(chain))
 	for _, r := range rules {
+		if r.Goto {
+			r.Target = "goto " + r.Target
+		}
 		sum = sha256.Sum256(fmt.Appendf(sum[:], "%s|%s|%s", r.Match, r.Why, r.Target))
 		out = append(out, hex.EncodeToString(sum[:])[:idLength])
 	}

@@ -14,6 +14,7 @@ const (
 	hashNetIface = "hash:net,iface"
 	hashNet      = "hash:net"
 	hashIPPort   = "hash:ip,port"
+	hashIPPortIP = "hash:ip,port,ip"
 )
 
 // Element is a member of a set; which fields count depends on the set's type.
@@ -23,6 +24,7 @@ type Element struct {
 	Iface  string
 	Proto  state.Proto
 	Port   uint16
+	Peer   netip.Addr // the second address
 }
 
 // String returns the element as ipset(8) writes it.
@@ -37,29 +39,66 @@ func (e Element) String() string {
 	if e.Proto != 0 {
 		s += "," + e.Proto.String() + ":" + portText(e.Port)
 	}
+	if e.Peer.IsValid() {
+		s += "," + e.Peer.String()
+	}
 	return s
 }
 
 // sets returns the family's sets, all of them even when empty: the skeleton names them.
 func sets(f firewall.Family, n names) []Set {
-	nets := Set{Name: n.nets, Type: hashNetIface, V6: f.V6}
-	subnets := Set{Name: n.subnets, Type: hashNet, V6: f.V6}
-	masquerade := Set{Name: n.masquerade, Type: hashNet, V6: f.V6}
+	all := map[string]*Set{}
+	order := []string{n.nets, n.subnets, n.masquerade, n.ports, n.open, n.routed, n.unprotected, n.trusted, n.apart, n.links}
+	for _, name := range order {
+		all[name] = &Set{Name: name, Type: n.setType(name), V6: f.V6}
+	}
+	add := func(name string, e Element) { all[name].Elements = append(all[name].Elements, e) }
 	for _, network := range f.Networks {
-		nets.Elements = append(nets.Elements, Element{Prefix: network.Prefix, Iface: network.Bridge})
-		subnets.Elements = append(subnets.Elements, Element{Prefix: network.Prefix})
-		if network.Masquerade {
-			masquerade.Elements = append(masquerade.Elements, Element{Prefix: network.Prefix})
-		}
+		addNetwork(add, n, network)
 	}
-	ports := Set{Name: n.ports, Type: hashIPPort, V6: f.V6}
 	for _, p := range f.Ports {
-		addr := p.Target.Addr()
-		ports.Elements = append(ports.Elements, Element{
-			Prefix: netip.PrefixFrom(addr, addr.BitLen()), Proto: p.Proto, Port: p.Target.Port(),
-		})
+		add(n.ports, targetElement(firewall.Target{Proto: p.Proto, Addr: p.Target}))
 	}
-	return []Set{sorted(nets), sorted(subnets), sorted(masquerade), sorted(ports)}
+	for _, t := range f.Open {
+		add(n.open, targetElement(t))
+	}
+	for _, l := range f.Links {
+		e := targetElement(l.To)
+		e.Peer = l.From
+		add(n.links, e)
+	}
+	out := make([]Set, 0, len(order))
+	for _, name := range order {
+		out = append(out, sorted(*all[name]))
+	}
+	return out
+}
+
+func addNetwork(add func(string, Element), n names, network firewall.Network) {
+	subnet := Element{Prefix: network.Prefix}
+	pair := Element{Prefix: network.Prefix, Iface: network.Bridge}
+	add(n.nets, pair)
+	add(n.subnets, subnet)
+	if network.Masquerade {
+		add(n.masquerade, subnet)
+	}
+	if network.Routed {
+		add(n.routed, subnet)
+	}
+	if network.Unprotected {
+		add(n.unprotected, subnet)
+	}
+	if network.NoICC {
+		add(n.apart, pair)
+	}
+	for _, link := range network.Trusted {
+		add(n.trusted, Element{Prefix: network.Prefix, Iface: link})
+	}
+}
+
+func targetElement(t firewall.Target) Element {
+	addr := t.Addr.Addr()
+	return Element{Prefix: netip.PrefixFrom(addr, addr.BitLen()), Proto: t.Proto, Port: t.Addr.Port()}
 }
 
 // sorted removes doubles too: one container port may be published on several host ports.
@@ -76,5 +115,6 @@ func compareElement(a, b Element) int {
 		cmp.Compare(a.Iface, b.Iface),
 		cmp.Compare(a.Proto, b.Proto),
 		cmp.Compare(a.Port, b.Port),
+		a.Peer.Compare(b.Peer),
 	)
 }

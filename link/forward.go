@@ -1,0 +1,100 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// Forwarding reports whether the host forwards IPv4 and IPv6, and the links from whose router advertisements it
+// has routes and which would stop to listen to them with forwarding.
+func (l *Links) Forwarding() (state.Forwarding, error) {
+	v4, v6, err := l.sysctl.forwarding()
+	f := state.Forwarding{V4: v4, V6: v6}
+	if err != nil || v6 {
+		return f, err
+	}
+	f.RA, err = l.advertised()
+	return f, err
+}
+
+// acceptRA is the key of a link's switch: 0 for never, 1 for unless the host forwards, 2 for always (kernel,
+// Documentation/networking/ip-sysctl.rst).
+func acceptRA(link string) string { return "net/ipv6/conf/" + link + "/accept_ra" }
+
+// advertised returns the links that got routes by router advertisements.
+func (l *Links) advertised() (state.LinkNames, error) {
+	routes, err := dumped(func() ([]netlink.Route, error) {
+		return l.handle.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return "", fmt.Errorf("listing the host's IPv6 routes: %w", err)
+	}
+	have, err := l.inventory()
+	if err != nil {
+		return "", err
+	}
+	learned := map[int]bool{}
+	for _, r := range routes {
+		if r.Protocol == unix.RTPROT_RA {
+			learned[r.LinkIndex] = true
+		}
+	}
+	var names []string
+	for name, link := range have {
+		if !learned[link.Attrs().Index] || ours(link) || state.CheckLinkName(name) != nil {
+			continue
+		}
+		if value, err := l.sysctl.get(acceptRA(name)); err == nil && value == "1" {
+			names = append(names, name)
+		}
+	}
+	return state.JoinLinkNames(names), nil
+}
+
+// forward turns on the switches that the state records as ours, while a network needs them. Those it does not
+// record are left as they are, and none is turned off: others may rely on it by now.
+func (l *Links) forward(s state.Snapshot) error {
+	var need4, need6 bool
+	for _, n := range s.Networks {
+		need4 = need4 || n.Forwards() && !n.V4.IsZero()
+		need6 = need6 || n.Forwards() && !n.V6.IsZero()
+	}
+	var errs []error
+	if s.Forwarding.V4 && need4 {
+		errs = append(errs, l.sysctl.set(forwardV4, "1"))
+	}
+	if s.Forwarding.V6 && need6 {
+		// First, since the kernel drops the routes of those that do not listen.
+		errs = append(errs, l.setRA(s.Forwarding.RA, "1", "2"), l.sysctl.set(forwardV6, "1"))
+	}
+	if !need6 && s.Forwarding.RA != "" {
+		_, err := l.RestoreRA(s.Forwarding.RA)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// RestoreRA gives links their own setting for router advertisements back, once the host does not forward IPv6 any
+// more, and says whether it did. While the host forwards, that setting would cost it its routes.
+func (l *Links) RestoreRA(links state.LinkNames) (bool, error) {
+	if _, v6, err := l.sysctl.forwarding(); err != nil || v6 {
+		return false, err
+	}
+	return true, l.setRA(links, "2", "1")
+}
+
+// setRA changes the setting of those links that have the one before.
+func (l *Links) setRA(links state.LinkNames, before, after string) error {
+	var errs []error
+	for _, name := range links.All() {
+		if value, err := l.sysctl.get(acceptRA(name)); err == nil && value == before {
+			errs = append(errs, l.sysctl.set(acceptRA(name), after))
+		}
+	}
+	return errors.Join(errs...)
+}

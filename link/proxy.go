@@ -1,0 +1,101 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// On a network that keeps containers apart their bridge ports are isolated: no frame goes from one to another. For
+// linked containers the bridge answers in place of the other one (proxy_arp_pvlan, RFC 3069; proxy_ndp), so
+// that their packets come to the host, which routes them through FORWARD, where only those of the link pass.
+
+// proxySwitches make a bridge answer for others.
+func proxySwitches(bridge string) []string {
+	return []string{"net/ipv4/conf/" + bridge + "/proxy_arp_pvlan", "net/ipv6/conf/" + bridge + "/proxy_ndp"}
+}
+
+// proxyManners are switched off with them: the host must not tell containers of a shorter way, since
+// there is none, nor hold back answers for others for up to 0.8 s. They have no effect without.
+func proxyManners(bridge string) []string {
+	return []string{
+		"net/ipv4/conf/" + bridge + "/send_redirects",
+		"net/ipv4/neigh/" + bridge + "/proxy_delay", "net/ipv6/neigh/" + bridge + "/proxy_delay",
+	}
+}
+
+// ensureProxies makes the bridge answer for the linked containers of its network, and for nobody else.
+func (l *Links) ensureProxies(have inventory, n state.Network, endpoints []state.Endpoint) error {
+	link, ok := have[n.Bridge]
+	if !ok || !n.NoICC || !carries(link, n) {
+		return nil
+	}
+	linked := n.Linkages(endpoints)
+	if len(linked) == 0 {
+		return l.stopProxies(link)
+	}
+	wanted := map[netip.Addr]bool{}
+	for _, pair := range linked {
+		for _, e := range []state.Endpoint{pair.From, pair.To} {
+			if a := e.Addr(true); a.IsValid() {
+				wanted[a] = true
+			}
+		}
+	}
+	return errors.Join(l.setAll(proxyManners(n.Bridge), "0"), l.setAll(proxySwitches(n.Bridge), "1"), l.setProxies(link, wanted))
+}
+
+// stopProxies makes the bridge answer for itself alone.
+func (l *Links) stopProxies(link netlink.Link) error {
+	return errors.Join(l.setAll(proxySwitches(link.Attrs().Name), "0"), l.setProxies(link, nil))
+}
+
+func (l *Links) setAll(keys []string, value string) error {
+	var errs []error
+	for _, key := range keys {
+		errs = append(errs, l.sysctl.set(key, value))
+	}
+	return errors.Join(errs...)
+}
+
+// setProxies makes the IPv6 addresses for which the link answers those that are wanted. IPv4 has no such list:
+// proxy_arp_pvlan answers for the whole subnet.
+func (l *Links) setProxies(link netlink.Link, wanted map[netip.Addr]bool) error {
+	current, err := dumped(func() ([]netlink.Neigh, error) {
+		return l.handle.NeighProxyList(link.Attrs().Index, netlink.FAMILY_V6)
+	})
+	if err != nil {
+		return fmt.Errorf("listing the proxy neighbours of %s: %w", link.Attrs().Name, err)
+	}
+	have := map[netip.Addr]bool{}
+	for _, neigh := range current {
+		a, _ := netip.AddrFromSlice(neigh.IP)
+		have[a] = true
+		if wanted[a] {
+			continue
+		}
+		if err := l.handle.NeighDel(proxyNeigh(link, a)); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("removing proxy neighbour %s from %s: %w", a, link.Attrs().Name, err)
+		}
+	}
+	for a := range wanted {
+		if have[a] {
+			continue
+		}
+		if err := l.handle.NeighAdd(proxyNeigh(link, a)); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("adding proxy neighbour %s to %s: %w", a, link.Attrs().Name, err)
+		}
+	}
+	return nil
+}
+
+func proxyNeigh(link netlink.Link, a netip.Addr) *netlink.Neigh {
+	return &netlink.Neigh{
+		LinkIndex: link.Attrs().Index, Family: netlink.FAMILY_V6, Flags: netlink.NTF_PROXY, IP: a.AsSlice(),
+	}
+}
