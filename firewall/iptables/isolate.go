@@ -51,6 +51,15 @@ func apart(n names, published, target string) []Rule {
 // syn matches the packets that carry the segment size.
 const syn = "-p tcp -m tcp --tcp-flags SYN,RST SYN"
 
+// redirects keeps the host from telling linked containers of a shorter way to each other: there is none, and in
+// IPv6 no sysctl for it either (ip6_forward in the kernel's net/ipv6/ip6_output.c).
+func redirects(n names, v6 bool) Chain {
+	redirect := byFamily(v6, "-p icmp -m icmp --icmp-type redirect", "-p ipv6-icmp -m icmp6 --icmpv6-type redirect")
+	return Chain{Name: chainOutput, Rules: []Rule{
+		{Match: join(redirect, toOurs, inSet(n.apart, "dst,dst")), Why: "there is no shorter way", Target: "DROP"},
+	}}
+}
+
 // mss keeps connections from a segment size that would not pass on their way: path MTU discovery alone fails
 // wherever somebody drops ICMP. The kernel wants TCPMSS in a rule that itself says SYN (xt_TCPMSS.c).
 func mss() Chain {

@@ -12,6 +12,7 @@ import (
 const (
 	chainForward     = prefix + "-FORWARD" // in mangle: refuse; in filter: permit
 	chainMSS         = prefix + "-MSS"
+	chainOutput      = prefix + "-OUTPUT"
 	chainUnprotected = prefix + "-UNPROTECTED"
 	chainDocker      = prefix + "-DOCKER"
 	chainGuard       = prefix + "-GUARD"
@@ -51,10 +52,11 @@ func mangle(f firewall.Family, n names) Table {
 	return Table{
 		Name:   "mangle",
 		User:   []string{chainUser},
-		Chains: []Chain{refuse(n, f.V6), docker(f.DockerBridges), unprotected(f.DockerBridges), mss()},
+		Chains: []Chain{refuse(n, f.V6), docker(f.DockerBridges), unprotected(f.DockerBridges), mss(), redirects(n, f.V6)},
 		Jumps: []Jump{
 			{From: "PREROUTING", Place: Top, Rule: Rule{Why: "your rules, before DNAT", Target: chainUser}},
 			{From: "FORWARD", Place: First, Rule: Rule{Why: "what is refused", Target: chainForward}},
+			{From: "OUTPUT", Place: Bottom, Rule: Rule{Match: "-p " + n.icmp, Why: "redirects", Target: chainOutput}},
 		},
 	}
 }
