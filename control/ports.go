@@ -14,7 +14,7 @@ type Port struct {
 	// the host in that family.
 	HostAddress netip.Addr  `json:"hostAddress"`
 	HostPort    uint16      `json:"hostPort"`
-	Protocol    state.Proto `json:"protocol"` // tcp or udp
+	Protocol    state.Proto `json:"protocol"` // tcp, udp or sctp
 
 	// ContainerAddress and ContainerPort are where a connection ends.
 	ContainerAddress netip.Addr `json:"containerAddress"`
