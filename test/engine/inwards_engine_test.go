@@ -172,10 +172,8 @@ func TestPublishedSCTP(t *testing.T) {
 			lab.Blocked(t, b.client, "udp", at(host, 9868))
 			lab.Blocked(t, b.client, "sctp", at(host, 3869))
 			container := []netip.Addr{b.addr(server, "web"), b.addr6(server, "web")}[i]
-			for _, from := range []lab.Place{b.client, stranger} {
-				lab.Blocked(t, from, "sctp", at(container, 3868))
-				lab.Blocked(t, from, "sctp", at(container, 3869))
-			}
+			lab.Blocked(t, b.client, "sctp", at(container, 3868))
+			lab.Blocked(t, stranger, "sctp", at(container, 3868))
 		}
 		lab.Blocked(t, b.Host, "sctp", "127.0.0.1:9868") // the README says so
 		lab.Blocked(t, b.Host, "sctp", "[::1]:9868")
@@ -315,7 +313,8 @@ func TestPortConflicts(t *testing.T) {
 	before := b.ports()
 
 	b.fails("7000/tcp is already in use by probe", "run", "--rm", "--network", "web", "-p", "6999:80", "-p", "7000:80", "lab", "true")
-	b.fails("7001/tcp is already in use by docker-proxy", "run", "--rm", "--network", "web", "-p", "7001:80", "lab", "true")
+	b.fails("7001/tcp is already in use by docker-proxy (pid ", "run", "--rm", "--network", "web", "-p", "7001:80", "lab", "true")
+	b.fails("), which publishes it for the container "+at(b.addr(dockers, "builtin"), 80)+" of Docker's own networks", "run", "--rm", "--network", "web", "-p", "7001:80", "lab", "true")
 	b.fails("7002/tcp is already published by endpoint", "run", "--rm", "--network", "web", "-p", "7002:80", "lab", "true")
 	// Docker's own driver meets our socket.
 	b.fails("address already in use", "run", "--rm", "--network", "builtin", "-p", "7002:80", "lab", "true")
@@ -328,6 +327,20 @@ func TestPortConflicts(t *testing.T) {
 	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 7001))
 	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 7002))
 	b.do("rm", "-f", dockers.Name, ours.Name)
+}
+
+// TestPortConflictsWithoutProxy: dockerd holds the sockets itself then.
+func TestPortConflictsWithoutProxy(t *testing.T) {
+	b := up(t, options{docker: []string{"--userland-proxy=false"}})
+	b.network("web", "--ipv6")
+	b.do("network", "create", "builtin")
+	b.serveOn("builtin", "-p", "7001:80")
+	for _, words := range []string{
+		"7001/tcp is already in use by dockerd (pid ", "), most likely for a container of Docker's own networks: see docker ps",
+	} {
+		b.fails(words, "run", "--rm", "--network", "web", "-p", "7001:80", "lab", "true")
+	}
+	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 7001))
 }
 
 // TestDefaultHostAddress is --ip.

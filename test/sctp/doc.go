@@ -9,5 +9,6 @@
 //     ECONNREFUSED here.
 //   - A kernel that has SCTP itself answers with an ABORT of its own, since it knows of no raw sockets. It is
 //     not listened to.
+//   - An ICMP error names no port that the kernel would look at: it reaches every Conn with the same two addresses.
 //   - An answer leaves from the address that the kernel chooses. Where there are several, bind one.
 package sctp
