@@ -187,7 +187,7 @@ func drawState(t *rapid.T) state.Snapshot {
 func drawPorts(t *rapid.T, i int) []state.Port {
 	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) state.Port {
 		p := port(rapid.SampledFrom([]string{"", "0.0.0.0", "::", "127.0.0.1", "::1", "192.0.2.1", "2001:db8::1"}).Draw(t, "host"))
-		p.Proto = rapid.SampledFrom([]state.Proto{state.TCP, state.UDP}).Draw(t, "proto")
+		p.Proto = rapid.SampledFrom([]state.Proto{state.TCP, state.UDP, state.SCTP}).Draw(t, "proto")
 		p.HostPort = uint16(1000*i + rapid.IntRange(1, 999).Draw(t, "port"))
 		return p
 	}), 0, 5).Draw(t, "ports")

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/drawbridge-net/drawbridge/state"
 )
 
 // Options configure a Publisher. The zero value is the usual one.
@@ -106,6 +108,11 @@ func (p *Publisher) Close() error {
 func (p *Publisher) hold(ctx context.Context, b binding) (*socket, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("publishing port %s: %w", b.place(), err)
+	}
+	if b.port.Proto == state.SCTP { // perhaps held without a socket, of which bind(2) knows nothing
+		if holder := p.inTheWay(b.place()); holder != nil {
+			return nil, &conflict{at: b.place(), holder: holder}
+		}
 	}
 	srv, err := p.open(ctx, b)
 	switch {

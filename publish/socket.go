@@ -36,6 +36,9 @@ type sockets struct {
 
 // open binds b's socket. Errors are those of socket(2), setsockopt(2), bind(2) and listen(2).
 func (o *sockets) open(ctx context.Context, b binding) (server, error) {
+	if b.port.Proto == state.SCTP {
+		return o.openSCTP(b)
+	}
 	var lc net.ListenConfig
 	// Go makes MPTCP listeners where the kernel can, whose subflows would not all have the filter.
 	lc.SetMultipathTCP(false)

@@ -3,12 +3,14 @@
 // other half holds the lab together (guard, init, enter). It is built static,
 // so that the same file runs on the host and in a container with nothing else.
 //
-//	probe serve [-name N] tcp|udp ADDR...      answer every line with "N peer"
-//	probe get [-bind IP[:PORT]] [-timeout D] [-count N -every D] tcp|udp ADDR
+//	probe serve [-name N] tcp|udp|sctp ADDR... answer every line with "N peer"
+//	probe get [-bind IP[:PORT]] [-timeout D] [-count N -every D] tcp|udp|sctp ADDR
 //	probe guard -dir D -cgroup NAME -iptables nft|legacy
 //	probe init  …                              started by guard, as pid 1
 //	probe enter [-report FD] PID CMD [ARG...]  run CMD in PID's namespaces
 //	probe become PATH CMD [ARG...]             started by enter
+//
+// For sctp, which the kernel need not have, a line is an INIT and the answer its INIT ACK.
 package main
 
 import (

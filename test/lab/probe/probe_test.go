@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/drawbridge-net/drawbridge/test/sctp"
 )
 
 // served starts a server on a free loopback port and returns its address.
@@ -36,6 +38,16 @@ func served(t *testing.T, network, host string) string {
 		t.Cleanup(func() { c.Close() })
 		go answerUDP(c, "web")
 		addr = c.LocalAddr().String()
+	case "sctp":
+		addr = net.JoinHostPort(host, "3868")
+		s, err := sctp.Listen(addr)
+		if errors.Is(err, os.ErrPermission) {
+			t.Skip("raw sockets need CAP_NET_RAW")
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		go answerSCTP(s, "web")
 	}
 	return addr
 }
@@ -50,6 +62,10 @@ func TestServeTellsThePeerItsAddress(t *testing.T) {
 		{"udp4 from another source", "udp", "127.0.0.1", "127.0.0.9"},
 		{"udp6", "udp", "::1", ""},
 		{"udp6 with a source", "udp", "::1", "::1"},
+		{"sctp4", "sctp", "127.0.0.1", ""},
+		{"sctp4 from another source", "sctp", "127.0.0.1", "127.0.0.9"},
+		{"sctp6", "sctp", "::1", ""},
+		{"sctp6 with a source", "sctp", "::1", "::1"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			var out bytes.Buffer
