@@ -253,7 +253,7 @@ func (f *fakeBackend) Rules(p Policy) string { return fmt.Sprintf("%d networks",
 
 func TestPlane(t *testing.T) {
 	fake := &fakeBackend{err: errors.New("locked")}
-	plane := NewPlane(fake)
+	plane := NewPlane(fake, Settings{})
 	s := state.Snapshot{Networks: []state.Network{network()}}
 	if err := plane.Apply(t.Context(), s); !errors.Is(err, fake.err) {
 		t.Errorf("Apply returned %v", err)

@@ -47,6 +47,8 @@
 // The filter looks at the interface, not at addresses. A local client that uses an address of the host arrives by lo as
 // well, and is served by the proxy whenever the firewall did not rewrite its packets.
 //
+// With [Options.NoProxy] sockets only reserve: they are bound, and nobody is served by them.
+//
 // With [Options.ServeAll] there is no firewall of ours and the proxy serves everyone. Sockets on
 // loopback addresses keep the guard even then: another program may have turned on route_localnet.
 //

@@ -18,6 +18,10 @@ type Options struct {
 	// ServeAll lets the proxy serve clients on every interface. It belongs to --iptables=false, where no
 	// firewall rule of ours takes them to the container. Otherwise only what arrives by the loopback interface is served.
 	ServeAll bool
+	// ServeAllV6 is the same for IPv6 alone (--ip6tables=false).
+	ServeAllV6 bool
+	// NoProxy only reserves: no client is served (--userland-proxy=false).
+	NoProxy bool
 	// Log gets what happens to single connections (debug) and lasting failures to accept
 	// them (warn). None means silence.
 	Log *slog.Logger
@@ -68,6 +72,8 @@ func New(o Options) *Publisher {
 	}
 	opener := &sockets{
 		serveAll:    o.ServeAll,
+		serveAllV6:  o.ServeAllV6,
+		noProxy:     o.NoProxy,
 		dialTimeout: cmp.Or(o.DialTimeout, 10*time.Second),
 		udpIdle:     cmp.Or(o.UDPIdle, 90*time.Second),
 		udpSessions: cmp.Or(o.UDPSessions, 1024),

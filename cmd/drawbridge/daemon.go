@@ -165,12 +165,13 @@ func (d *daemonParts) newPlanes(s settings, log *slog.Logger) (*planes, error) {
 	if p.links, err = link.New(p.sysctl); err != nil {
 		return nil, err
 	}
+	p.links.RouteLocalnet, p.links.NoLinksV6 = s.iptables && !s.userlandProxy, !s.ip6tables
 	d.onEnd(p.links.Close)
 	if p.flows, err = link.NewFlows(); err != nil {
 		return nil, err
 	}
 	d.onEnd(p.flows.Close)
-	p.ports = publish.New(publish.Options{ServeAll: !s.iptables, Log: log})
+	p.ports = publish.New(publish.Options{ServeAll: !s.iptables, ServeAllV6: !s.ip6tables, NoProxy: !s.userlandProxy, Log: log})
 	d.onClose(p.ports)
 	if !s.iptables {
 		return p, nil
@@ -179,7 +180,7 @@ func (d *daemonParts) newPlanes(s settings, log *slog.Logger) (*planes, error) {
 		return nil, err
 	}
 	d.onEnd(p.backend.Close)
-	p.rules = firewall.NewPlane(p.backend)
+	p.rules = firewall.NewPlane(p.backend, firewall.Settings{NoIPv6: !s.ip6tables, Loopback: !s.userlandProxy})
 	if s.firewalld == "auto" {
 		p.zones = firewalld.New(firewalld.Options{Log: log, Timeout: zoneTimeout})
 	}

@@ -105,6 +105,9 @@ func (s *settings) parseAll() (parsed, error) {
 	if !slices.Contains([]string{"auto", "off"}, s.firewalld) {
 		return p, fmt.Errorf("--firewalld %s is not auto or off", s.firewalld)
 	}
+	if !s.iptables && !s.userlandProxy {
+		return p, fmt.Errorf("with --iptables=false only the proxy serves published ports: leave --userland-proxy on")
+	}
 	if s.backend == "nftables" {
 		return p, fmt.Errorf("--firewall-backend nftables is not available yet: choose auto or iptables")
 	}

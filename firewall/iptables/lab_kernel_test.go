@@ -299,7 +299,7 @@ func (l *lab) both(args string) {
 
 func (l *lab) sync(s state.Snapshot) {
 	l.t.Helper()
-	plane := firewall.NewPlane(l.backend)
+	plane := firewall.NewPlane(l.backend, firewall.Settings{})
 	if err := plane.Apply(l.t.Context(), s); err != nil {
 		l.t.Fatalf("sync: %v", err)
 	}
