@@ -29,6 +29,14 @@
 // name; the engine moves it. Ports are published by ProgramExternalConnectivity alone: the port
 // list in other calls is the container's, and on a container with several
 // networks only one of them publishes. With Docker 28 and later there can be two, one for
-// each family: the endpoint that is told so by no_proxy_6to4 publishes on the host's IPv4
-// addresses only, and gives up the IPv6 half of what it published before.
+// each family. The engine tells the IPv4 gateway that there is another one for IPv6 (no_proxy_6to4), and tells that other
+// one nothing: it sees that an endpoint of the same container publishes IPv4 already.
+//
+// # Options
+//
+// What a user may set is in two tables, one for networks and one for endpoints, with what the commands and the
+// documentation say of each. An option is refused where it cannot have its effect, and a key that is
+// almost one of them is taken for a mistake.
+//
+// What depends on the host is found out once, when the network is made, and kept: whether its bridge was there, and the MTU.
 package driver
