@@ -92,7 +92,8 @@ func (d *Driver) giveUpV4(ctx context.Context, e state.Endpoint) error {
 func arrange(n state.Network, e state.Endpoint, here families, requests []state.PortRequest) (bind []state.PortRequest, open []state.Port) {
 	whole := true // nothing is left out, and nothing is routed
 	for _, v6 := range []bool{false, true} {
-		if e.Addr(v6).IsValid() && (!here.has(v6) || n.Family(v6).Mode == state.ModeRouted) {
+		// A family that is elsewhere is left out even where this endpoint lacks it: a proxy would serve it.
+		if !here.has(v6) || e.Addr(v6).IsValid() && n.Family(v6).Mode == state.ModeRouted {
 			whole = false
 		}
 	}
