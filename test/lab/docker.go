@@ -51,15 +51,19 @@ func (h *Host) dockerVersion(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return parseVersion(said)
+}
+
+// versionWord is what dockerd --version begins with, up to the second number.
+var versionWord = regexp.MustCompile(`^Docker version (\d+\.\d+)\b`)
+
+func parseVersion(said string) (string, error) {
 	m := versionWord.FindStringSubmatch(said)
 	if m == nil {
 		return "", fmt.Errorf("dockerd's version is not in %q", said)
 	}
 	return m[1], nil
 }
-
-// versionWord is what dockerd --version begins with, up to the second number.
-var versionWord = regexp.MustCompile(`^Docker version (\d+\.\d+)\b`)
 
 // Version is the engine's, as two numbers: 20.10 or 26.1.
 func (d *Docker) Version() string { return d.version }

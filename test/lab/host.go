@@ -69,7 +69,11 @@ func New(ctx context.Context, o Options) (*Host, error) {
 	if o.IPTables != "nft" && o.IPTables != "legacy" {
 		return nil, fmt.Errorf("iptables variant %q is neither nft nor legacy", o.IPTables)
 	}
-	root, err := rootArgs(o)
+	root, err := rootDir(o.Root)
+	if err != nil {
+		return nil, err
+	}
+	options, err := rootArgs(root, o.Share)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +81,7 @@ func New(ctx context.Context, o Options) (*Host, error) {
 	if err := h.scratch(o.Dir); err != nil {
 		return nil, err
 	}
-	if err := h.open(append([]string{"-iptables", o.IPTables}, root...)); err != nil {
+	if err := h.open(append(options, "-iptables", o.IPTables)); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(h.dir))
 	}
 	if _, err := h.Run(ctx, "ip", "link", "set", "lo", "up"); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -35,17 +36,16 @@ func rootDir(name string) (string, error) {
 }
 
 // rootArgs are what guard is told about the root.
-func rootArgs(o Options) ([]string, error) {
-	dir, err := rootDir(o.Root)
-	if dir == "" || err != nil {
-		return nil, err
+func rootArgs(dir string, share []string) ([]string, error) {
+	if dir == "" {
+		return nil, nil
 	}
-	shared := o.Share
+	// The one thing that programs write outside the lab, see environment.
 	if coverage := os.Getenv("GOCOVERDIR"); coverage != "" {
-		shared = append(shared[:len(shared):len(shared)], coverage)
+		share = append(slices.Clip(share), coverage)
 	}
 	args := []string{"-root", dir}
-	for _, path := range shared {
+	for _, path := range share {
 		if !filepath.IsAbs(path) || strings.HasPrefix(path, "/run/") {
 			return nil, fmt.Errorf("%s cannot be shared with the lab: it must be an absolute path and not below /run", path)
 		}
