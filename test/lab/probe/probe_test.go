@@ -220,6 +220,44 @@ func TestSettingsAreChecked(t *testing.T) {
 	}
 }
 
+func TestSharedPathsAreAllKept(t *testing.T) {
+	s, err := parseSettings("guard", []string{"-dir", "/tmp/x", "-cgroup", "x", "-root", "/r", "-share", "/a", "-share", "/b"})
+	if err != nil || s.root != "/r" || strings.Join(s.shared, " ") != "/a /b" {
+		t.Errorf("got %+v, %v", s, err)
+	}
+}
+
+func TestMountPointsStayInTheRoot(t *testing.T) {
+	top, machine := t.TempDir(), t.TempDir()
+	if err := errors.Join(os.Symlink(machine, filepath.Join(top, "out")), os.Mkdir(filepath.Join(top, "usr"), 0o755),
+		os.Symlink("usr", filepath.Join(top, "in"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		path string
+		dir  bool
+		made string // "" for a refusal
+	}{
+		{"/a/b", true, "a/b"},
+		{"/a/b", true, "a/b"}, // is there
+		{"/a/c/file", false, "a/c/file"},
+		{"/in/lib", true, "usr/lib"},
+		{"/out/dir", true, ""},
+		{"/out/file", false, ""},
+	} {
+		err := makePoint(top, row.path, row.dir)
+		if (err == nil) != (row.made != "") {
+			t.Errorf("%s: %v", row.path, err)
+		}
+		if info, err := os.Stat(filepath.Join(top, row.made)); err != nil || row.made != "" && info.IsDir() != row.dir {
+			t.Errorf("%s is not %s: %v", row.path, row.made, err)
+		}
+	}
+	if left, err := os.ReadDir(machine); err != nil || len(left) != 0 {
+		t.Errorf("outside the root: %v, %v", left, err)
+	}
+}
+
 func TestCgroupsAreRemovedEverywhereAndOnlyOurs(t *testing.T) {
 	root := t.TempDir()
 	for _, dir := range []string{"cpu/lab-1/a/b", "pids/lab-1", "lab-1/c", "cpu/lab-2", "memory"} {
