@@ -71,16 +71,15 @@ func TestIPAMRefused(t *testing.T) {
 		if !strings.Contains(text, c.words) {
 			t.Errorf("%s: %q does not say %q", c.name, text, c.words)
 		}
-		want := 1
-		if c.name == "auxiliary address outside" && strings.Contains(text, "auxilairy") {
-			want = 2 // this engine refuses by itself and forgets the pool, which gives way when asked for again
-		}
-		if pools, networks := b.pools(); pools != want || networks != 1 {
-			t.Errorf("%s: %d pools and %d networks are left", c.name, pools, networks)
-		}
-		if want == 2 {
+		pools, networks := b.pools()
+		if c.name == "auxiliary address outside" && pools == 2 {
+			// This engine (20.10) refuses by itself and forgets the pool. It gives way when asked for again.
 			b.eventually("the forgotten pool gives way", func() bool { return b.createByAPI("again", `{"Subnet":"10.79.0.0/24"}`) == "" })
 			b.do("network", "rm", "again")
+			pools, networks = b.pools()
+		}
+		if pools != 1 || networks != 1 {
+			t.Errorf("%s: %d pools and %d networks are left", c.name, pools, networks)
 		}
 	}
 	if text := b.createByAPI("good", `{"Subnet":"10.71.0.0/24","IPRange":"10.71.0.128/25","AuxiliaryAddresses":{"a":"10.71.0.9","b":"10.71.0.129"}},{"Subnet":"fd71::/64"}`); text != "" {
