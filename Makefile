@@ -72,6 +72,12 @@ lint: ## Run golangci-lint
 race: ## Run the unit tests with the race detector
 	$(GO) test -race ./...
 
+.PHONY: docs
+docs: deps ## Write the generated parts of the documentation and the expected rules anew (needs root)
+	$(GO) test -count=1 ./cmd/drawbridge -run TestDocumentation -update
+	$(GO) test -count=1 ./firewall/iptables -run TestGolden -update
+	$(GO) test -count=1 -tags kernel ./firewall/iptables -run TestDocumentation -update
+
 .PHONY: install
 install: build ## Install the program and its systemd unit
 	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/sbin/drawbridge
