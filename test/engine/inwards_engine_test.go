@@ -289,6 +289,41 @@ func TestPortForms(t *testing.T) {
 		lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr6(), ports[0].HostPort))
 		b.do("rm", "-f", c.Name)
 	})
+	t.Run("-P, every exposed port", func(t *testing.T) {
+		c := b.serveOn("web", "-P", "--expose", "80", "--expose", "81", "--expose", "53/udp")
+		ports := b.ports()
+		if len(ports) != 6 {
+			t.Fatalf("drawbridge ports says %+v, not three ports in two families", ports)
+		}
+		for _, p := range ports {
+			if p.Protocol == "tcp" && p.HostAddress == "0.0.0.0" {
+				lab.Reaches(t, b.client, "tcp", at(host4, p.HostPort))
+			}
+		}
+		b.do("rm", "-f", c.Name)
+	})
+	t.Run("one family", func(t *testing.T) {
+		four, six := b.serveOn("web", "-p", "0.0.0.0:9030:80"), b.serveOn("web", "-p", "[::]:9030:80")
+		for to, c := range map[string]*lab.Container{at(host4, 9030): four, at(b.client.Host.Addr6(), 9030): six, "127.0.0.1:9030": four, "[::1]:9030": six} {
+			from := lab.Place(b.client)
+			if strings.HasPrefix(to, "127.") || strings.HasPrefix(to, "[::1]") {
+				from = b.Host
+			}
+			if r := lab.Reaches(t, from, "tcp", to); !strings.HasPrefix(c.Name, r.Server) {
+				t.Errorf("%s answers at %s", r.Server, to)
+			}
+		}
+		b.do("rm", "-f", four.Name)
+		lab.Refused(t, b.client, "tcp", at(host4, 9030))
+		b.do("rm", "-f", six.Name)
+	})
+	t.Run("of an IPv4 container nothing is exposed in IPv6", func(t *testing.T) {
+		b.network("four")
+		c := b.serveOn("four", "-p", "9040:80")
+		lab.Reaches(t, b.client, "tcp", at(host4, 9040))
+		lab.Blocked(t, b.client, "tcp", at(b.client.Host.Addr6(), 9040))
+		b.do("rm", "-f", c.Name)
+	})
 	t.Run("many at once", func(t *testing.T) {
 		c := b.serveOn("web", "-p", "20000-20199:80-279")
 		lab.Reaches(t, b.client, "tcp", at(host4, 20000))
