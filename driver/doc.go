@@ -29,6 +29,7 @@
 // name; the engine moves it. Ports are published by ProgramExternalConnectivity alone: the port
 // list in other calls is the container's, and on a container with several
 // networks only one of them publishes. With Docker 28 and later there can be two, one for
-// each family: the endpoint that is told so by no_proxy_6to4 publishes on the host's IPv4
-// addresses only, and gives up the IPv6 half of what it published before.
+// each family. Which is which is told only to the endpoint that is the IPv4 gateway alone, by
+// no_proxy_6to4; the rest follows from the endpoints' addresses, and each is left with what the other one
+// does not take (families.go).
 package driver
