@@ -29,8 +29,9 @@
 // name; the engine moves it. Ports are published by ProgramExternalConnectivity alone: the port
 // list in other calls is the container's, and on a container with several
 // networks only one of them publishes. With Docker 28 and later there can be two, one for
-// each family. The engine tells the IPv4 gateway that there is another one for IPv6 (no_proxy_6to4), and tells that other
-// one nothing: it sees that an endpoint of the same container publishes IPv4 already.
+// each family. Which is which is told only to the endpoint that is the IPv4 gateway alone, by
+// no_proxy_6to4; the rest follows from the endpoints' addresses, and each is left with what the other one
+// does not take (families.go).
 //
 // # Options
 //

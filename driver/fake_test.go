@@ -19,6 +19,7 @@ var errHost = errors.New("the host said no")
 // fakeLoop is a loop whose passes take no time and fail when told to.
 type fakeLoop struct {
 	store *store.Store
+	ports *fakePorts // which a pass closes
 
 	mu     sync.Mutex
 	fail   []error // of the next calls of Wait, in order; nil is success
@@ -42,7 +43,12 @@ func (l *fakeLoop) Wait(ctx context.Context, revision uint64, scope state.Scope)
 	if len(l.fail) > 0 {
 		err := l.fail[0]
 		l.fail = l.fail[1:]
-		return scope.Select(err)
+		if err != nil {
+			return scope.Select(err)
+		}
+	}
+	if l.broken == nil {
+		l.ports.apply(s)
 	}
 	return scope.Select(l.broken)
 }
@@ -57,11 +63,38 @@ func (l *fakeLoop) passes() []state.Snapshot {
 type fakePorts struct {
 	mu       sync.Mutex
 	held     map[state.EndpointID][]state.Port
+	shown    map[state.EndpointID][]state.Port // in the state of the last pass
+	owners   map[state.EndpointID]state.Endpoint
 	requests []state.PortRequest // of the last call
 	err      error
 }
 
-func newFakePorts() *fakePorts { return &fakePorts{held: map[state.EndpointID][]state.Port{}} }
+func newFakePorts() *fakePorts {
+	return &fakePorts{
+		held: map[state.EndpointID][]state.Port{}, shown: map[state.EndpointID][]state.Port{},
+		owners: map[state.EndpointID]state.Endpoint{},
+	}
+}
+
+// apply closes what the state had and has no more, and takes back what it has again.
+func (p *fakePorts) apply(s state.Snapshot) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range s.Endpoints {
+		p.held[e.ID] = slices.DeleteFunc(p.held[e.ID], func(q state.Port) bool {
+			return slices.Contains(p.shown[e.ID], q) && !slices.Contains(e.Ports, q)
+		})
+		for _, q := range state.Bound(e.Ports) {
+			if !slices.Contains(p.held[e.ID], q) {
+				p.held[e.ID] = append(p.held[e.ID], q)
+			}
+		}
+		if len(p.held[e.ID]) == 0 {
+			delete(p.held, e.ID)
+		}
+		p.owners[e.ID], p.shown[e.ID] = e, e.Ports
+	}
+}
 
 func (p *fakePorts) Reserve(_ context.Context, e state.Endpoint, want []state.PortRequest) ([]state.Port, error) {
 	p.mu.Lock()
@@ -70,9 +103,10 @@ func (p *fakePorts) Reserve(_ context.Context, e state.Endpoint, want []state.Po
 	if p.err != nil {
 		return nil, p.err
 	}
+	p.owners[e.ID] = e
 	var out []state.Port
 	for _, r := range want {
-		port, ok := p.choose(e.ID, r, out)
+		port, ok := p.choose(e, r, out)
 		if !ok {
 			return nil, fmt.Errorf("port %d is in use: %w", r.HostPort, syscall.EADDRINUSE)
 		}
@@ -86,23 +120,48 @@ func (p *fakePorts) Reserve(_ context.Context, e state.Endpoint, want []state.Po
 	return out, nil
 }
 
-func (p *fakePorts) choose(id state.EndpointID, r state.PortRequest, mine []state.Port) (state.Port, bool) {
+func (p *fakePorts) choose(e state.Endpoint, r state.PortRequest, mine []state.Port) (state.Port, bool) {
 	port := state.Port{Proto: r.Proto, HostIP: r.HostIP, HostPort: r.HostPort, ContainerPort: r.ContainerPort}
 	if r.HostPort == 0 {
 		port.HostPort, r.HostPortEnd = 32768, 60999
 	}
 	for ; port.HostPort <= r.HostPortEnd; port.HostPort++ {
-		if !slices.Contains(mine, port) && !p.taken(id, port) {
+		if !slices.Contains(mine, port) && !p.taken(e, port) {
 			return port, true
 		}
 	}
 	return port, false
 }
 
-func (p *fakePorts) taken(id state.EndpointID, port state.Port) bool {
+// taken reports whether one of the port's sockets meets one of another endpoint.
+func (p *fakePorts) taken(e state.Endpoint, port state.Port) bool {
 	for other, ports := range p.held {
 		for _, q := range ports {
-			if other != id && q.Proto == port.Proto && q.HostPort == port.HostPort {
+			if other != e.ID && q.Proto == port.Proto && q.HostPort == port.HostPort && meet(sockets(e, port), sockets(p.owners[other], q)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// sockets are the addresses of a port's sockets, as in the manual of package publish.
+func sockets(e state.Endpoint, p state.Port) []netip.Addr {
+	switch {
+	case p.HostIP.IsValid():
+		return []netip.Addr{p.HostIP}
+	case !e.Addr6.IsValid():
+		return []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Loopback()}
+	case !e.Addr4.IsValid():
+		return []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Unspecified()}
+	}
+	return []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
+}
+
+func meet(these, those []netip.Addr) bool {
+	for _, a := range these {
+		for _, b := range those {
+			if a.Is4() == b.Is4() && (a == b || a.IsUnspecified() || b.IsUnspecified()) {
 				return true
 			}
 		}

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 
@@ -23,56 +24,105 @@ func (f families) has(v6 bool) bool {
 // of the container is its IPv6 gateway (Docker 28+; moby, daemon/libnetwork/netlabel).
 const optIPv6Elsewhere = dockerPrefix + "driver.private.no_proxy_6to4"
 
-// families finds out what is left for e to publish. The engine says so only to an IPv4 gateway
-// (no_proxy_6to4). That the IPv4 gateway is another endpoint shows in what that one publishes;
-// one that knows itself to be the IPv4 gateway takes its family from the other.
-func (d *Driver) families(ctx context.Context, e state.Endpoint, options map[string]any) (families, error) {
+// families finds out in which families e is the gateway. The engine says so only to an IPv4 gateway that is not
+// the IPv6 one (no_proxy_6to4). For the rest the addresses tell: an endpoint without IPv6 can only be the IPv4
+// gateway, and one with IPv6 is the IPv6 gateway, and the other one too unless that is what a sibling publishes
+// for.
+//
+// Newer engines program one gateway after the other, without a Revoke between, and none at all for one that
+// was a gateway in the same family before. Therefore siblings are left with what is not taken away from them here,
+// the port on the other family's loopback address included that a lone IPv4 or IPv6 endpoint
+// has. The siblings are returned as they were.
+func (d *Driver) families(ctx context.Context, e state.Endpoint, options map[string]any) (here families, before []state.Endpoint, err error) {
 	elsewhere, err := boolOption(options, optIPv6Elsewhere, false)
 	if err != nil {
-		return families{}, err
+		return families{}, nil, err
 	}
-	here := families{v4: true, v6: !elsewhere}
+	here = families{v4: true, v6: !elsewhere}
+	siblings, err := d.publishing(ctx, e)
+	if err != nil {
+		return here, nil, err
+	}
 	onlyV4 := elsewhere || !e.Addr6.IsValid()
-	for _, sibling := range d.siblings(e) {
-		if !publishes(sibling, false) {
-			continue
+	for _, sibling := range siblings {
+		before = append(before, sibling)
+		left, err := d.leaveIn(ctx, sibling, onlyV4)
+		if err != nil {
+			return here, before, err
 		}
-		if !onlyV4 {
+		if left && onlyV4 {
+			here.v6 = false
+		} else if left {
 			here.v4 = false
-		} else if err := d.giveUpV4(ctx, sibling); err != nil {
-			return here, err
 		}
 	}
-	return here, nil
+	return here, before, nil
 }
 
-// siblings returns the other endpoints of the same container.
-func (d *Driver) siblings(e state.Endpoint) []state.Endpoint {
-	return slices.DeleteFunc(slices.Clone(d.store.Snapshot().Endpoints), func(other state.Endpoint) bool {
-		return other.ID == e.ID || !e.Joined() || other.Sandbox != e.Sandbox
+// publishing returns the other endpoints of the same container that publish something. One whose link is not
+// in the container any more is not among them: it left while the daemon was away.
+func (d *Driver) publishing(ctx context.Context, e state.Endpoint) ([]state.Endpoint, error) {
+	siblings := slices.DeleteFunc(slices.Clone(d.store.Snapshot().Endpoints), func(other state.Endpoint) bool {
+		return other.ID == e.ID || !other.Joined() || other.Sandbox != e.Sandbox || len(other.Ports) == 0
 	})
+	if len(siblings) == 0 {
+		return nil, nil
+	}
+	lost, err := d.host.Lost(ctx, siblings)
+	return slices.DeleteFunc(siblings, func(e state.Endpoint) bool { return has(lost, e.ID) }), err
 }
 
-func publishes(e state.Endpoint, v6 bool) bool {
-	return slices.ContainsFunc(e.Ports, func(p state.Port) bool {
-		_, ok := p.Target(e, v6)
-		return ok
-	})
-}
-
-// giveUpV4 leaves an endpoint only what it publishes in IPv6.
-func (d *Driver) giveUpV4(ctx context.Context, e state.Endpoint) error {
+// leaveIn leaves an endpoint only what it publishes in one family, and reports whether that is anything.
+func (d *Driver) leaveIn(ctx context.Context, e state.Endpoint, v6 bool) (bool, error) {
 	release, err := d.locks.take(ctx, "endpoint "+string(e.ID))
+	if err != nil {
+		return false, err
+	}
+	defer release()
+	e, ok := d.store.Snapshot().Endpoint(e.ID)
+	if !ok || len(e.Ports) == 0 {
+		return false, nil // gone meanwhile
+	}
+	left := slices.DeleteFunc(byFamily(e.Ports), func(p state.Port) bool {
+		_, published := p.Target(e, v6)
+		return !published
+	})
+	if slices.Equal(left, e.Ports) {
+		return true, nil
+	}
+	bind, open := asked(left)
+	return len(left) > 0, d.publish(ctx, e, bind, open)
+}
+
+// giveBack lets endpoints publish what they did before. Engines do so by themselves where they have taken
+// something away, but not for what families took.
+func (d *Driver) giveBack(ctx context.Context, before []state.Endpoint) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	var errs []error
+	for _, was := range before {
+		errs = append(errs, d.giveBackOne(ctx, was))
+	}
+	return errors.Join(errs...)
+}
+
+func (d *Driver) giveBackOne(ctx context.Context, was state.Endpoint) error {
+	release, err := d.locks.take(ctx, "endpoint "+string(was.ID))
 	if err != nil {
 		return err
 	}
 	defer release()
-	var bind []state.PortRequest
-	var open []state.Port
-	for _, p := range byFamily(e.Ports) {
-		if p.HostIP.Is4() {
-			continue
-		}
+	e, ok := d.store.Snapshot().Endpoint(was.ID)
+	if !ok || e.Sandbox != was.Sandbox || slices.Equal(e.Ports, was.Ports) {
+		return nil
+	}
+	bind, open := asked(was.Ports)
+	return d.publish(ctx, e, bind, open)
+}
+
+// asked turns ports into requests for exactly these, and those that take no port of the host.
+func asked(ports []state.Port) (bind []state.PortRequest, open []state.Port) {
+	for _, p := range ports {
 		if p.Routed() {
 			open = append(open, p)
 			continue
@@ -81,7 +131,7 @@ func (d *Driver) giveUpV4(ctx context.Context, e state.Endpoint) error {
 			Proto: p.Proto, HostIP: p.HostIP, HostPort: p.HostPort, HostPortEnd: p.HostPort, ContainerPort: p.ContainerPort,
 		})
 	}
-	return d.publish(ctx, e, bind, open)
+	return bind, open
 }
 
 // arrange says which of the requested ports take a port of the host, and which are only opened at the container's
@@ -90,10 +140,9 @@ func (d *Driver) giveUpV4(ctx context.Context, e state.Endpoint) error {
 // A port on a loopback address is for the host alone. It is served by a socket whatever the network does, and
 // opening the container's port for it would give more than was asked for.
 func arrange(n state.Network, e state.Endpoint, here families, requests []state.PortRequest) (bind []state.PortRequest, open []state.Port) {
-	whole := true // nothing is left out, and nothing is routed
+	whole := here.v4 && here.v6 // nothing is left out, and nothing is routed
 	for _, v6 := range []bool{false, true} {
-		// A family that is elsewhere is left out even where this endpoint lacks it: a proxy would serve it.
-		if !here.has(v6) || e.Addr(v6).IsValid() && n.Family(v6).Mode == state.ModeRouted {
+		if e.Addr(v6).IsValid() && n.Family(v6).Mode == state.ModeRouted {
 			whole = false
 		}
 	}

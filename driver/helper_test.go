@@ -37,8 +37,9 @@ func newBench(t testing.TB, o Options) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
+	ports := newFakePorts()
 	b := &bench{
-		t: t, store: s, loop: &fakeLoop{store: s}, ports: newFakePorts(),
+		t: t, store: s, loop: &fakeLoop{store: s, ports: ports}, ports: ports,
 		host: &fakeHost{boot: "boot-1"}, flows: &fakeFlows{},
 	}
 	b.Driver = New(s, b.loop, b.ports, b.host, b.flows, o)

@@ -46,6 +46,42 @@ var steps = map[string]func(b *bench, n, e int) error{
 	"leave":     func(b *bench, n, e int) error { return b.leave(n, e) },
 	"rmend":     func(b *bench, n, e int) error { return b.deleteEndpoint(n, e) },
 	"rmnetwork": func(b *bench, n, _ int) error { return b.deleteNetwork(n) },
+
+	// For several endpoints of one container, see families_test.go.
+	"net4": func(b *bench, n, _ int) error {
+		return b.CreateNetwork(b.ctx(), createNetwork(b.t, n, `{"com.docker.network.generic": {}}`, pool4(n), `[]`))
+	},
+	"net6": func(b *bench, n, _ int) error {
+		return b.CreateNetwork(b.ctx(), createNetwork(b.t, n,
+			`{"com.docker.network.enable_ipv4": false, "com.docker.network.enable_ipv6": true, "com.docker.network.generic": {}}`, `[]`, pool6(n)))
+	},
+	"end4": func(b *bench, n, e int) error {
+		_, err := b.CreateEndpoint(b.ctx(), createEndpoint(b.t, n, e, fmt.Sprintf("10.%d.0.%d/24", n, e+1), "", ""))
+		return err
+	},
+	"end6": func(b *bench, n, e int) error {
+		_, err := b.CreateEndpoint(b.ctx(), createEndpoint(b.t, n, e, "", fmt.Sprintf("fd00:%x::%x/64", n, e+1), ""))
+		return err
+	},
+	"enter": func(b *bench, n, e int) error {
+		_, err := b.Join(b.ctx(), &network.JoinRequest{NetworkID: id(n), EndpointID: id(e), SandboxKey: sandbox(99)})
+		return err
+	},
+	"gateway": func(b *bench, n, e int) error { return b.program(n, e, "["+tcp(80, 8080)+"]") },
+	"gateway28": func(b *bench, n, e int) error {
+		return b.program(n, e, "["+tcp(80, 8080)+`],"`+optIPv6Elsewhere+`":false`)
+	},
+	"gateway4": func(b *bench, n, e int) error {
+		return b.program(n, e, "["+tcp(80, 8080)+`],"`+optIPv6Elsewhere+`":true`)
+	},
+	"fails": func(b *bench, n, e int) error {
+		b.loop.fail = append(b.loop.fail, nil, errHost) // what a sibling gives up is done, what comes in its place is not
+		if err := b.program(n, e, "["+tcp(80, 8080)+"]"); err == nil {
+			return fmt.Errorf("what the host refuses was published")
+		}
+		b.loop.fail = nil
+		return nil
+	},
 }
 
 func (b *bench) run(script string) {

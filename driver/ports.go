@@ -36,12 +36,15 @@ func (d *Driver) ProgramExternalConnectivity(ctx context.Context, r *network.Pro
 	if err != nil {
 		return err
 	}
-	here, err := d.families(ctx, e, r.Options)
-	if err != nil {
-		return err
+	here, siblings, err := d.families(ctx, e, r.Options)
+	if err == nil {
+		bind, open := arrange(n, e, here, requests)
+		err = d.publish(ctx, e, bind, open)
 	}
-	bind, open := arrange(n, e, here, requests)
-	return d.publish(ctx, e, bind, open)
+	if err != nil {
+		return errors.Join(err, d.giveBack(ctx, siblings))
+	}
+	return nil
 }
 
 // publish reserves the ports to bind, records them with those that are only opened, and waits for the
