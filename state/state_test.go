@@ -109,7 +109,7 @@ func TestNetworkValidate(t *testing.T) {
 		"multicast":                        {func(n *Network) { n.V4 = subnet("224.0.0.0/24", "224.0.0.1") }, "multicast"},
 		"loopback":                         {func(n *Network) { n.V4 = subnet("127.1.0.0/24", "127.1.0.1") }, "loopback"},
 		"everything":                       {func(n *Network) { n.V4 = subnet("0.0.0.0/0", "10.0.0.1") }, "whole"},
-		"hostile bridge name":              {func(n *Network) { n.Bridge = "a;b" }, "bridge name"},
+		"hostile bridge name":              {func(n *Network) { n.Bridge = "a;b" }, "link name"},
 		"no id":                            {func(n *Network) { n.ID = "" }, "network id"},
 		"MTU":                              {func(n *Network) { n.MTU = 1280 }, ""},
 		"MTU for IPv6":                     {func(n *Network) { n.MTU = 1279 }, "1280"},

@@ -1,0 +1,72 @@
+//go:build kernel
+
+package link
+
+import (
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// linked returns a network that keeps containers apart, with two endpoints, of which the second is linked to the first.
+func linked(adopted bool) (state.Network, state.Endpoint, state.Endpoint) {
+	n := network(1)
+	n.NoICC, n.Adopted = true, adopted
+	db, web := endpoint(1, 1), endpoint(1, 2)
+	db.Name, web.Links = "db", []string{"db"}
+	return n, db, web
+}
+
+func (l *lab) sysctls(keys []string) (values string) {
+	l.Helper()
+	for _, key := range keys {
+		values += l.sysctl(key) + " "
+	}
+	return values
+}
+
+// TestProxies: while containers are linked the bridge answers for them; afterwards it is as it was before.
+func TestProxies(t *testing.T) {
+	for name, adopted := range map[string]bool{"made": false, "adopted": true} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			if adopted {
+				l.foreign(bridgeNamed("br1"))
+			}
+			n, db, web := linked(adopted)
+			l.apply(snapshot(n, db))
+			switches, manners := proxySwitches("br1"), proxyManners("br1")
+			before := l.sysctls(manners)
+
+			l.apply(snapshot(n, db, web))
+			l.same("switches", l.sysctls(switches), "1 1 ")
+			l.same("manners", l.sysctls(manners), "0 0 0 ")
+			neighbours, err := netlink.NeighProxyList(l.link("br1").Attrs().Index, netlink.FAMILY_V6)
+			must(t, err)
+			l.same("neighbours", len(neighbours), 2)
+
+			l.apply(snapshot(n, db))
+			l.same("switches without links", l.sysctls(switches), "0 0 ")
+			l.same("manners without links", l.sysctls(manners), before)
+			if adopted {
+				l.apply(snapshot(n, db, web))
+				l.apply(snapshot())
+				l.same("switches after the network", l.sysctls(switches), "0 0 ")
+				l.same("manners after the network", l.sysctls(manners), before)
+			}
+		})
+	}
+}
+
+// TestProxiesLeaveOthersAlone: what the owner of an adopted bridge has set is not touched for links that there are not.
+func TestProxiesLeaveOthersAlone(t *testing.T) {
+	l := newLab(t)
+	l.foreign(bridgeNamed("br1"))
+	l.setSysctl("net/ipv4/conf/br1/send_redirects", "0")
+	n, db, _ := linked(true)
+	l.apply(snapshot(n, db))
+	l.apply(snapshot())
+	l.same("send_redirects", l.sysctl("net/ipv4/conf/br1/send_redirects"), "0")
+}
