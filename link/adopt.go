@@ -30,7 +30,8 @@ const maxAlias = 255
 type adoption struct {
 	network state.NetworkID
 	added   []netip.Prefix // addresses that are ours
-	proxy   bool           // proxy ARP and its like are ours
+	proxy   bool           // proxy ARP and its like are ours to switch
+	ipv6    bool           // IPv6 was off
 	before  string         // the alias that it had
 }
 
@@ -42,6 +43,9 @@ func (a adoption) String() string {
 	}
 	if a.proxy {
 		items = append(items, "proxy")
+	}
+	if a.ipv6 {
+		items = append(items, "ipv6")
 	}
 	if len(items) == 0 {
 		items = []string{"-"}
@@ -63,6 +67,7 @@ func parseAdoption(alias string) (adoption, bool) {
 			a.added = append(a.added, p)
 		}
 		a.proxy = a.proxy || item == "proxy"
+		a.ipv6 = a.ipv6 || item == "ipv6"
 	}
 	return a, true
 }
@@ -86,7 +91,7 @@ func checkAdoption(link netlink.Link, n state.Network) error {
 		return fmt.Errorf("bridge %s is in use by another network of drawbridge", name)
 	case a.Group != 0 && !adopted(link):
 		return fmt.Errorf("bridge %s is in device group %d, and drawbridge has to put it into its own: free it with `ip link set %s group default`", name, a.Group, name)
-	case len(a.Alias) > maxAlias-len(adoption{network: n.ID, added: slices.Collect(keys(bridgeAddrs(n))), proxy: true}.String()):
+	case len(a.Alias) > maxAlias-len(adoption{network: n.ID, added: slices.Collect(keys(bridgeAddrs(n))), proxy: true, ipv6: true}.String()):
 		return fmt.Errorf("the alias of bridge %s is too long to be kept: shorten it with `ip link set %s alias …`", name, name)
 	}
 	return nil
@@ -114,7 +119,7 @@ func (l *Links) ensureAdopted(have inventory, addrs map[int][]netlink.Addr, n st
 	}
 	a, marked := parseAdoption(link.Attrs().Alias)
 	if !marked {
-		a = adoption{network: n.ID, before: link.Attrs().Alias}
+		a = l.adoptionOf(link, n)
 	}
 	lacks := missingAddrs(bridgeAddrs(n), addrs[link.Attrs().Index])
 	for _, p := range lacks {
@@ -122,15 +127,14 @@ func (l *Links) ensureAdopted(have inventory, addrs map[int][]netlink.Addr, n st
 			a.added = append(a.added, p)
 		}
 	}
-	a.proxy = n.NoICC
 	if err := l.setAlias(link, a.String()); err != nil {
 		return err
 	}
 	if err := l.setGroup(link, n.Group()); err != nil {
 		return err
 	}
-	if !n.V6.IsZero() && n.V6.Mode != state.ModeIsolated {
-		if err := l.sysctl.set("net/ipv6/conf/"+n.Bridge+"/disable_ipv6", "0"); err != nil {
+	if a.ipv6 {
+		if err := l.sysctl.set(disableIPv6(n.Bridge), "0"); err != nil {
 			return err
 		}
 	}
@@ -141,6 +145,22 @@ func (l *Links) ensureAdopted(have inventory, addrs map[int][]netlink.Addr, n st
 	}
 	return nil
 }
+
+// adoptionOf says what the network is going to change of its owner's settings. What the owner has switched on is not
+// ours to switch off.
+func (l *Links) adoptionOf(link netlink.Link, n state.Network) adoption {
+	a := adoption{network: n.ID, before: link.Attrs().Alias, proxy: n.NoICC}
+	for _, key := range proxySwitches(n.Bridge) {
+		if on, _ := l.sysctl.get(key); on == "1" {
+			a.proxy = false
+		}
+	}
+	off, _ := l.sysctl.get(disableIPv6(n.Bridge))
+	a.ipv6 = off == "1" && !n.V6.IsZero() && n.V6.Mode != state.ModeIsolated
+	return a
+}
+
+func disableIPv6(link string) string { return "net/ipv6/conf/" + link + "/disable_ipv6" }
 
 // missingAddrs returns, sorted, what of the wanted addresses is not there.
 func missingAddrs(wanted map[netip.Prefix]bool, current []netlink.Addr) []netip.Prefix {
@@ -172,6 +192,9 @@ func (l *Links) release(link netlink.Link) error {
 	}
 	if a.proxy {
 		errs = append(errs, l.stopProxies(link))
+	}
+	if a.ipv6 {
+		errs = append(errs, l.sysctl.set(disableIPv6(link.Attrs().Name), "1"))
 	}
 	if l.RouteLocalnet {
 		errs = append(errs, l.sysctl.set(routeLocalnet(link.Attrs().Name), "0"))

@@ -104,9 +104,9 @@ func (l *Links) setMTU(link netlink.Link, mtu int) error {
 // containers' packets; the host has no part in it, not even by link-local addresses.
 func (l *Links) configureIPv6(n state.Network) error {
 	if n.V6.IsZero() || n.V6.Mode == state.ModeIsolated {
-		return l.sysctl.set("net/ipv6/conf/"+n.Bridge+"/disable_ipv6", "1")
+		return l.sysctl.set(disableIPv6(n.Bridge), "1")
 	}
-	if err := l.sysctl.set("net/ipv6/conf/"+n.Bridge+"/disable_ipv6", "0"); err != nil {
+	if err := l.sysctl.set(disableIPv6(n.Bridge), "0"); err != nil {
 		return fmt.Errorf("enabling IPv6 on %s: %w", n.Bridge, err)
 	}
 	return l.sysctl.set("net/ipv6/conf/"+n.Bridge+"/accept_ra", "0")

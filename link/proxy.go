@@ -3,7 +3,9 @@ package link
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -20,8 +22,8 @@ func proxySwitches(bridge string) []string {
 	return []string{"net/ipv4/conf/" + bridge + "/proxy_arp_pvlan", "net/ipv6/conf/" + bridge + "/proxy_ndp"}
 }
 
-// proxyManners are switched off with them: the host must not tell containers of a shorter way, since
-// there is none, nor hold back answers for others for up to 0.8 s. They have no effect without.
+// proxyManners are switched off while they are on: the host must not tell containers of a shorter way, since
+// there is none, nor hold back answers for others for up to 0.8 s.
 func proxyManners(bridge string) []string {
 	return []string{
 		"net/ipv4/conf/" + bridge + "/send_redirects",
@@ -37,6 +39,9 @@ func (l *Links) ensureProxies(have inventory, n state.Network, endpoints []state
 	}
 	linked := n.Linkages(endpoints)
 	if len(linked) == 0 {
+		if a, adopted := parseAdoption(link.Attrs().Alias); adopted && !a.proxy {
+			return l.setProxies(link, nil)
+		}
 		return l.stopProxies(link)
 	}
 	wanted := map[netip.Addr]bool{}
@@ -47,12 +52,40 @@ func (l *Links) ensureProxies(have inventory, n state.Network, endpoints []state
 			}
 		}
 	}
-	return errors.Join(l.setAll(proxyManners(n.Bridge), "0"), l.setAll(proxySwitches(n.Bridge), "1"), l.setProxies(link, wanted))
+	return errors.Join(l.setAll(proxySwitches(n.Bridge), "1"), l.setAll(proxyManners(n.Bridge), "0"), l.setProxies(link, wanted))
 }
 
-// stopProxies makes the bridge answer for itself alone.
+// stopProxies makes the bridge answer for itself alone, and gives its manners back. The switches go off last: they
+// tell that there is something to give back, also to a process that finds things half done. Where they are off the
+// manners are somebody else's.
 func (l *Links) stopProxies(link netlink.Link) error {
-	return errors.Join(l.setAll(proxySwitches(link.Attrs().Name), "0"), l.setProxies(link, nil))
+	name := link.Attrs().Name
+	for _, key := range proxySwitches(name) {
+		if on, _ := l.sysctl.get(key); on == "1" { // absent without IPv6
+			return errors.Join(l.resetAll(proxyManners(name), name), l.setAll(proxySwitches(name), "0"), l.setProxies(link, nil))
+		}
+	}
+	return l.setProxies(link, nil)
+}
+
+// resetAll gives the link the values that a new one would have. Below neigh only the first network namespace
+// has a default; what nobody changes in the others are those of lo.
+func (l *Links) resetAll(keys []string, link string) error {
+	var errs []error
+	for _, key := range keys {
+		for _, other := range []string{"default", "lo"} {
+			value, err := l.sysctl.get(strings.Replace(key, "/"+link+"/", "/"+other+"/", 1))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err == nil {
+				err = l.sysctl.set(key, value)
+			}
+			errs = append(errs, err)
+			break
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (l *Links) setAll(keys []string, value string) error {
@@ -94,8 +127,10 @@ func (l *Links) setProxies(link netlink.Link, wanted map[netip.Addr]bool) error 
 	return nil
 }
 
+// proxyNeigh is permanent, or it would go when the bridge loses its carrier, with its last container. Older kernels
+// (before 6.0) do not know that of proxy neighbours; the pass that follows the event adds it again.
 func proxyNeigh(link netlink.Link, a netip.Addr) *netlink.Neigh {
 	return &netlink.Neigh{
-		LinkIndex: link.Attrs().Index, Family: netlink.FAMILY_V6, Flags: netlink.NTF_PROXY, IP: a.AsSlice(),
+		LinkIndex: link.Attrs().Index, Family: netlink.FAMILY_V6, Flags: netlink.NTF_PROXY, State: netlink.NUD_PERMANENT, IP: a.AsSlice(),
 	}
 }

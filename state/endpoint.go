@@ -88,7 +88,9 @@ func checkEndpointAddr(p netip.Prefix, s Subnet) error {
 	switch {
 	case !p.IsValid():
 		return nil
-	case s.IsZero() || !s.Prefix.Contains(p.Addr()):
+	case s.IsZero():
+		return fmt.Errorf("address %s is of a family that the network has no subnet of", p.Addr())
+	case !s.Prefix.Contains(p.Addr()):
 		return fmt.Errorf("address %s is outside the network's subnet %s", p.Addr(), s.Prefix)
 	case s.reserves(p.Addr()):
 		return fmt.Errorf("address %s is the network or the broadcast address of %s", p.Addr(), s.Prefix)

@@ -186,6 +186,7 @@ var chainTexts = []struct{ table, chain, text string }{
 	{"mangle", "DRAWBRIDGE-FORWARD", "What is refused. `RETURN` means that it is not: whether it is accepted is for `filter` to say. The order of the rules is that of the list in the documentation of package `firewall`."},
 	{"mangle", "DRAWBRIDGE-DOCKER", "Keeps containers away from the bridges of Docker's own driver, a rule for each."},
 	{"mangle", "DRAWBRIDGE-UNPROTECTED", "The way into networks that are open to the world, but not to Docker's own."},
+	{"filter", "DRAWBRIDGE-OPEN", "The same for what is accepted."},
 	{"mangle", "DRAWBRIDGE-MSS", "Keeps TCP connections from segments that would not pass on their way: path MTU discovery fails wherever somebody drops ICMP."},
 	{"mangle", "DRAWBRIDGE-OUTPUT", "Keeps the host from telling linked containers of a shorter way to each other."},
 	{"filter", "", "The ways in. `DOCKER-USER` comes first: a DROP there is final."},

@@ -78,13 +78,14 @@ func loopbackGuard(n names) Chain {
 	}}
 }
 
-// unprotected is the way into a network that is open to the world, but not to Docker's own networks. Where it ends,
-// the packet passes.
-func unprotected(bridges []string) Chain {
-	c := Chain{Name: chainUnprotected}
-	for _, name := range bridges {
-		c.Rules = append(c.Rules, Rule{Match: "-i " + name, Why: "from a bridge of Docker", Target: "DROP"})
+// unprotected is the way into a network that is open to the world, but not to Docker's own networks. What is not
+// refused there gets the rules that follow.
+func unprotected(name string, bridges []string, then ...Rule) Chain {
+	c := Chain{Name: name}
+	for _, bridge := range bridges {
+		c.Rules = append(c.Rules, Rule{Match: "-i " + bridge, Why: "from a bridge of Docker", Target: "DROP"})
 	}
+	c.Rules = append(c.Rules, then...)
 	return c
 }
 

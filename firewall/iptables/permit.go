@@ -17,7 +17,7 @@ func permit(n names, v6 bool) Chain {
 		{Match: join(toOurs, inSet(n.open, "dst,dst")), Why: "published port of a routed network", Target: "ACCEPT"},
 		{Match: join(toOurs, "-p "+n.icmp, inSet(n.routed, "dst")), Why: "ICMP to a routed network", Target: "ACCEPT"},
 		{Match: join(toOurs, inSet(n.trusted, "dst,src"), inSet(n.ports, "dst,dst")), Why: "published port, from a trusted link", Target: "ACCEPT"},
-		{Match: join(fromOthers, toOurs, inSet(n.unprotected, "dst")), Why: "unprotected network", Target: "ACCEPT"},
-		{Match: join(fromOrdinary, toOthers), Why: "outwards", Target: "ACCEPT"},
+		{Match: join(fromOthers, toOurs, inSet(n.unprotected, "dst")), Why: "unprotected network", Target: chainOpen, Goto: true},
+		{Match: join(fromOrdinary, toOthers, inSet(n.nets, "src,src")), Why: "outwards", Target: "ACCEPT"},
 	}...)}
 }

@@ -14,7 +14,8 @@ const (
 	chainMSS         = prefix + "-MSS"
 	chainOutput      = prefix + "-OUTPUT"
 	chainPrerouting  = prefix + "-PREROUTING"
-	chainUnprotected = prefix + "-UNPROTECTED"
+	chainUnprotected = prefix + "-UNPROTECTED" // in mangle
+	chainOpen        = prefix + "-OPEN"        // its like in filter
 	chainDocker      = prefix + "-DOCKER"
 	chainGuard       = prefix + "-GUARD"
 	chainDNAT        = prefix + "-DNAT"
@@ -54,7 +55,7 @@ func mangle(f firewall.Family, n names) Table {
 		Name: "mangle",
 		User: []string{chainUser},
 		Chains: []Chain{
-			refuse(n, f.V6), docker(f.DockerBridges), unprotected(f.DockerBridges), mss(), redirects(n, f.V6),
+			refuse(n, f.V6), docker(f.DockerBridges), unprotected(chainUnprotected, f.DockerBridges), mss(), redirects(n, f.V6),
 		},
 		Jumps: []Jump{
 			{From: "PREROUTING", Place: Top, Rule: Rule{Why: "your rules, before DNAT", Target: chainUser}},
@@ -73,7 +74,7 @@ func filter(f firewall.Family, n names) Table {
 	return Table{
 		Name:   "filter",
 		User:   []string{chainDockerUser},
-		Chains: []Chain{permit(n, f.V6)},
+		Chains: []Chain{permit(n, f.V6), unprotected(chainOpen, f.DockerBridges, Rule{Why: "unprotected network", Target: "ACCEPT"})},
 		Jumps: []Jump{
 			{From: "FORWARD", Place: Top, Plain: true, Rule: Rule{Target: chainDockerUser}},
 			{From: "FORWARD", Place: AfterUser, Rule: Rule{Why: "what is permitted", Target: chainForward}},
