@@ -3,6 +3,8 @@
 GO        ?= go
 BIN       := bin/drawbridge
 PREFIX    ?= /usr/local
+# The machine's own and that of Debian 13, see test/engine.
+ENGINES   := 20.10 26.1
 SUDO      := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Tools are pinned in a module of their own, so that their dependencies are not ours.
 TOOL      := $(GO) tool -modfile=tools/go.mod
@@ -19,7 +21,7 @@ build: ## Build bin/drawbridge, a static program
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/drawbridge
 
 .PHONY: deps
-deps: ## Install the Debian packages that tests and the demo need
+deps: ## Install the Debian packages that tests and the demo need, and a Debian 13 beside
 	$(SUDO) ./test/install.sh
 
 .PHONY: demo
@@ -38,8 +40,14 @@ test-kernel: ## Tests with real packets and rules in network namespaces (needs r
 	$(GO) test -count=1 -tags kernel $$($(GO) list -tags kernel ./... | grep -v /test/)
 
 .PHONY: test-engine
-test-engine: build ## Tests with a real dockerd, D-Bus and firewalld in namespaces (needs root)
-	DRAWBRIDGE_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -p 1 -parallel 4 -timeout 25m -tags engine ./test/...
+test-engine: build ## Tests with real dockerds, D-Bus and firewalld in namespaces (needs root)
+	@failed=; for engine in $(ENGINES); do \
+		echo "test-engine: docker $$engine"; \
+		DRAWBRIDGE_ENGINE=$$engine DRAWBRIDGE_BIN=$(CURDIR)/$(BIN) \
+			$(GO) test -count=1 -parallel 4 -timeout 25m -tags engine ./test/engine || failed="$$failed $$engine"; \
+	done; \
+	$(GO) test -count=1 -p 1 -timeout 25m -tags engine ./test/lab/... ./test/demo || failed="$$failed lab"; \
+	[ -z "$$failed" ] || { echo "test-engine: failed:$$failed"; exit 1; }
 
 .PHONY: check
 check: deps fmt-check vet lint race test-kernel test-engine ## All tests with the race detector, formatting, vet and lint
@@ -63,6 +71,12 @@ lint: ## Run golangci-lint
 .PHONY: race
 race: ## Run the unit tests with the race detector
 	$(GO) test -race ./...
+
+.PHONY: docs
+docs: deps ## Write the generated parts of the documentation and the expected rules anew (needs root)
+	$(GO) test -count=1 ./cmd/drawbridge -run TestDocumentation -update
+	$(GO) test -count=1 ./firewall/iptables -run TestGolden -update
+	$(GO) test -count=1 -tags kernel ./firewall/iptables -run TestDocumentation -update
 
 .PHONY: install
 install: build ## Install the program and its systemd unit

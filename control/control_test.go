@@ -249,7 +249,7 @@ func TestClientErrorsThatAreNotUnreachable(t *testing.T) {
 		{"an error without sentence", reply(503, `oops`), "answered /v1/ports with 503 Service Unavailable"},
 		{"an error with an empty sentence", reply(500, `{}`), "answered /v1/ports with 500"},
 		{"not JSON", reply(200, `<html>`), "is malformed"},
-		{"a protocol that does not exist", reply(200, `[{"protocol":"sctp"}]`), "is malformed"},
+		{"a protocol that does not exist", reply(200, `[{"protocol":"dccp"}]`), "is malformed"},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {

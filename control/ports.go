@@ -15,7 +15,7 @@ type Port struct {
 	// translated, and the container's port is open at its own address.
 	HostAddress netip.Addr  `json:"hostAddress"`
 	HostPort    uint16      `json:"hostPort"`
-	Protocol    state.Proto `json:"protocol"` // tcp or udp
+	Protocol    state.Proto `json:"protocol"` // tcp, udp or sctp
 
 	// ContainerAddress and ContainerPort are where a connection ends.
 	ContainerAddress netip.Addr `json:"containerAddress"`

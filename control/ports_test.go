@@ -134,7 +134,7 @@ func TestPortsOrderIsTotal(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		port := rapid.Custom(func(t *rapid.T) state.Port {
 			return state.Port{
-				Proto:         rapid.SampledFrom([]state.Proto{state.TCP, state.UDP}).Draw(t, "proto"),
+				Proto:         rapid.SampledFrom([]state.Proto{state.TCP, state.UDP, state.SCTP}).Draw(t, "proto"),
 				HostIP:        rapid.SampledFrom([]netip.Addr{{}, addr("0.0.0.0"), addr("::"), addr("192.0.2.1")}).Draw(t, "ip"),
 				HostPort:      rapid.Uint16Range(1, 3).Draw(t, "host"),
 				ContainerPort: rapid.Uint16Range(1, 3).Draw(t, "container"),

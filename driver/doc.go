@@ -32,4 +32,12 @@
 // each family. Which is which is told only to the endpoint that is the IPv4 gateway alone, by
 // no_proxy_6to4; the rest follows from the endpoints' addresses, and each is left with what the other one
 // does not take (families.go).
+//
+// # Options
+//
+// What a user may set is in two tables, one for networks and one for endpoints, with what the commands and the
+// documentation say of each. An option is refused where it cannot have its effect, and a key that is
+// almost one of them is taken for a mistake.
+//
+// What depends on the host is found out once, when the network is made, and kept: whether its bridge was there, and the MTU.
 package driver

@@ -98,6 +98,7 @@ func (d *Driver) DeleteNetwork(ctx context.Context, r *network.DeleteNetworkRequ
 	}
 	defer release()
 	return d.remove(ctx, state.Scope{Network: id}, func(tx *store.Tx) []state.Endpoint {
+		dropPools(tx, id)
 		return d.dropNetwork(tx, id)
 	})
 }

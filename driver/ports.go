@@ -197,17 +197,10 @@ func sameExactPort(a, b state.PortRequest) bool {
 	return a == b && a.HostPort != 0 && a.HostPort == a.HostPortEnd
 }
 
-// protoSCTP is sctp's protocol number. Docker offers it; it gets a sentence of its own because
-// its number means nothing to a user.
-const protoSCTP = 132
-
 func portRequest(b binding, fallback netip.Addr) (state.PortRequest, error) {
 	r := state.PortRequest{
 		Proto: state.Proto(b.Proto), HostIP: fallback,
 		HostPort: b.HostPort, HostPortEnd: b.HostPortEnd, ContainerPort: b.Port,
-	}
-	if b.Proto == protoSCTP {
-		return r, fmt.Errorf("port %d/sctp cannot be published: tcp and udp are supported", b.Port)
 	}
 	if b.HostPortEnd == 0 {
 		r.HostPortEnd = b.HostPort

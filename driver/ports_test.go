@@ -32,6 +32,7 @@ func TestPortList(t *testing.T) {
 		{"empty", `[]`, Options{}, nil},
 		{"-p 8080:80", `[` + tcp(80, 8080) + `]`, Options{}, []state.PortRequest{request(6, "", 8080, 8080, 80)}},
 		{"-p 53:53/udp", `[` + bound(17, 53, "", 53, 53) + `]`, Options{}, []state.PortRequest{request(17, "", 53, 53, 53)}},
+		{"-p 3868:3868/sctp", `[` + bound(132, 3868, "", 3868, 3868) + `]`, Options{}, []state.PortRequest{request(state.SCTP, "", 3868, 3868, 3868)}},
 		{"-P", `[` + tcp(80, 0) + `]`, Options{}, []state.PortRequest{request(6, "", 0, 0, 80)}},
 		{"range", `[` + bound(6, 80, "", 8080, 8089) + `]`, Options{}, []state.PortRequest{request(6, "", 8080, 8089, 80)}},
 		{"no end", `[{"Proto":6,"Port":80,"HostPort":8080}]`, Options{}, []state.PortRequest{request(6, "", 8080, 8080, 80)}},
@@ -98,8 +99,7 @@ func TestPortListOrder(t *testing.T) {
 
 func TestPortListRefused(t *testing.T) {
 	tests := []struct{ name, list, want string }{
-		{"sctp", `[` + bound(132, 80, "", 8080, 8080) + `]`, "port 80/sctp cannot be published: tcp and udp are supported"},
-		{"another protocol", `[` + bound(47, 80, "", 8080, 8080) + `]`, "container port 80 cannot be published with protocol 47: tcp and udp are supported"},
+		{"another protocol", `[` + bound(47, 80, "", 8080, 8080) + `]`, "container port 80 cannot be published with protocol 47: tcp, udp and sctp are supported"},
 		{"no protocol", `[{"Port":80,"HostPort":8080}]`, "cannot be published with protocol 0"},
 		{"no container port", `[` + tcp(0, 8080) + `]`, "no container port"},
 		{"null element", `[null]`, "cannot be published"},
@@ -119,7 +119,7 @@ func TestPortListRefused(t *testing.T) {
 		{"a string", `"8080:80"`, "the port list is malformed"},
 		{"a number", `8080`, "the port list is malformed"},
 		{"elements strings", `["8080:80"]`, "the port list is malformed"},
-		{"good and bad", `[` + tcp(80, 9090) + `,` + bound(132, 80, "", 8080, 8080) + `]`, "sctp cannot be published"},
+		{"good and bad", `[` + tcp(80, 9090) + `,` + bound(33, 80, "", 8080, 8080) + `]`, "cannot be published with protocol 33"},
 	}
 	b := furnished(t)
 	before := b.everything()

@@ -20,15 +20,19 @@
 //     table's FORWARD, because Docker or an administrator may have set its policy to DROP.
 //     DOCKER-USER is evaluated before, so a user's DROP there wins.
 //
-// A forwarded packet is refused when, in this order,
+// A forwarded packet passes when it belongs to an established flow. Otherwise it is judged in this order:
 //
-//  1. it does not belong to an established flow, and is not between two containers of one network, and
-//  2. it comes from or goes to an internal network, or
-//  3. it goes to a container network and was not redirected there by a published
-//     port of exactly that container, protocol and port, or
-//  4. it comes from a container network with a source address that the network
-//     does not own, or from elsewhere with one that a network owns, or
-//  5. it goes to a bridge of Docker's own driver, unless Docker publishes the port.
+//  1. Between two containers of a network that keeps them apart (enable_icc=false) only a link's ports pass, and
+//     what a published port redirected. Between two containers of any other network everything does.
+//  2. What belongs to no connection (INVALID) is refused on its way to a container, and on its way out where it
+//     would leave untranslated.
+//  3. What comes from or goes to an internal network is refused.
+//  4. What comes from a container network with a source address that the network does not own is refused, and so
+//     is what comes from elsewhere with one that a network owns.
+//  5. To a container pass: what a published port redirected to exactly that container, protocol and port; on a routed network
+//     what is published, and ICMP; from a trusted link what is published, at the container's own address;
+//     and to an unprotected network everything that comes from no container network. All else is refused.
+//  6. What goes to a bridge of Docker's own driver is refused, unless Docker publishes the port.
 //
 // Our bridges are recognised by their device group (state.GroupBridge), which a bridge
 // carries from before it is up. A new network is therefore closed until its elements

@@ -31,6 +31,8 @@ type Family struct {
 	// DockerBridges are the bridges of Docker's own driver, which our networks
 	// are isolated from.
 	DockerBridges []string
+	// Loopback leads from 127.0.0.1 to published ports by translation too, where no proxy does. IPv6 cannot.
+	Loopback bool
 	// Guard refuses forwarding between interfaces that have nothing to do with
 	// containers, because it was us who turned the host's forwarding on.
 	Guard bool
@@ -85,14 +87,23 @@ type Port struct {
 	Target   netip.AddrPort // the container
 }
 
-// Host is what Render must know of the host beside the state.
+// Host is what Render must know beside the state.
 type Host struct {
+	Settings
 	// DockerBridges are the bridges of Docker's own driver found on the host.
 	DockerBridges []string
 	// BridgeNetfilter is true where the kernel has br_netfilter, which may show
 	// frames that stay within a bridge to the firewall as if they were forwarded
 	// (net.bridge.bridge-nf-call-iptables).
 	BridgeNetfilter bool
+}
+
+// Settings are the daemon's.
+type Settings struct {
+	// NoIPv6 leaves IPv6 without rules (--ip6tables=false).
+	NoIPv6 bool
+	// Loopback is that of Family (--userland-proxy=false).
+	Loopback bool
 }
 
 // Backend makes the kernel equal to a policy.
@@ -109,18 +120,20 @@ type Backend interface {
 
 // Plane applies a snapshot's policy by a backend.
 type Plane struct {
-	backend Backend
-	applied atomic.Pointer[Policy]
+	backend  Backend
+	settings Settings
+	applied  atomic.Pointer[Policy]
 }
 
 // NewPlane returns the plane of a backend.
-func NewPlane(b Backend) *Plane { return &Plane{backend: b} }
+func NewPlane(b Backend, s Settings) *Plane { return &Plane{backend: b, settings: s} }
 
 // Apply makes the firewall equal to s. Its failures concern every network: an
 // unknown rule set must not be taken for a closed one.
 func (p *Plane) Apply(ctx context.Context, s state.Snapshot) error {
 	var policy Policy
 	err := p.backend.Sync(ctx, func(h Host) Policy {
+		h.Settings = p.settings
 		policy = Render(s, h)
 		return policy
 	})

@@ -11,10 +11,11 @@ import (
 // Render returns the policy of a state on a host. It is total and deterministic, and
 // a state from which something was removed renders like one that never had it.
 func Render(s state.Snapshot, h Host) Policy {
-	return Policy{
-		V4: renderFamily(s, h, false),
-		V6: renderFamily(s, h, true),
+	p := Policy{V4: renderFamily(s, h, false), V6: Family{V6: true}}
+	if !h.NoIPv6 {
+		p.V6 = renderFamily(s, h, true)
 	}
+	return p
 }
 
 func renderFamily(s state.Snapshot, h Host, v6 bool) Family {
@@ -29,7 +30,8 @@ func renderFamily(s state.Snapshot, h Host, v6 bool) Family {
 			return n.Family(v6).IsZero() && (!v6 || n.Adopted)
 		}),
 	}
-	f.Ports, f.Open = ports(s, v6)
+	f.Loopback = h.Loopback && !v6 && len(f.Networks) > 0
+	f.Ports, f.Open = ports(s, v6, f.Loopback)
 	if !f.IsEmpty() {
 		f.DockerBridges = foreignBridges(s, h)
 		f.BridgeNetfilter = h.BridgeNetfilter
@@ -72,9 +74,9 @@ func networkOf(n state.Network, s state.Subnet) Network {
 	return out
 }
 
-// ports returns what is redirected and what is open. It leaves out what is bound to a loopback address: no
-// packet that DNAT could see may be addressed to it.
-func ports(s state.Snapshot, v6 bool) (redirected []Port, open []Target) {
+// ports returns what is redirected and what is open. What is bound to a loopback address is for a proxy to
+// serve, unless loopback packets are translated too.
+func ports(s state.Snapshot, v6, loopback bool) (redirected []Port, open []Target) {
 	for _, e := range s.Endpoints {
 		if n, ok := s.Network(e.Network); !ok || n.Internal {
 			continue
@@ -82,7 +84,7 @@ func ports(s state.Snapshot, v6 bool) (redirected []Port, open []Target) {
 		for _, p := range e.Ports {
 			target, ok := p.Target(e, v6)
 			switch {
-			case !ok || p.HostIP.IsLoopback():
+			case !ok || p.HostIP.IsLoopback() && !loopback:
 			case p.Routed():
 				open = append(open, Target{p.Proto, target})
 			default:

@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	stdcmp "cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"github.com/drawbridge-net/drawbridge/state"
@@ -162,56 +164,128 @@ func TestRender(t *testing.T) {
 	}
 }
 
-// drawState returns a state of up to five networks and their endpoints.
+// drawState returns a state of up to five networks with their endpoints, all of which would pass Validate.
 func drawState(t *rapid.T) state.Snapshot {
 	var s state.Snapshot
 	for i := range rapid.IntRange(0, 5).Draw(t, "networks") {
-		n := state.Network{ID: state.NetworkID(id(fmt.Sprint(i))), Bridge: fmt.Sprint("br-", i), Internal: rapid.Bool().Draw(t, "internal")}
-		families := rapid.IntRange(1, 3).Draw(t, "families")
-		e := state.Endpoint{ID: state.EndpointID(id(string(rune('a' + i)))), Network: n.ID, Ports: drawPorts(t, i)}
-		if families&1 != 0 {
-			n.V4 = subnet(fmt.Sprintf("10.%d.0.0/24", i), fmt.Sprintf("10.%d.0.1", i))
-			e.Addr4 = netip.MustParsePrefix(fmt.Sprintf("10.%d.0.2/24", i))
+		n := drawNetwork(t, i)
+		s.Networks = append(s.Networks, n)
+		for j := range rapid.IntRange(0, 3).Draw(t, "endpoints") {
+			s.Endpoints = append(s.Endpoints, drawEndpoint(t, n, i, j))
 		}
-		if families&2 != 0 {
-			n.V6 = subnet(fmt.Sprintf("fd00:%d::/64", i), fmt.Sprintf("fd00:%d::1", i))
-			e.Addr6 = netip.MustParsePrefix(fmt.Sprintf("fd00:%d::2/64", i))
-		}
-		s.Networks, s.Endpoints = append(s.Networks, n), append(s.Endpoints, e)
 	}
 	s.Forwarding = state.Forwarding{V4: rapid.Bool().Draw(t, "forwarding4"), V6: rapid.Bool().Draw(t, "forwarding6")}
+	s.Sort()
 	return s
+}
+
+func drawNetwork(t *rapid.T, i int) state.Network {
+	is := func(label string) bool { return rapid.IntRange(0, 2).Draw(t, label) == 0 }
+	n := state.Network{
+		ID: state.NetworkID(id(fmt.Sprint(i))), Bridge: fmt.Sprint("br-", i),
+		Internal: is("internal"), NoICC: is("noICC"), NoMasquerade: is("noMasquerade"), Adopted: is("adopted"),
+		Trusted: rapid.SampledFrom([]state.LinkNames{"", "eth0", "eth1:eth0"}).Draw(t, "trusted"),
+	}
+	families := rapid.IntRange(1, 3).Draw(t, "families")
+	if families&1 != 0 {
+		n.V4 = drawSubnet(t, n, fmt.Sprintf("10.%d.0.0/24", i), fmt.Sprintf("10.%d.0.1", i), "192.0.2.7")
+	}
+	if families&2 != 0 {
+		n.V6 = drawSubnet(t, n, fmt.Sprintf("fd00:%d::/64", i), fmt.Sprintf("fd00:%d::1", i), "2001:db8::7")
+	}
+	if err := n.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func drawSubnet(t *rapid.T, n state.Network, prefix, gateway, snat string) state.Subnet {
+	s := subnet(prefix, gateway)
+	modes := []state.GatewayMode{state.ModeNAT, state.ModeUnprotected, state.ModeRouted}
+	if n.Internal {
+		modes = append(modes, state.ModeIsolated)
+	}
+	s.Mode = rapid.SampledFrom(modes).Draw(t, "mode")
+	s.NoAddress = rapid.Bool().Draw(t, "noAddress")
+	if rapid.Bool().Draw(t, "snat") {
+		s.SNAT = netip.MustParseAddr(snat)
+	}
+	return s
+}
+
+var names = []string{"db", "web", "cache"}
+
+func drawEndpoint(t *rapid.T, n state.Network, i, j int) state.Endpoint {
+	e := state.Endpoint{
+		ID: state.EndpointID(id(string(rune('a' + 3*i + j)))), Network: n.ID, Ports: drawPorts(t, 3*i+j),
+		Name: rapid.SampledFrom(append(names, "")).Draw(t, "name"),
+	}
+	if !n.V4.IsZero() {
+		e.Addr4 = netip.MustParsePrefix(fmt.Sprintf("10.%d.0.%d/24", i, j+2))
+	}
+	if !n.V6.IsZero() {
+		e.Addr6 = netip.MustParsePrefix(fmt.Sprintf("fd00:%d::%d/64", i, j+2))
+	}
+	e.Links = rapid.SliceOfNDistinct(rapid.SampledFrom(names), 0, 2, rapid.ID).Draw(t, "links")
+	for _, p := range []uint16{80, 81} {
+		if rapid.Bool().Draw(t, "exposed") {
+			e.Exposed = append(e.Exposed, state.ContainerPort{Proto: state.TCP, Port: p})
+		}
+	}
+	return e
 }
 
 // drawPorts gives each endpoint host ports of its own.
 func drawPorts(t *rapid.T, i int) []state.Port {
 	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) state.Port {
 		p := port(rapid.SampledFrom([]string{"", "0.0.0.0", "::", "127.0.0.1", "::1", "192.0.2.1", "2001:db8::1"}).Draw(t, "host"))
-		p.Proto = rapid.SampledFrom([]state.Proto{state.TCP, state.UDP}).Draw(t, "proto")
+		p.Proto = rapid.SampledFrom([]state.Proto{state.TCP, state.UDP, state.SCTP}).Draw(t, "proto")
 		p.HostPort = uint16(1000*i + rapid.IntRange(1, 999).Draw(t, "port"))
+		p.ContainerPort = rapid.SampledFrom([]uint16{80, 81}).Draw(t, "container port")
+		if p.HostIP.IsValid() && p.HostIP.IsUnspecified() && rapid.Bool().Draw(t, "routed") {
+			p.HostPort = 0
+		}
 		return p
 	}), 0, 5).Draw(t, "ports")
 }
 
+func equalPolicies(t *rapid.T, what string, a, b Policy) {
+	t.Helper()
+	if diff := cmp.Diff(a, b, append(values, cmpopts.EquateEmpty())...); diff != "" {
+		t.Errorf("%s:\n%s", what, diff)
+	}
+}
+
+// clone copies a state as deeply as a change could reach.
+func clone(s state.Snapshot) state.Snapshot {
+	s.Networks, s.Endpoints = slices.Clone(s.Networks), slices.Clone(s.Endpoints)
+	for i := range s.Endpoints {
+		e := &s.Endpoints[i]
+		e.Ports, e.Links, e.Exposed = slices.Clone(e.Ports), slices.Clone(e.Links), slices.Clone(e.Exposed)
+	}
+	return s
+}
+
 func TestRenderProperties(t *testing.T) {
 	host := Host{DockerBridges: []string{"docker0", "br-9"}}
-	equal := func(t *rapid.T, what string, a, b Policy) {
-		if diff := cmp.Diff(a, b, values...); diff != "" {
-			t.Errorf("%s:\n%s", what, diff)
-		}
-	}
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawState(t)
+		before := clone(s)
 		policy := Render(s, host)
-		equal(t, "rendered twice", policy, Render(s, host))
+		equalPolicies(t, "rendered twice", policy, Render(s, host))
+		if diff := cmp.Diff(before, s, values...); diff != "" {
+			t.Errorf("Render changed the state:\n%s", diff)
+		}
 
-		shuffled := s // Networks stay sorted by id: Snapshot.Network searches them
-		shuffled.Endpoints = rapid.Permutation(s.Endpoints).Draw(t, "endpoints")
+		shuffled := clone(s) // Networks stay sorted by id: Snapshot.Network searches them
+		shuffled.Endpoints = rapid.Permutation(shuffled.Endpoints).Draw(t, "endpoints")
 		for i := range shuffled.Endpoints {
 			e := &shuffled.Endpoints[i]
 			e.Ports = rapid.Permutation(e.Ports).Draw(t, "ports")
+			e.Links = rapid.Permutation(e.Links).Draw(t, "links")
+			e.Exposed = rapid.Permutation(e.Exposed).Draw(t, "exposed")
 		}
-		equal(t, "in another order", policy, Render(shuffled, Host{DockerBridges: []string{"br-9", "docker0"}}))
+		equalPolicies(t, "in another order", policy, Render(shuffled, Host{DockerBridges: []string{"br-9", "docker0"}}))
 
 		more := s
 		extra := network(func(n *state.Network) { n.ID, n.Bridge = state.NetworkID(id("z")), "br-z" })
@@ -223,18 +297,140 @@ func TestRenderProperties(t *testing.T) {
 			t.Error("one more network changed nothing")
 		}
 		more.Networks, more.Endpoints = more.Networks[:len(s.Networks)], more.Endpoints[:len(s.Endpoints)]
-		equal(t, "added and removed", policy, Render(more, host))
-
-		noPorts := s
-		noPorts.Endpoints = nil
-		noPorts.Endpoints = append(noPorts.Endpoints, s.Endpoints...)
-		for i := range noPorts.Endpoints {
-			noPorts.Endpoints[i].Ports = nil
-		}
-		never := s
-		never.Endpoints = nil
-		equal(t, "endpoints without ports", Render(never, host), Render(noPorts, host))
+		equalPolicies(t, "added and removed", policy, Render(more, host))
 	})
+}
+
+// TestRenderMinus: what has nothing to say for the firewall renders like a state that never had it.
+func TestRenderMinus(t *testing.T) {
+	minus := []struct {
+		name  string
+		never func(*state.Snapshot)   // the state that never had it
+		empty func(e *state.Endpoint) // an endpoint without it; nil for none
+	}{
+		{"endpoints without ports and names", func(s *state.Snapshot) { s.Endpoints = nil }, func(e *state.Endpoint) { e.Ports, e.Name = nil, "" }},
+		{"endpoints without ports and links", func(s *state.Snapshot) { s.Endpoints = nil }, func(e *state.Endpoint) { e.Ports, e.Links = nil, nil }},
+		{"links to what exposes nothing", func(s *state.Snapshot) { each(s, func(e *state.Endpoint) { e.Links = nil }) }, func(e *state.Endpoint) { e.Exposed = nil }},
+		{"links to nobody", func(s *state.Snapshot) { each(s, func(e *state.Endpoint) { e.Links = nil }) }, func(e *state.Endpoint) { e.Links = []string{"nobody"} }},
+		{"what names links, exposed ports and the like without NoICC", func(s *state.Snapshot) {
+			for i := range s.Networks {
+				s.Networks[i].NoICC = false
+			}
+			each(s, func(e *state.Endpoint) { e.Links, e.Exposed, e.Name = nil, nil, "" })
+		}, nil},
+		{"what is only of the links", func(s *state.Snapshot) {
+			each(s, func(e *state.Endpoint) { e.LinkPrefix, e.Sandbox, e.MAC = "", "", state.MAC{} })
+		}, func(e *state.Endpoint) { e.LinkPrefix, e.Sandbox, e.MAC = "web", "/run/x", state.MAC{2} }},
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawState(t)
+		m := rapid.SampledFrom(minus).Draw(t, "minus")
+		never, with := clone(s), clone(s)
+		m.never(&never)
+		if m.empty != nil {
+			each(&with, m.empty)
+		} else {
+			for i := range with.Networks {
+				with.Networks[i].NoICC = false
+			}
+		}
+		equalPolicies(t, m.name, Render(never, Host{}), Render(with, Host{}))
+	})
+}
+
+func each(s *state.Snapshot, edit func(*state.Endpoint)) {
+	for i := range s.Endpoints {
+		edit(&s.Endpoints[i])
+	}
+}
+
+// TestRenderByNetwork: networks have nothing to do with each other. A policy is the sum of those of its
+// networks, so that one that goes takes its own elements along and nothing else.
+func TestRenderByNetwork(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawState(t)
+		s.Forwarding = state.Forwarding{}
+		var v4, v6 Family
+		for _, n := range s.Networks {
+			alone := state.Snapshot{Networks: []state.Network{n}}
+			for _, e := range s.Endpoints {
+				if e.Network == n.ID {
+					alone.Endpoints = append(alone.Endpoints, e)
+				}
+			}
+			p := Render(alone, Host{})
+			v4, v6 = sum(v4, p.V4), sum(v6, p.V6)
+		}
+		v6.V6 = true
+		equalPolicies(t, "network by network", Policy{V4: v4, V6: v6}, Render(s, Host{}))
+	})
+}
+
+func sum(a, b Family) Family {
+	a.Strangers = a.Strangers || b.Strangers
+	a.Networks = append(a.Networks, b.Networks...)
+	a.Ports, a.Open = append(a.Ports, b.Ports...), append(a.Open, b.Open...)
+	a.Links = append(a.Links, b.Links...)
+	slices.SortFunc(a.Networks, func(x, y Network) int { return comparePrefix(x.Prefix, y.Prefix) })
+	slices.SortFunc(a.Ports, comparePort)
+	slices.SortFunc(a.Open, compareTarget)
+	slices.SortFunc(a.Links, func(x, y Link) int { return stdcmp.Or(compareTarget(x.To, y.To), x.From.Compare(y.From)) })
+	return a
+}
+
+// TestRenderGivesNoMore: nothing is open that no option asked for.
+func TestRenderGivesNoMore(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawState(t)
+		for _, f := range Render(s, Host{}).Families() {
+			for _, n := range f.Networks {
+				checkNetwork(t, s, n)
+			}
+			for _, p := range f.Ports {
+				if n := owner(t, s, p.Target.Addr()); n.Internal || n.Family(f.V6).IsZero() {
+					t.Errorf("network %s publishes %v", n.Bridge, p)
+				}
+			}
+			for _, o := range f.Open {
+				if n := owner(t, s, o.Addr.Addr()); n.Internal {
+					t.Errorf("internal network %s opens %v", n.Bridge, o)
+				}
+			}
+			for _, l := range f.Links {
+				if from, to := owner(t, s, l.From), owner(t, s, l.To.Addr.Addr()); from.ID != to.ID || !from.NoICC || l.From == l.To.Addr.Addr() {
+					t.Errorf("link of %s and %s: %v", from.Bridge, to.Bridge, l)
+				}
+			}
+		}
+	})
+}
+
+func checkNetwork(t *rapid.T, s state.Snapshot, got Network) {
+	n := owner(t, s, got.Prefix.Addr())
+	mode := n.Family(got.Prefix.Addr().Is6()).Mode
+	switch {
+	case got.NoICC != n.NoICC:
+		t.Errorf("%s: NoICC %v", n.Bridge, got.NoICC)
+	case n.Internal && (got.Masquerade || got.SNAT.IsValid() || got.Routed || got.Unprotected || len(got.Trusted) > 0):
+		t.Errorf("internal network %s: %+v", n.Bridge, got)
+	case got.Masquerade && (n.NoMasquerade || mode == state.ModeRouted), got.SNAT.IsValid() && !got.Masquerade:
+		t.Errorf("%s in mode %s is translated: %+v", n.Bridge, mode, got)
+	case got.Routed && mode != state.ModeRouted, got.Unprotected && mode != state.ModeUnprotected:
+		t.Errorf("%s is in mode %s: %+v", n.Bridge, mode, got)
+	}
+}
+
+// owner returns the network that an address belongs to.
+func owner(t *rapid.T, s state.Snapshot, a netip.Addr) state.Network {
+	for _, n := range s.Networks {
+		for _, subnet := range n.Subnets() {
+			if subnet.Prefix.Contains(a) {
+				return n
+			}
+		}
+	}
+	t.Fatalf("%s belongs to no network", a)
+	return state.Network{}
 }
 
 // fakeBackend renders for one host and returns err.
@@ -253,7 +449,7 @@ func (f *fakeBackend) Rules(p Policy) string { return fmt.Sprintf("%d networks",
 
 func TestPlane(t *testing.T) {
 	fake := &fakeBackend{err: errors.New("locked")}
-	plane := NewPlane(fake)
+	plane := NewPlane(fake, Settings{})
 	s := state.Snapshot{Networks: []state.Network{network()}}
 	if err := plane.Apply(t.Context(), s); !errors.Is(err, fake.err) {
 		t.Errorf("Apply returned %v", err)

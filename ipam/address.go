@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	api "github.com/docker/go-plugins-helpers/ipam"
 
@@ -21,9 +22,11 @@ const (
 // RequestAddress gives out the address that the request names, or a free one of the
 // pool's range. The answer has the length of the pool's subnet.
 //
-// An address that is leased but not in use by an endpoint yet may be asked for by name
-// again: that is how Docker repeats a request. The gateway is the same however often
-// it is asked for. An --aux-address may be asked for again until its network is made.
+// An address that is leased but not in use by an endpoint may be asked for by name: nobody has
+// it, or Docker repeats a request, which it does with its arguments only if they were lost
+// with an earlier process (moby#35459). So where no network in the store says who has the address,
+// it is refused if this process has leased it. The gateway is the same however
+// often it is asked for.
 func (d *Driver) RequestAddress(ctx context.Context, r *api.RequestAddressRequest) (*api.RequestAddressResponse, error) {
 	var named netip.Addr
 	var err error
@@ -38,7 +41,7 @@ func (d *Driver) RequestAddress(ctx context.Context, r *api.RequestAddressReques
 		if !ok {
 			return fmt.Errorf("drawbridge has no address pool %q: remove the network and create it again", state.Clip(r.PoolID))
 		}
-		addr, err := request(tx, pool, named, r.Options[typeOption] == gatewayType)
+		addr, err := d.lease(tx, pool, named, r.Options[typeOption] == gatewayType)
 		given = netip.PrefixFrom(addr, pool.Prefix.Bits())
 		return err
 	})
@@ -48,23 +51,30 @@ func (d *Driver) RequestAddress(ctx context.Context, r *api.RequestAddressReques
 	return &api.RequestAddressResponse{Address: given.String()}, nil
 }
 
-func request(tx *store.Tx, pool state.Pool, named netip.Addr, gateway bool) (netip.Addr, error) {
+func (d *Driver) lease(tx *store.Tx, pool state.Pool, named netip.Addr, gateway bool) (a netip.Addr, err error) {
+	made := hasNetwork(tx, pool)
 	switch {
 	case named.IsValid():
-		return named, takeAddr(tx, pool, named, gateway)
+		a, err = named, d.takeAddr(tx, pool, named, gateway, made)
 	case gateway:
-		return chooseGateway(tx, pool)
+		a, err = chooseGateway(tx, pool)
+	default:
+		a, err = chooseAddr(tx, pool)
 	}
-	return chooseAddr(tx, pool)
+	if err == nil {
+		d.memory.noteRequest(pool.ID, gateway, named.IsValid(), d.now())
+		d.memory.noteLease(pool.ID, a, made)
+	}
+	return a, err
 }
 
 // takeAddr leases the address that a request names.
-func takeAddr(tx *store.Tx, pool state.Pool, a netip.Addr, gateway bool) error {
+func (d *Driver) takeAddr(tx *store.Tx, pool state.Pool, a netip.Addr, gateway, made bool) error {
 	if !pool.Prefix.Contains(a) {
-		return fmt.Errorf("address %s is outside subnet %s", a, pool.Prefix)
+		return fmt.Errorf("address %s is outside subnet %s: choose one inside it", a, pool.Prefix)
 	}
 	if what := reserved(pool.Prefix, a); what != "" {
-		return fmt.Errorf("address %s cannot be given out: it is the %s address of subnet %s", a, what, pool.Prefix)
+		return fmt.Errorf("address %s cannot be given out, because it is the %s address of subnet %s: choose another", a, what, pool.Prefix)
 	}
 	lease, leased := tx.Lease(pool.ID, a)
 	if leased && lease.Gateway {
@@ -76,9 +86,11 @@ func takeAddr(tx *store.Tx, pool state.Pool, a netip.Addr, gateway bool) error {
 	if user, ok := users(tx, pool)[a]; ok {
 		return fmt.Errorf("address %s is in use %s: choose another", a, user)
 	}
-	made := hasNetwork(tx, pool)
 	if made && lease.Reserved {
 		return fmt.Errorf("address %s is reserved by --aux-address of subnet %s: choose another", a, pool.Prefix)
+	}
+	if leased && !made && d.memory.given[leaseKey{pool.ID, a}] {
+		return fmt.Errorf("address %s of subnet %s is in use already: choose another", a, pool.Prefix)
 	}
 	// Docker marks no request for an --aux-address; it is the one without a network yet.
 	tx.PutLease(state.Lease{Pool: pool.ID, Addr: a, Gateway: gateway, Reserved: !gateway && !made})
@@ -94,7 +106,7 @@ func chooseGateway(tx *store.Tx, pool state.Pool) (netip.Addr, error) {
 	}
 	a, ok := findFree(tx, pool, pool.Range.Addr())
 	if !ok {
-		return netip.Addr{}, full(pool)
+		return netip.Addr{}, fmt.Errorf("%s has no free address for the gateway: name one with --gateway, or use a larger --subnet or --ip-range", pool.Range)
 	}
 	tx.PutLease(state.Lease{Pool: pool.ID, Addr: a, Gateway: true})
 	return a, nil
@@ -104,7 +116,7 @@ func chooseGateway(tx *store.Tx, pool state.Pool) (netip.Addr, error) {
 func chooseAddr(tx *store.Tx, pool state.Pool) (netip.Addr, error) {
 	a, ok := findFree(tx, pool, pool.Next)
 	if !ok {
-		return netip.Addr{}, full(pool)
+		return netip.Addr{}, full(tx, pool)
 	}
 	tx.PutLease(state.Lease{Pool: pool.ID, Addr: a})
 	pool.Next = a.Next()
@@ -138,8 +150,19 @@ func findFree(tx *store.Tx, pool state.Pool, from netip.Addr) (netip.Addr, bool)
 	}
 }
 
-// full is the error when the range has no free address.
-func full(pool state.Pool) error {
-	return fmt.Errorf("subnet %s has no free address: all %d of %s are in use; remove containers, or use a network with a larger --subnet or --ip-range",
-		pool.Prefix, capacity(pool), pool.Range)
+// full is the error when the range has no free address for a container.
+func full(tx *store.Tx, pool state.Pool) error {
+	what := "subnet " + pool.Prefix.String()
+	if n, ok := networkOf(tx, pool); ok {
+		what = "network " + n.ID.Short()
+	}
+	n := capacity(pool)
+	theGateways := slices.ContainsFunc(tx.Leases(pool.ID), func(l state.Lease) bool { return l.Gateway && pool.Range.Contains(l.Addr) })
+	switch {
+	case n == 0:
+		return fmt.Errorf("%s has no free address: %s holds none that can be given out; use a network with a larger --subnet or --ip-range, or name an address with --ip", what, pool.Range)
+	case n == 1 && theGateways:
+		return fmt.Errorf("%s has no free address: the gateway has the only one of %s; use a network with a larger --subnet or --ip-range", what, pool.Range)
+	}
+	return fmt.Errorf("%s has no free address: all %d of %s are in use; remove containers, or use a network with a larger --subnet or --ip-range", what, n, pool.Range)
 }

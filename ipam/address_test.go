@@ -41,8 +41,9 @@ func TestAddresses(t *testing.T) {
 		{"gateway outside the range", "10.1.0.0/24", "10.1.0.128/25", "g10.1.0.1=10.1.0.1/24 +=10.1.0.128/24", "10.1.0.1 10.1.0.128"},
 		{"auxiliary address outside the range", "10.1.0.0/24", "10.1.0.128/25", "g=10.1.0.128/24 +10.1.0.9=10.1.0.9/24", "10.1.0.9 10.1.0.128"},
 		{"a named address is passed over", "10.1.0.0/24", "", "+10.1.0.1=10.1.0.1/24 +10.1.0.2=10.1.0.2/24 g=10.1.0.3/24 +=10.1.0.4/24", "10.1.0.1 10.1.0.2 10.1.0.3 10.1.0.4"},
-		{"a named address becomes the gateway", "10.1.0.0/24", "", "+10.1.0.7=10.1.0.7/24 g10.1.0.7=10.1.0.7/24 g=10.1.0.7/24", "10.1.0.7"},
-		{"a repeated request", "10.1.0.0/24", "", "+10.1.0.7=10.1.0.7/24 +10.1.0.7=10.1.0.7/24 +=10.1.0.1/24 +10.1.0.1=10.1.0.1/24", "10.1.0.1 10.1.0.7"},
+		{"an auxiliary address for the gateway", "10.1.0.0/24", "", "+10.1.0.7=10.1.0.7/24 g10.1.0.7!address·10.1.0.7·of·subnet·10.1.0.0/24·is·in·use·already:·choose·another", "10.1.0.7"},
+		{"a repeated request", "10.1.0.0/24", "", "+10.1.0.7=10.1.0.7/24 reopen +10.1.0.7=10.1.0.7/24 +=10.1.0.1/24 reopen +10.1.0.1=10.1.0.1/24", "10.1.0.1 10.1.0.7"},
+		{"twice the same", "10.1.0.0/24", "", "+10.1.0.7=10.1.0.7/24 +10.1.0.7!in·use·already +=10.1.0.1/24 +10.1.0.1!in·use·already -10.1.0.7 +10.1.0.7=10.1.0.7/24", "10.1.0.1 10.1.0.7"},
 		{"the gateway for a container", "10.1.0.0/24", "", "g=10.1.0.1/24 +10.1.0.1!gateway·of·subnet·10.1.0.0/24 +=10.1.0.2/24", "10.1.0.1 10.1.0.2"},
 		{"IPv6 form", "fd01::/64", "", "+FD01:0:0:0:0:0:0:9=fd01::9/64 -fd01::0009", ""},
 
@@ -63,12 +64,21 @@ func TestAddresses(t *testing.T) {
 
 		{"two addresses", "10.1.0.0/31", "", "g=10.1.0.0/31 +=10.1.0.1/31 +!all·2·of·10.1.0.0/31", "10.1.0.0 10.1.0.1"},
 		{"two IPv6 addresses", "fd01::/127", "", "g=fd01::/127 +=fd01::1/127 +!all·2·of·fd01::/127", "fd01:: fd01::1"},
-		{"one address", "10.1.0.7/32", "", "g=10.1.0.7/32 +!all·1·of·10.1.0.7/32", "10.1.0.7"},
-		{"one IPv6 address", "fd01::7/128", "", "+=fd01::7/128 g!all·1·of·fd01::7/128", "fd01::7"},
+		{"one address", "10.1.0.7/32", "", "g=10.1.0.7/32 +!the·gateway·has·the·only·one·of·10.1.0.7/32;·use·a·network·with·a·larger·--subnet", "10.1.0.7"},
+		{"one IPv6 address", "fd01::7/128", "", "g=fd01::7/128 +!subnet·fd01::7/128·has·no·free·address:·the·gateway·has·the·only·one", "fd01::7"},
+		{"no address for the gateway", "fd01::7/128", "", "+=fd01::7/128 g!fd01::7/128·has·no·free·address·for·the·gateway:·name·one +!all·1·of", "fd01::7"},
+		{"a range of one address", "10.1.0.0/24", "10.1.0.9/32", "g=10.1.0.9/24 +!the·gateway·has·the·only·one·of·10.1.0.9/32 +10.1.0.10=10.1.0.10/24", "10.1.0.9 10.1.0.10"},
+		{"a range of one address beside the gateway", "10.1.0.0/24", "10.1.0.9/32", "g10.1.0.1=10.1.0.1/24 +=10.1.0.9/24 +!all·1·of·10.1.0.9/32", "10.1.0.1 10.1.0.9"},
 		{"four addresses", "10.1.0.0/30", "", "+=10.1.0.1/30 +=10.1.0.2/30 +!all·2·of·10.1.0.0/30", "10.1.0.1 10.1.0.2"},
 		{"four IPv6 addresses", "fd01::/126", "", "+=fd01::1/126 +=fd01::2/126 +=fd01::3/126 +!all·3·of·fd01::/126", "fd01::1 fd01::2 fd01::3"},
 		{"a range with the broadcast address", "10.1.0.0/24", "10.1.0.252/30", "+=10.1.0.252/24 +=10.1.0.253/24 +=10.1.0.254/24 +!all·3·of·10.1.0.252/30", "10.1.0.252 10.1.0.253 10.1.0.254"},
-		{"a range of nothing but the network address", "10.1.0.0/24", "10.1.0.0/32", "g!all·0·of·10.1.0.0/32", ""},
+		{"a range of nothing but the network address", "10.1.0.0/24", "10.1.0.0/32", "g!name·one·with·--gateway g10.1.0.1=10.1.0.1/24 +!10.1.0.0/32·holds·none·that·can·be·given·out +10.1.0.5=10.1.0.5/24", "10.1.0.1 10.1.0.5"},
+
+		{"/22", "10.1.4.0/22", "", "g=10.1.4.1/22 +=10.1.4.2/22 +10.1.4.255=10.1.4.255/22 +10.1.5.0=10.1.5.0/22 +10.1.7.255!broadcast +10.1.8.0!outside", "10.1.4.1 10.1.4.2 10.1.4.255 10.1.5.0"},
+		{"/29", "10.1.0.8/29", "", "g=10.1.0.9/29 +=10.1.0.10/29 +10.1.0.15!broadcast +10.1.0.8!network +10.1.0.16!outside", "10.1.0.9 10.1.0.10"},
+		{"/80", "fd01::/80", "", "g=fd01::1/80 +=fd01::2/80 +fd01::ffff:ffff:ffff=fd01::ffff:ffff:ffff/80 +fd01::1:0:0:0!outside", "fd01::1 fd01::2 fd01::ffff:ffff:ffff"},
+		{"/112", "fd01::7:0/112", "", "g=fd01::7:1/112 +=fd01::7:2/112 +fd01::7:ffff=fd01::7:ffff/112 +fd01::8:0!outside +fd01::7:0!anycast", "fd01::7:1 fd01::7:2 fd01::7:ffff"},
+		{"/48", "fd01:2:3::/48", "", "g=fd01:2:3::1/48 +=fd01:2:3::2/48 +fd01:2:3:4::5=fd01:2:3:4::5/48 +fd01:2:4::!outside", "fd01:2:3::1 fd01:2:3::2 fd01:2:3:4::5"},
 
 		{"network address", "10.1.0.0/24", "", "+10.1.0.0!is·the·network·address·of·subnet·10.1.0.0/24 g10.1.0.0!network", ""},
 		{"broadcast address", "10.1.0.0/24", "", "+10.1.0.255!is·the·broadcast·address g10.1.0.255!broadcast", ""},
@@ -300,6 +310,7 @@ func TestAuxAddress(t *testing.T) {
 				if got := b.must(b.request(id, addr(row.aux))); got != row.aux {
 					t.Errorf("auxiliary address %s, want %s", got, row.aux)
 				}
+				b.reopen()
 			}
 			b.edit(func(tx *store.Tx) { tx.PutNetwork(network(networkID, row.gateway)) })
 			b.reopen()

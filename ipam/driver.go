@@ -3,6 +3,7 @@ package ipam
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	api "github.com/docker/go-plugins-helpers/ipam"
 
@@ -28,13 +29,16 @@ type Driver struct {
 	store *store.Store
 	host  Host
 	bases []BasePool
+
+	memory memory
+	now    func() time.Time // replaced by tests
 }
 
 // New returns a driver that keeps its pools and addresses in s. pools are the base
 // pools in the order in which they are used; a family of which there is none
 // gets Drawbridge's own, see [DefaultBasePools].
 func New(s *store.Store, host Host, pools []BasePool) *Driver {
-	return &Driver{store: s, host: host, bases: pools}
+	return &Driver{store: s, host: host, bases: pools, memory: newMemory(), now: time.Now}
 }
 
 // CapabilitiesResponse is the answer to GetCapabilities. The type of the same name

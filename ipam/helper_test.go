@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	api "github.com/docker/go-plugins-helpers/ipam"
 
@@ -39,11 +40,12 @@ type bench struct {
 	store *store.Store
 	host  *fakeHost
 	path  string
+	clock time.Time
 }
 
 func newBench(t testing.TB, bases ...string) *bench {
 	t.Helper()
-	b := &bench{t: t, host: &fakeHost{}, path: filepath.Join(t.TempDir(), "state.db")}
+	b := &bench{t: t, host: &fakeHost{}, path: filepath.Join(t.TempDir(), "state.db"), clock: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
 	b.open(bases...)
 	t.Cleanup(func() { b.store.Close() })
 	return b
@@ -64,6 +66,41 @@ func (b *bench) open(bases ...string) {
 		pools = append(pools, p)
 	}
 	b.store, b.Driver = s, New(s, b.host, pools)
+	b.now = func() time.Time { return b.clock }
+}
+
+// pass lets time go by.
+func (b *bench) pass(d time.Duration) { b.clock = b.clock.Add(d) }
+
+// sweep returns the addresses that were freed.
+func (b *bench) sweep() []string {
+	b.t.Helper()
+	freed, err := b.Sweep(context.Background(), b.clock)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var out []string
+	for _, l := range freed {
+		out = append(out, l.Addr.String())
+	}
+	return out
+}
+
+// removeNetwork does what DeleteNetwork does in the store.
+func (b *bench) removeNetwork(id state.NetworkID) {
+	b.t.Helper()
+	b.edit(func(tx *store.Tx) {
+		n, _ := tx.Network(id)
+		for _, p := range tx.Pools() {
+			if p.Prefix == n.V4.Prefix || p.Prefix == n.V6.Prefix {
+				tx.DeletePool(p.ID)
+			}
+		}
+		for _, e := range tx.EndpointsOf(id) {
+			tx.DeleteEndpoint(e.ID)
+		}
+		tx.DeleteNetwork(id)
+	})
 }
 
 // reopen is what a restart of the daemon does.

@@ -75,7 +75,7 @@ func parseRange(s string, subnet netip.Prefix) (netip.Prefix, error) {
 		return netip.Prefix{}, err
 	}
 	if p.Bits() < subnet.Bits() || !subnet.Contains(p.Addr()) {
-		return netip.Prefix{}, fmt.Errorf("ip range %s is not inside subnet %s", p, subnet)
+		return netip.Prefix{}, fmt.Errorf("ip range %s is not inside subnet %s: choose one that is", p, subnet)
 	}
 	return p, nil
 }
@@ -100,7 +100,7 @@ func parsePrefix(what, s string, v6 bool) (netip.Prefix, error) {
 func checkUsable(p netip.Prefix) error {
 	for _, u := range unusable {
 		if u.prefix.Overlaps(p) {
-			return fmt.Errorf("%s cannot be used for containers: %s %s", p, u.prefix, u.what)
+			return fmt.Errorf("%s cannot be used for containers, because %s %s: choose another", p, u.prefix, u.what)
 		}
 	}
 	return nil

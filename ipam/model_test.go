@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -24,10 +25,38 @@ type model struct {
 	subnet, rng   netip.Prefix
 	leased        map[netip.Addr]bool // true: the gateway
 	aux           map[netip.Addr]bool // of leased
+	given         map[netip.Addr]bool // by this process, without a network
 	network       bool                // there is one
+	networkHas    netip.Addr          // its gateway
 	endpoints     map[netip.Addr]state.EndpointID
-	lastReleased  netip.Addr // until an address is given out
+	orphans       map[netip.Addr]time.Time // as found by Sweep
+	lastReleased  netip.Addr               // until an address is given out
 	endpointsMade int
+}
+
+func (m *model) reset() {
+	m.leased, m.aux, m.given = map[netip.Addr]bool{}, map[netip.Addr]bool{}, map[netip.Addr]bool{}
+	m.endpoints, m.orphans = map[netip.Addr]state.EndpointID{}, map[netip.Addr]time.Time{}
+	m.network, m.networkHas, m.lastReleased = false, netip.Addr{}, netip.Addr{}
+}
+
+// lease notes that a was given out.
+func (m *model) lease(a netip.Addr, gateway, aux bool) {
+	m.leased[a], m.aux[a] = gateway, aux
+	m.lastReleased = netip.Addr{}
+	m.asked(a)
+}
+
+func (m *model) asked(a netip.Addr) {
+	delete(m.orphans, a)
+	if !m.network {
+		m.given[a] = true
+	}
+}
+
+func (m *model) forget(a netip.Addr) {
+	delete(m.leased, a)
+	delete(m.aux, a)
 }
 
 // modelPools are small, so that a random address often meets another.
@@ -53,7 +82,8 @@ func TestModel(t *testing.T) {
 		defer func() { b.store.Close() }()
 		b.t = rt
 		pool := rapid.SampledFrom(modelPools).Draw(rt, "pool")
-		m := &model{id: b.pool(pool.subnet, pool.rng), leased: map[netip.Addr]bool{}, aux: map[netip.Addr]bool{}, endpoints: map[netip.Addr]state.EndpointID{}}
+		m := &model{id: b.pool(pool.subnet, pool.rng)}
+		m.reset()
 		p, _ := b.storedPool(m.id)
 		m.subnet, m.rng = p.Prefix, p.Range
 		rt.Repeat(map[string]func(*rapid.T){
@@ -65,7 +95,22 @@ func TestModel(t *testing.T) {
 			"release":  func(t *rapid.T) { m.release(t, b) },
 			"endpoint": func(t *rapid.T) { m.endpoint(t, b) },
 			"gone":     func(t *rapid.T) { m.gone(t, b) },
-			"reopen":   func(*rapid.T) { b.reopen() },
+			"lost":     func(t *rapid.T) { m.lost(t, b) },
+			"sweep":    func(t *rapid.T) { m.sweep(t, b) },
+			"again":    func(t *rapid.T) { m.again(t, b, pool.subnet, pool.rng) },
+			"duplicate": func(t *rapid.T) {
+				_, err := b.requestPool(pool.subnet, pool.rng, m.subnet.Addr().Is6())
+				if m.network {
+					checkError(t, err, "of network "+networkID.Short())
+				} else if err == nil {
+					m.reset() // it was abandoned
+				}
+			},
+			"reopen": func(*rapid.T) {
+				b.reopen()
+				clear(m.given)
+				clear(m.orphans)
+			},
 		})
 	})
 }
@@ -114,7 +159,13 @@ func (m *model) next(t *rapid.T, b *bench) {
 	free := m.free()
 	got, err := b.request(m.id, "")
 	if len(free) == 0 {
-		checkError(t, err, fmt.Sprintf("all %d of %s are in use", m.capacity(), m.rng))
+		words := fmt.Sprintf("all %d of %s are in use", m.capacity(), m.rng)
+		for a, gateway := range m.leased {
+			if gateway && m.capacity() == 1 && m.rng.Contains(a) {
+				words = "the gateway has the only one of " + m.rng.String()
+			}
+		}
+		checkError(t, err, words)
 		return
 	}
 	checkError(t, err, "")
@@ -125,8 +176,7 @@ func (m *model) next(t *rapid.T, b *bench) {
 	if a == m.lastReleased && len(free) > 1 {
 		t.Fatalf("%s was given right after its release, of %v", a, free)
 	}
-	m.leased[a] = false
-	m.lastReleased = netip.Addr{}
+	m.lease(a, false, false)
 }
 
 func (m *model) capacity() int {
@@ -159,24 +209,28 @@ func (m *model) named(t *rapid.T, b *bench) {
 		call = b.gateway
 	}
 	got, err := call(m.id, a.String())
-	isGateway := m.leased[a]
+	isGateway, isLeased := m.leased[a]
 	_, hasEndpoint := m.endpoints[a]
 	switch {
 	case !m.subnet.Contains(a):
 		checkError(t, err, "outside subnet")
 	case !m.usable(a):
 		checkError(t, err, "cannot be given out")
-	case isGateway && !asGateway, hasEndpoint:
+	case isGateway && asGateway:
+		checkError(t, err, "")
+		m.asked(a)
+	case isGateway, hasEndpoint:
 		checkError(t, err, "is in use")
 	case m.network && m.aux[a]:
 		checkError(t, err, "is reserved by --aux-address")
+	case isLeased && !m.network && m.given[a]:
+		checkError(t, err, "is in use already")
 	default:
 		checkError(t, err, "")
 		if m.answer(t, got) != a {
 			t.Fatalf("answer %s to the request for %s", got, a)
 		}
-		m.leased[a], m.aux[a] = asGateway, !asGateway && !m.network
-		m.lastReleased = netip.Addr{}
+		m.lease(a, asGateway, !asGateway && !m.network)
 	}
 }
 
@@ -195,15 +249,15 @@ func (m *model) gateway(t *rapid.T, b *bench) {
 		if !slices.Contains(gateways, m.answer(t, got)) {
 			t.Fatalf("gateway %s, want one of %v", got, gateways)
 		}
+		m.asked(m.answer(t, got))
 	case len(free) == 0:
-		checkError(t, err, "no free address")
+		checkError(t, err, "no free address for the gateway")
 	default:
 		checkError(t, err, "")
 		if m.answer(t, got) != free[0] {
 			t.Fatalf("gateway %s, want the first of %v", got, free)
 		}
-		m.leased[free[0]] = true
-		m.lastReleased = netip.Addr{}
+		m.lease(free[0], true, false)
 	}
 }
 
@@ -214,18 +268,21 @@ func (m *model) release(t *rapid.T, b *bench) {
 	}
 	checkError(t, b.release(m.id, a.String()), "")
 	_, leased := m.leased[a]
-	if _, ok := m.endpoints[a]; ok || !leased {
+	if _, ok := m.endpoints[a]; ok || !leased || a == m.networkHas {
 		return
 	}
-	delete(m.leased, a)
-	delete(m.aux, a)
+	m.forget(a)
 	m.lastReleased = a
 }
 
 // endpoint makes one of a leased address, as CreateEndpoint does.
 func (m *model) endpoint(t *rapid.T, b *bench) {
 	var ready []netip.Addr
+	var gateways []netip.Addr
 	for a, gateway := range m.leased {
+		if gateway {
+			gateways = append(gateways, a)
+		}
 		if _, ok := m.endpoints[a]; !gateway && !ok && !m.aux[a] {
 			ready = append(ready, a)
 		}
@@ -238,10 +295,16 @@ func (m *model) endpoint(t *rapid.T, b *bench) {
 	m.endpointsMade++
 	id := state.EndpointID(numbered(m.endpointsMade))
 	p := netip.PrefixFrom(a, m.subnet.Bits()).String()
+	if !m.network && len(gateways) > 0 {
+		m.networkHas = slices.MinFunc(gateways, netip.Addr.Compare)
+	}
 	b.edit(func(tx *store.Tx) {
-		// Its gateway is outside: which one the bridge has is no matter here.
 		n := network(networkID, p)
-		n.V4.Gateway, n.V6.Gateway = netip.Addr{}, netip.Addr{}
+		if m.subnet.Addr().Is6() {
+			n.V6.Gateway = m.networkHas
+		} else {
+			n.V4.Gateway = m.networkHas
+		}
 		tx.PutNetwork(n)
 		tx.PutEndpoint(endpoint(networkID, id, p))
 	})
@@ -258,8 +321,59 @@ func (m *model) gone(t *rapid.T, b *bench) {
 	b.edit(func(tx *store.Tx) { tx.DeleteEndpoint(m.endpoints[a]) })
 	checkError(t, b.release(m.id, a.String()), "")
 	delete(m.endpoints, a)
-	delete(m.leased, a)
+	m.forget(a)
 	m.lastReleased = a
+}
+
+// lost ends an endpoint whose address nobody releases.
+func (m *model) lost(t *rapid.T, b *bench) {
+	if len(m.endpoints) == 0 {
+		t.Skip("no endpoint")
+	}
+	a := rapid.SampledFrom(slices.SortedFunc(maps.Keys(m.endpoints), netip.Addr.Compare)).Draw(t, "address")
+	b.edit(func(tx *store.Tx) { tx.DeleteEndpoint(m.endpoints[a]) })
+	delete(m.endpoints, a)
+}
+
+// sweep lets time pass and looks for what nobody has.
+func (m *model) sweep(t *rapid.T, b *bench) {
+	b.pass(time.Duration(rapid.IntRange(1, 70).Draw(t, "seconds")) * time.Second)
+	var want []string
+	since := map[netip.Addr]time.Time{}
+	for _, a := range slices.SortedFunc(maps.Keys(m.leased), netip.Addr.Compare) {
+		if _, ok := m.endpoints[a]; ok || !m.network || a == m.networkHas || m.aux[a] {
+			continue
+		}
+		first, ok := m.orphans[a]
+		if !ok {
+			first = b.clock
+		}
+		if b.clock.Sub(first) < time.Minute {
+			since[a] = first
+			continue
+		}
+		want = append(want, a.String())
+		m.forget(a)
+		m.lastReleased = a
+	}
+	m.orphans = since
+	if diff := cmp.Diff(want, b.sweep()); diff != "" {
+		t.Fatalf("freed (-want +got):\n%s", diff)
+	}
+}
+
+// again releases the pool, which has an effect once there is no network, and takes it anew.
+func (m *model) again(t *rapid.T, b *bench, subnet, rng string) {
+	checkError(t, b.releasePool(m.id), "")
+	if m.network {
+		m.check(t, b)
+		b.removeNetwork(networkID)
+	}
+	m.reset()
+	m.check(t, b)
+	if id := b.pool(subnet, rng); id != m.id {
+		t.Fatalf("pool %s, then %s", m.id, id)
+	}
 }
 
 // check compares all leases with the model's.
@@ -296,57 +410,147 @@ func TestModelOfPools(t *testing.T) {
 					}
 					return netip.PrefixFrom(a, rapid.IntRange(base.Bits(), a.BitLen()).Draw(t, "bits")).Masked()
 				}
-				live := map[string]netip.Prefix{}
-				got := func(t *rapid.T, id, pool string) {
-					p := netip.MustParsePrefix(pool)
-					for other, q := range live {
-						if other != id && q.Overlaps(p) {
-							t.Fatalf("%s overlaps %s", p, q)
-						}
-					}
-					live[id] = p
-				}
+				m := &poolModel{b: b, base: base, v6: row.v6, live: map[string]*livePool{}}
 				rt.Repeat(map[string]func(*rapid.T){
-					"choose": func(t *rapid.T) {
-						r, err := b.requestPool("", "", row.v6)
-						if err != nil {
-							checkError(t, err, fmt.Sprintf("%d are in use", len(live)))
-							return
-						}
-						p := netip.MustParsePrefix(r.Pool)
-						if _, ok := live[r.PoolID]; ok || p.Bits() != b.bases[0].Size || !base.Contains(p.Addr()) {
-							t.Fatalf("%s was chosen with %v in use", p, live)
-						}
-						for _, o := range b.host.occupied {
-							if o.Overlaps(p) {
-								t.Fatalf("%s was chosen, the host has %s", p, o)
-							}
-						}
-						got(t, r.PoolID, r.Pool)
-					},
-					"named": func(t *rapid.T) {
-						p := some(t)
-						r, err := b.requestPool(p.String(), "", row.v6)
-						if err == nil {
-							got(t, r.PoolID, r.Pool)
-						}
-						clash := slices.ContainsFunc(slices.Collect(maps.Values(live)), func(q netip.Prefix) bool { return q != p && q.Overlaps(p) })
-						if clash != (err != nil) {
-							t.Fatalf("request for %s: error %v with %v in use", p, err, live)
+					"":        m.check,
+					"choose":  m.choose,
+					"named":   func(t *rapid.T) { m.named(t, some(t)) },
+					"release": func(t *rapid.T) { m.release(t, m.oneOf(t, some)) },
+					"network": func(t *rapid.T) { m.network(t, m.oneOf(t, some)) },
+					"rm":      func(t *rapid.T) { m.rm(t, m.oneOf(t, some)) },
+					"route":   func(t *rapid.T) { b.host.occupied = []netip.Prefix{some(t)} },
+					"wait":    func(*rapid.T) { b.pass(3 * time.Second) },
+					"reopen": func(*rapid.T) {
+						b.reopen()
+						for _, p := range m.live {
+							p.begun = time.Time{}
 						}
 					},
-					"release": func(t *rapid.T) {
-						p := some(t)
-						id := "drawbridge/" + p.String()
-						checkError(t, b.releasePool(id), "")
-						delete(live, id)
-					},
-					"route":  func(t *rapid.T) { b.host.occupied = []netip.Prefix{some(t)} },
-					"reopen": func(*rapid.T) { b.reopen() },
 				})
 			})
 		})
 	}
+}
+
+// livePool is a pool as the model knows it.
+type livePool struct {
+	prefix  netip.Prefix
+	begun   time.Time // zero: by an earlier process
+	network state.NetworkID
+}
+
+// poolModel is which pools there should be.
+type poolModel struct {
+	b    *bench
+	base netip.Prefix
+	v6   bool
+	live map[string]*livePool
+	made int
+}
+
+// oneOf draws a prefix that often is that of a pool.
+func (m *poolModel) oneOf(t *rapid.T, other func(*rapid.T) netip.Prefix) netip.Prefix {
+	ids := slices.Sorted(maps.Keys(m.live))
+	if len(ids) == 0 || rapid.IntRange(0, 3).Draw(t, "of a pool") == 0 {
+		return other(t)
+	}
+	return m.live[rapid.SampledFrom(ids).Draw(t, "pool")].prefix
+}
+
+func (m *poolModel) check(t *rapid.T) {
+	var got, want []string
+	for _, p := range m.b.store.Snapshot().Pools {
+		got = append(got, string(p.ID))
+	}
+	want = slices.Sorted(maps.Keys(m.live))
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("pools (-want +got):\n%s", diff)
+	}
+	for id, p := range m.live {
+		for other, q := range m.live {
+			if id != other && p.prefix.Overlaps(q.prefix) {
+				t.Fatalf("%s overlaps %s", id, other)
+			}
+		}
+	}
+}
+
+func (m *poolModel) choose(t *rapid.T) {
+	r, err := m.b.requestPool("", "", m.v6)
+	if err != nil {
+		checkError(t, err, fmt.Sprintf("%d are in use", len(m.live)))
+		return
+	}
+	p := netip.MustParsePrefix(r.Pool)
+	if _, ok := m.live[r.PoolID]; ok || p.Bits() != m.b.bases[0].Size || !m.base.Contains(p.Addr()) {
+		t.Fatalf("%s was chosen with %v in use", p, m.live)
+	}
+	for _, o := range m.b.host.occupied {
+		if o.Overlaps(p) {
+			t.Fatalf("%s was chosen, the host has %s", p, o)
+		}
+	}
+	m.live[r.PoolID] = &livePool{prefix: p, begun: m.b.clock}
+}
+
+// named says who must not give way: networks, pools under way, and what an earlier process gave
+// out for another prefix.
+func (m *poolModel) named(t *rapid.T, p netip.Prefix) {
+	refused := ""
+	for _, q := range m.live {
+		switch {
+		case !q.prefix.Overlaps(p):
+		case q.network != "":
+			refused = "of network"
+		case m.b.clock.Sub(q.begun) < 5*time.Second, q.begun.IsZero() && q.prefix != p:
+			if refused == "" {
+				refused = "overlaps"
+			}
+		}
+	}
+	r, err := m.b.requestPool(p.String(), "", m.v6)
+	checkError(t, err, refused)
+	if refused != "" {
+		return
+	}
+	for id, q := range m.live {
+		if q.prefix.Overlaps(p) {
+			delete(m.live, id)
+		}
+	}
+	m.live[r.PoolID] = &livePool{prefix: p, begun: m.b.clock}
+}
+
+func (m *poolModel) release(t *rapid.T, p netip.Prefix) {
+	id := "drawbridge/" + p.String()
+	checkError(t, m.b.releasePool(id), "")
+	if q, ok := m.live[id]; ok && q.network == "" {
+		delete(m.live, id)
+	}
+}
+
+// network makes one of a pool.
+func (m *poolModel) network(t *rapid.T, p netip.Prefix) {
+	q, ok := m.live["drawbridge/"+p.String()]
+	if !ok || q.network != "" {
+		t.Skip("no pool for it")
+	}
+	q.network = state.NetworkID(numbered(m.made))
+	m.made++
+	m.b.edit(func(tx *store.Tx) { tx.PutNetwork(network(q.network, p.String())) })
+}
+
+// rm removes a network as Docker does.
+func (m *poolModel) rm(t *rapid.T, p netip.Prefix) {
+	id := "drawbridge/" + p.String()
+	q, ok := m.live[id]
+	if !ok || q.network == "" {
+		t.Skip("no such network")
+	}
+	checkError(t, m.b.releasePool(id), "")
+	m.check(t)
+	m.b.removeNetwork(q.network)
+	delete(m.live, id)
 }
 
 // TestConcurrentRequests asks for everything at once.

@@ -34,76 +34,90 @@ func (d *Driver) RequestPool(ctx context.Context, r *api.RequestPoolRequest) (*a
 	return &api.RequestPoolResponse{PoolID: string(pool.ID), Pool: pool.Prefix.String()}, nil
 }
 
-// ReleasePool frees the pool and all its addresses. That there is no such pool is
-// no error.
-func (d *Driver) ReleasePool(ctx context.Context, r *api.ReleasePoolRequest) error {
-	_, err := d.store.Update(ctx, func(tx *store.Tx) error {
-		tx.DeletePool(state.PoolID(r.PoolID))
-		return nil
-	})
-	return err
-}
-
 // takePool gives the subnet that the request names.
 func (d *Driver) takePool(ctx context.Context, want poolRequest) (state.Pool, error) {
 	pool := newPool(want.subnet, want.ipRange)
-	_, err := d.store.Update(ctx, func(tx *store.Tx) error {
-		if old, ok := tx.Pool(pool.ID); ok && untouched(tx, old) {
-			pool = old
-			dropLeases(tx, old) // this network's gateway may be another
-			return nil
-		}
-		if err := checkOverlap(tx, pool.Prefix); err != nil {
+	occupied, err := d.occupiedBehind(ctx, pool.Prefix)
+	if err != nil {
+		return state.Pool{}, err
+	}
+	_, err = d.store.Update(ctx, func(tx *store.Tx) error {
+		if err := d.makeRoom(tx, pool, occupied); err != nil {
 			return err
 		}
-		tx.PutPool(pool)
+		d.put(tx, pool)
 		return nil
 	})
 	return pool, err
 }
 
-// untouched reports whether nothing has come of the pool: its answer was lost, or Docker died
-// before it made the network. Docker remembers nothing of such a pool and never releases it.
-func untouched(tx *store.Tx, pool state.Pool) bool {
-	for _, n := range tx.Networks() {
-		for _, s := range n.Subnets() {
-			if s.Prefix.Overlaps(pool.Prefix) {
-				return false
-			}
-		}
-	}
-	return !slices.ContainsFunc(tx.Leases(pool.ID), func(l state.Lease) bool { return !l.Gateway })
+func (d *Driver) put(tx *store.Tx, pool state.Pool) {
+	tx.PutPool(pool)
+	d.memory.begun[pool.ID] = d.now()
 }
 
-func dropLeases(tx *store.Tx, pool state.Pool) {
-	for _, l := range tx.Leases(pool.ID) {
-		tx.DeleteLease(pool.ID, l.Addr)
+// occupiedBehind asks the host, if there are pools in the way of the prefix.
+func (d *Driver) occupiedBehind(ctx context.Context, p netip.Prefix) ([]netip.Prefix, error) {
+	overlaps := func(pool state.Pool) bool { return pool.Prefix.Overlaps(p) }
+	if !slices.ContainsFunc(d.store.Snapshot().Pools, overlaps) {
+		return nil, nil
 	}
+	return d.occupied(ctx)
 }
 
-// checkOverlap refuses a subnet that overlaps one of ours, and says which. Networks come
-// first: their names mean something to the user.
-func checkOverlap(tx *store.Tx, p netip.Prefix) error {
+func (d *Driver) occupied(ctx context.Context) ([]netip.Prefix, error) {
+	occupied, err := d.host.OccupiedPrefixes(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("finding out which addresses the host uses: %w", err)
+	}
+	return occupied, nil
+}
+
+// makeRoom refuses a pool that overlaps one of ours, and says which. Networks come first: their
+// ids mean something to the user. Abandoned pools give way.
+func (d *Driver) makeRoom(tx *store.Tx, want state.Pool, occupied []netip.Prefix) error {
 	for _, n := range tx.Networks() {
 		for _, s := range n.Subnets() {
-			if s.Prefix.Overlaps(p) {
-				return fmt.Errorf("subnet %s overlaps %s of network %s: choose another with --subnet, or remove that network", p, s.Prefix, n.ID.Short())
+			if s.Prefix.Overlaps(want.Prefix) {
+				return fmt.Errorf("subnet %s overlaps %s of network %s: choose another with --subnet, or remove that network", want.Prefix, s.Prefix, n.ID.Short())
 			}
 		}
 	}
 	for _, pool := range tx.Pools() {
-		if pool.Prefix.Overlaps(p) {
-			return fmt.Errorf("subnet %s overlaps %s, which was given to a network that is still being created or removed: try again later, or choose another with --subnet", p, pool.Prefix)
+		switch {
+		case !pool.Prefix.Overlaps(want.Prefix):
+			continue
+		case d.memory.isUnderWay(pool.ID, d.now()):
+			return fmt.Errorf("subnet %s overlaps %s of a network that is being created at this moment: choose another with --subnet, or try again in %s", want.Prefix, pool.Prefix, underWay)
+		case !d.abandoned(tx, pool, want, occupied):
+			return fmt.Errorf("subnet %s overlaps %s, which another network has (one of another network driver, or one that was not completed): choose another with --subnet", want.Prefix, pool.Prefix)
 		}
+		tx.DeletePool(pool.ID)
 	}
 	return nil
 }
 
+// abandoned reports whether the pool, of which no network in the store was made, seems to be left
+// over from a creation that failed or was cut short; Docker then remembers nothing of it and
+// never releases it. What speaks against it is that the host has the gateway's address, as
+// it has for Docker's own bridges, or that containers have asked for addresses.
+func (d *Driver) abandoned(tx *store.Tx, pool, want state.Pool, occupied []netip.Prefix) bool {
+	_, begun := d.memory.begun[pool.ID]
+	if pool.ID != want.ID && !begun {
+		return false
+	}
+	return !slices.ContainsFunc(tx.Leases(pool.ID), func(l state.Lease) bool {
+		onHost := l.Gateway && slices.Contains(occupied, netip.PrefixFrom(l.Addr, l.Addr.BitLen()))
+		aux := l.Reserved && begun
+		return onHost || !l.Gateway && !aux
+	})
+}
+
 // choosePool gives a subnet that nothing else uses.
 func (d *Driver) choosePool(ctx context.Context, want poolRequest) (state.Pool, error) {
-	occupied, err := d.host.OccupiedPrefixes(ctx)
+	occupied, err := d.occupied(ctx)
 	if err != nil {
-		return state.Pool{}, fmt.Errorf("finding out which addresses the host uses: %w", err)
+		return state.Pool{}, err
 	}
 	var pool state.Pool
 	_, err = d.store.Update(ctx, func(tx *store.Tx) error {
@@ -118,7 +132,7 @@ func (d *Driver) choosePool(ctx context.Context, want poolRequest) (state.Pool, 
 			}
 			if p, ok := base.firstFree(taken); ok {
 				pool = newPool(p, p)
-				tx.PutPool(pool)
+				d.put(tx, pool)
 				return nil
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	api "github.com/docker/go-plugins-helpers/ipam"
 	"github.com/google/go-cmp/cmp"
@@ -45,7 +46,7 @@ func TestRequestPool(t *testing.T) {
 		{"IPv6 where IPv4 is wanted", "fd01::/64", "", false, "", "subnet fd01::/64 is not an IPv4 prefix"},
 		{"range of the other family", "10.1.0.0/24", "fd01::/120", false, "", "ip range fd01::/120 is not an IPv4 prefix"},
 		{"IPv4 in IPv6 form", "::ffff:10.1.0.0/120", "", true, "", "IPv4 prefix in IPv6 form"},
-		{"range outside", "10.1.0.0/24", "10.2.0.0/25", false, "", "ip range 10.2.0.0/25 is not inside subnet 10.1.0.0/24"},
+		{"range outside", "10.1.0.0/24", "10.2.0.0/25", false, "", "ip range 10.2.0.0/25 is not inside subnet 10.1.0.0/24: choose one that is"},
 		{"range around", "10.1.0.0/24", "10.0.0.0/8", false, "", "ip range 10.0.0.0/8 is not inside subnet 10.1.0.0/24"},
 		{"range around from the same address", "10.1.0.0/24", "10.1.0.0/16", false, "", "ip range 10.1.0.0/16 is not inside subnet 10.1.0.0/24"},
 		{"range without a subnet", "", "10.1.0.0/24", false, "", "an --ip-range needs the --subnet"},
@@ -81,6 +82,9 @@ func TestRequestPool(t *testing.T) {
 			if diff := cmp.Diff(&api.RequestPoolResponse{PoolID: row.id, Pool: subnet}, got); diff != "" {
 				t.Errorf("answer (-want +got):\n%s", diff)
 			}
+			_, err = b.requestPool(row.pool, row.sub, row.v6)
+			checkError(t, err, "of a network that is being created at this moment: choose another with --subnet, or try again in 5s")
+			b.pass(underWay)
 			again, err := b.requestPool(row.pool, row.sub, row.v6)
 			checkError(t, err, "")
 			if diff := cmp.Diff(got, again); diff != "" {
@@ -100,19 +104,46 @@ func TestRequestPoolOverlap(t *testing.T) {
 		{"a host route is the driver's business", func(b *bench) { b.occupy("10.0.0.0/8") }, "10.1.0.0/24", "", ""},
 		{"neighbour", func(b *bench) { b.pool("10.1.1.0/24", "") }, "10.1.0.0/24", "", ""},
 		{"the other family", func(b *bench) { b.pool("10.1.0.0/24", "") }, "fd01::/64", "", ""},
-		{"larger pool", func(b *bench) { b.pool("10.1.0.0/16", "") }, "10.1.0.0/24", "", "subnet 10.1.0.0/24 overlaps 10.1.0.0/16, which was given"},
-		{"smaller pool", func(b *bench) { b.pool("10.1.0.0/28", "") }, "10.1.0.0/24", "", "overlaps 10.1.0.0/28"},
-		{"IPv6", func(b *bench) { b.pool("fd01::/48", "") }, "fd01::/64", "", "overlaps fd01::/48"},
-		{"the same with another range", func(b *bench) { b.pool("10.1.0.0/24", "10.1.0.0/25") }, "10.1.0.0/24", "10.1.0.128/25", "overlaps 10.1.0.0/24"},
-		{"the same without a range", func(b *bench) { b.pool("10.1.0.0/24", "10.1.0.0/25") }, "10.1.0.0/24", "", "overlaps 10.1.0.0/24"},
+		{"abandoned larger pool", func(b *bench) { b.pool("10.1.0.0/16", "") }, "10.1.0.0/24", "", ""},
+		{"abandoned smaller pool", func(b *bench) { b.must(b.gateway(b.pool("10.1.0.0/28", ""), "")) }, "10.1.0.0/24", "", ""},
+		{"abandoned smaller pools", func(b *bench) { b.pool("10.1.0.0/28", ""); b.pool("10.1.0.16/28", "") }, "10.1.0.0/24", "", ""},
+		{"larger pool from before a restart", func(b *bench) { b.pool("10.1.0.0/16", ""); b.reopen() }, "10.1.0.0/24", "", "subnet 10.1.0.0/24 overlaps 10.1.0.0/16, which another network has"},
+		{"smaller pool from before a restart", func(b *bench) { b.pool("10.1.0.0/28", ""); b.reopen() }, "10.1.0.0/24", "", "overlaps 10.1.0.0/28"},
+		{"IPv6 from before a restart", func(b *bench) { b.pool("fd01::/48", ""); b.reopen() }, "fd01::/64", "", "overlaps fd01::/48"},
+		{"abandoned with another range", func(b *bench) { b.pool("10.1.0.0/24", "10.1.0.0/25") }, "10.1.0.0/24", "10.1.0.128/25", ""},
+		{"with another range from before a restart", func(b *bench) { b.pool("10.1.0.0/24", "10.1.0.0/25"); b.reopen() }, "10.1.0.0/24", "10.1.0.128/25", "overlaps 10.1.0.0/24"},
+		{"without a range from before a restart", func(b *bench) { b.pool("10.1.0.0/24", "10.1.0.0/25"); b.reopen() }, "10.1.0.0/24", "", "overlaps 10.1.0.0/24"},
+		{"the same from before a restart", func(b *bench) { b.pool("10.1.0.0/24", ""); b.reopen() }, "10.1.0.0/24", "", ""},
 		{"the same with an address in use", func(b *bench) {
 			b.must(b.request(b.pool("10.1.0.0/24", ""), ""))
-		}, "10.1.0.0/24", "", "overlaps 10.1.0.0/24, which was given to a network that is still being created"},
+		}, "10.1.0.0/24", "", "overlaps 10.1.0.0/24, which another network has (one of another network driver"},
 		{"the same with an --aux-address", func(b *bench) {
 			id := b.pool("10.1.0.0/24", "")
 			b.must(b.gateway(id, ""))
 			b.must(b.request(id, "10.1.0.9"))
-		}, "10.1.0.0/24", "", "overlaps 10.1.0.0/24, which was given to a network that is still being created"},
+		}, "10.1.0.0/24", "", ""},
+		{"the same with an --aux-address from before a restart", func(b *bench) {
+			b.must(b.request(b.pool("10.1.0.0/24", ""), "10.1.0.9"))
+			b.reopen()
+		}, "10.1.0.0/24", "", "overlaps 10.1.0.0/24, which another network has"},
+		{"the same with a container's --ip", func(b *bench) {
+			id := b.pool("10.1.0.0/24", "")
+			b.must(b.gateway(id, ""))
+			b.pass(time.Second)
+			b.must(b.request(id, "10.1.0.9"))
+		}, "10.1.0.0/24", "", "overlaps 10.1.0.0/24, which another network has"},
+		{"the same with its gateway on the host", func(b *bench) {
+			b.must(b.gateway(b.pool("10.1.0.0/24", ""), ""))
+			b.occupy("10.1.0.0/24", "10.1.0.1/32")
+		}, "10.1.0.0/24", "", "overlaps 10.1.0.0/24, which another network has"},
+		{"the same with its gateway on the LAN", func(b *bench) {
+			b.must(b.gateway(b.pool("10.1.0.0/24", ""), ""))
+			b.occupy("10.1.0.0/24", "10.1.0.9/32")
+		}, "10.1.0.0/24", "", ""},
+		{"the same with its IPv6 gateway on the host", func(b *bench) {
+			b.must(b.gateway(b.pool("fd01::/64", ""), ""))
+			b.occupy("fd01::/64", "fd01::1/128")
+		}, "fd01::/64", "", "overlaps fd01::/64, which another network has"},
 		{"the same with a gateway", func(b *bench) { b.must(b.gateway(b.pool("10.1.0.0/24", ""), "")) }, "10.1.0.0/24", "", ""},
 		{"the same with a gateway, IPv6", func(b *bench) { b.must(b.gateway(b.pool("fd01::/64", ""), "")) }, "fd01::/64", "", ""},
 		{"the same with a gateway and its network", func(b *bench) {
@@ -138,6 +169,7 @@ func TestRequestPoolOverlap(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			b := newBench(t)
 			row.before(b)
+			b.pass(time.Minute)
 			_, err := b.requestPool(row.pool, row.sub, strings.Contains(row.pool, ":"))
 			checkError(t, err, row.err)
 		})

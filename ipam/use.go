@@ -2,8 +2,8 @@ package ipam
 
 import (
 	"fmt"
+	"iter"
 	"net/netip"
-	"slices"
 
 	"go4.org/netipx"
 
@@ -28,28 +28,62 @@ func (u user) String() string {
 // users returns what the networks and endpoints in the store have of the pool. Leases
 // say what was given out, this says what has come of it.
 func users(tx *store.Tx, pool state.Pool) map[netip.Addr]user {
+	n, ok := networkOf(tx, pool)
+	if !ok {
+		return nil
+	}
+	return usersOf(tx, n, pool.Prefix)
+}
+
+func usersOf(tx *store.Tx, n state.Network, prefix netip.Prefix) map[netip.Addr]user {
 	out := map[netip.Addr]user{}
-	for _, n := range tx.Networks() {
-		for _, s := range n.Subnets() {
-			if s.Prefix != pool.Prefix {
-				continue
-			}
+	for _, s := range n.Subnets() {
+		if s.Prefix == prefix {
 			out[s.Gateway] = user{network: n.ID}
-			for _, e := range tx.EndpointsOf(n.ID) {
-				for _, a := range e.Addrs() {
-					out[a] = user{network: n.ID, endpoint: e.ID}
-				}
+		}
+	}
+	for _, e := range tx.EndpointsOf(n.ID) {
+		for _, a := range e.Addrs() {
+			if prefix.Contains(a) {
+				out[a] = user{network: n.ID, endpoint: e.ID}
 			}
 		}
 	}
 	return out
 }
 
-// hasNetwork reports whether a network in the store was made of the pool.
+// networkOf returns the network in the store that was made of the pool. There is one at most,
+// since subnets of networks do not overlap.
+func networkOf(tx *store.Tx, pool state.Pool) (state.Network, bool) {
+	for _, n := range tx.Networks() {
+		if n.V4.Prefix == pool.Prefix || n.V6.Prefix == pool.Prefix {
+			return n, true
+		}
+	}
+	return state.Network{}, false
+}
+
 func hasNetwork(tx *store.Tx, pool state.Pool) bool {
-	return slices.ContainsFunc(tx.Networks(), func(n state.Network) bool {
-		return slices.ContainsFunc(n.Subnets(), func(s state.Subnet) bool { return s.Prefix == pool.Prefix })
-	})
+	_, ok := networkOf(tx, pool)
+	return ok
+}
+
+// madePools goes through the pools of which networks in the store were made, with what users
+// returns for each, and through the networks only once.
+func madePools(tx *store.Tx) iter.Seq2[state.Pool, map[netip.Addr]user] {
+	return func(yield func(state.Pool, map[netip.Addr]user) bool) {
+		networks := map[netip.Prefix]state.Network{}
+		for _, n := range tx.Networks() {
+			for _, s := range n.Subnets() {
+				networks[s.Prefix] = n
+			}
+		}
+		for _, pool := range tx.Pools() {
+			if n, ok := networks[pool.Prefix]; ok && !yield(pool, usersOf(tx, n, pool.Prefix)) {
+				return
+			}
+		}
+	}
 }
 
 // reserved names the role that makes an address of the subnet unusable for a host, or

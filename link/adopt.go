@@ -173,6 +173,9 @@ func (l *Links) release(link netlink.Link) error {
 	if a.proxy {
 		errs = append(errs, l.stopProxies(link))
 	}
+	if l.RouteLocalnet {
+		errs = append(errs, l.sysctl.set(routeLocalnet(link.Attrs().Name), "0"))
+	}
 	errs = append(errs, l.setGroup(link, 0))
 	if err := errors.Join(errs...); err != nil {
 		return err

@@ -164,8 +164,16 @@ func (l *Links) raiseBridge(have inventory, n state.Network) error {
 	if !ok || !carries(link, n) {
 		return nil // Prepare has said why
 	}
+	// A bridge of somebody else keeps its own setting where we need none.
+	if localnet := l.RouteLocalnet && !n.Internal; localnet || !n.Adopted {
+		if err := l.sysctl.set(routeLocalnet(n.Bridge), map[bool]string{true: "1", false: "0"}[localnet]); err != nil {
+			return err
+		}
+	}
 	return l.raise(link)
 }
+
+func routeLocalnet(bridge string) string { return "net/ipv4/conf/" + bridge + "/route_localnet" }
 
 func (l *Links) raise(link netlink.Link) error {
 	if link.Attrs().Flags&net.FlagUp != 0 {

@@ -15,32 +15,41 @@ import (
 
 // Flows cuts connections that the kernel still tracks for what is gone. Without that, an
 // established flow to a container's address would reach the next container that gets the
-// address, one through a closed port would go on, and a UDP sender would keep missing
+// address, one through a closed port would go on, and a sender of UDP or SCTP would keep missing
 // a port published anew.
 type Flows struct {
-	handle *netlink.Handle
+	handle  *netlink.Handle
+	tracked *conntrack
 }
 
 // NewFlows returns Flows for the current network namespace.
 func NewFlows() (*Flows, error) {
-	h, err := netlink.NewHandle(unix.NETLINK_NETFILTER, unix.NETLINK_ROUTE)
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
-		return nil, fmt.Errorf("opening a netlink socket for conntrack: %w", err)
+		return nil, fmt.Errorf("opening a netlink socket for addresses: %w", err)
 	}
-	return &Flows{handle: h}, nil
+	c, err := newConntrack()
+	if err != nil {
+		h.Close()
+		return nil, err
+	}
+	return &Flows{handle: h, tracked: c}, nil
 }
 
 // Close gives the netlink sockets back.
-func (f *Flows) Close() { f.handle.Close() }
+func (f *Flows) Close() {
+	f.handle.Close()
+	f.tracked.close()
+}
 
 // Forget deletes every flow from or to one of the addresses.
 func (f *Flows) Forget(_ context.Context, addrs []netip.Addr) error {
 	if len(addrs) == 0 {
 		return nil
 	}
-	return f.remove(func(flow *netlink.ConntrackFlow) bool {
-		for _, a := range addrs {
-			if is(flow.Forward.SrcIP, a) || is(flow.Forward.DstIP, a) || is(flow.Reverse.SrcIP, a) || is(flow.Reverse.DstIP, a) {
+	return f.remove(func(c flow) bool {
+		for _, a := range []netip.AddrPort{c.sent.from, c.sent.to, c.answer.from, c.answer.to} {
+			if slices.Contains(addrs, a.Addr()) {
 				return true
 			}
 		}
@@ -55,54 +64,47 @@ func (f *Flows) ForgetPublished(_ context.Context, e state.Endpoint, gone []stat
 	if len(gone) == 0 {
 		return nil
 	}
-	return f.remove(func(flow *netlink.ConntrackFlow) bool {
-		return slices.ContainsFunc(gone, func(p state.Port) bool { return cameBy(flow, e, p) })
+	return f.remove(func(c flow) bool {
+		return slices.ContainsFunc(gone, func(p state.Port) bool { return cameBy(c, e, p) })
 	})
 }
 
 // cameBy reports whether a flow was translated from the host's side of p to the endpoint's.
-func cameBy(flow *netlink.ConntrackFlow, e state.Endpoint, p state.Port) bool {
-	to, ok := netip.AddrFromSlice(flow.Forward.DstIP)
+func cameBy(c flow, e state.Endpoint, p state.Port) bool {
 	if p.Routed() {
-		target, published := p.Target(e, to.Unmap().Is6())
-		return ok && published && state.Proto(flow.Forward.Protocol) == p.Proto &&
-			target == netip.AddrPortFrom(to.Unmap(), flow.Forward.DstPort)
+		target, ok := p.Target(e, c.sent.to.Addr().Is6())
+		return ok && c.proto == p.Proto && c.sent.to == target
 	}
-	if to = to.Unmap(); !ok || state.Proto(flow.Forward.Protocol) != p.Proto || !leads(p, to, flow.Forward.DstPort) {
+	if !leads(p, c) {
 		return false
 	}
-	target, ok := p.Target(e, to.Is6())
-	return ok && target.Addr() != to && is(flow.Reverse.SrcIP, target.Addr()) && flow.Reverse.SrcPort == target.Port()
+	target, ok := p.Target(e, c.sent.to.Addr().Is6())
+	return ok && target.Addr() != c.sent.to.Addr() && target == c.answer.from
 }
 
-// ForgetPorts deletes the UDP flows that were addressed to one of the ports while it led
-// nowhere: DNAT decides once per flow, and a sender that never pauses keeps its flow for ever.
-// What the host forwards to the same port of somebody else stays.
+// ForgetPorts deletes the UDP and SCTP flows that were addressed to one of the ports while it led
+// nowhere: DNAT decides once per flow, and a sender that never pauses keeps its flow for ever. TCP
+// begins anew with each connection. What the host forwards to the same port of somebody else stays.
 func (f *Flows) ForgetPorts(_ context.Context, ports []state.Port) error {
-	var udp []state.Port
-	for _, p := range ports {
-		if p.Proto == state.UDP && !p.Routed() {
-			udp = append(udp, p)
-		}
-	}
-	if len(udp) == 0 {
+	ports = slices.DeleteFunc(state.Bound(ports), func(p state.Port) bool { return p.Proto == state.TCP })
+	if len(ports) == 0 {
 		return nil
 	}
 	local, err := f.local()
 	if err != nil {
 		return err
 	}
-	return f.remove(func(flow *netlink.ConntrackFlow) bool {
-		to, ok := netip.AddrFromSlice(flow.Forward.DstIP)
-		untranslated := flow.Reverse.SrcIP.Equal(flow.Forward.DstIP)
-		return ok && untranslated && local[to.Unmap()] && state.Proto(flow.Forward.Protocol) == state.UDP &&
-			slices.ContainsFunc(udp, func(p state.Port) bool { return leads(p, to.Unmap(), flow.Forward.DstPort) })
+	return f.remove(func(c flow) bool {
+		untranslated := c.answer.from.Addr() == c.sent.to.Addr()
+		return untranslated && local[c.sent.to.Addr()] &&
+			slices.ContainsFunc(ports, func(p state.Port) bool { return leads(p, c) })
 	})
 }
 
-// leads reports whether a published port serves packets to the given address and port.
-func leads(p state.Port, to netip.Addr, port uint16) bool {
-	if p.HostPort != port {
+// leads reports whether a published port serves what the flow's opener sends.
+func leads(p state.Port, c flow) bool {
+	to := c.sent.to.Addr()
+	if p.Proto != c.proto || p.HostPort != c.sent.to.Port() {
 		return false
 	}
 	return !p.HostIP.IsValid() || p.HostIP == to || p.HostIP.IsUnspecified() && p.HostIP.Is4() == to.Is4()
@@ -121,26 +123,21 @@ func (f *Flows) local() (map[netip.Addr]bool, error) {
 	return out, nil
 }
 
-type match func(*netlink.ConntrackFlow) bool
-
-// MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (m match) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool { return m(flow) }
-
-func (f *Flows) remove(m match) error {
+// remove deletes the flows that match.
+func (f *Flows) remove(match func(flow) bool) error {
+	flows, err := dumped(f.tracked.list)
+	// Where the table never holds still, what was seen of it is done.
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return fmt.Errorf("listing tracked connections: %w", err)
+	}
 	var errs []error
-	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
-		_, err := dumped(func() (uint, error) {
-			return f.handle.ConntrackDeleteFilters(netlink.ConntrackTable, family, m)
-		})
-		// Where the table never holds still, what was seen of it has been done.
-		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-			errs = append(errs, fmt.Errorf("forgetting tracked connections: %w", err))
+	for _, c := range flows {
+		if match(c) {
+			errs = append(errs, f.tracked.remove(c))
 		}
 	}
-	return errors.Join(errs...)
-}
-
-func is(ip []byte, a netip.Addr) bool {
-	addr, ok := netip.AddrFromSlice(ip)
-	return ok && addr.Unmap() == a
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("forgetting tracked connections: %w", err)
+	}
+	return nil
 }

@@ -4,7 +4,6 @@ package link
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/netip"
 	"os/exec"
@@ -13,10 +12,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/test/sctp"
 )
 
 // tracked makes the kernel track connections and translate what goes to port 7000.
@@ -25,8 +23,8 @@ table inet tracked {
 	chain output { type filter hook output priority filter; ct state new accept; }
 	chain nat {
 		type nat hook output priority -100;
-		meta nfproto ipv4 udp dport 7000 dnat ip to 10.9.0.2:70
-		meta nfproto ipv6 udp dport 7000 dnat ip6 to [fd09::2]:70
+		meta nfproto ipv4 meta l4proto { udp, sctp } th dport 7000 dnat ip to 10.9.0.2:70
+		meta nfproto ipv6 meta l4proto { udp, sctp } th dport 7000 dnat ip6 to [fd09::2]:70
 	}
 }
 `
@@ -47,10 +45,16 @@ func newFlowLab(t *testing.T) (*lab, *Flows) {
 	return l, flows
 }
 
-// send sends one UDP packet, which makes one flow.
-func (l *lab) send(to string) {
+// send sends one packet of UDP or SCTP, which makes one flow.
+func (l *lab) send(proto, to string) {
 	l.Helper()
-	conn, err := net.Dial("udp", to)
+	var conn net.Conn
+	var err error
+	if proto == "sctp" {
+		conn, err = sctp.Dial(l.Context(), net.Dialer{}, to)
+	} else {
+		conn, err = net.Dial(proto, to)
+	}
 	must(l, err)
 	defer conn.Close()
 	_, err = conn.Write([]byte("x"))
@@ -61,22 +65,30 @@ func (l *lab) send(to string) {
 func (l *lab) flows() []string {
 	l.Helper()
 	var out []string
-	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
-		flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, family)
-		must(l, err)
-		for _, f := range flows {
-			if p := state.Proto(f.Forward.Protocol); p == state.UDP || p == state.TCP {
-				to := net.JoinHostPort(f.Forward.DstIP.String(), fmt.Sprint(f.Forward.DstPort))
-				out = append(out, p.String()+" "+to)
-			}
-		}
+	for _, f := range l.tracked() {
+		out = append(out, f.proto.String()+" "+f.sent.to.String())
 	}
 	slices.Sort(out)
 	return out
 }
 
+// tracked lists the flows of the protocols that can be published.
+func (l *lab) tracked() []flow {
+	l.Helper()
+	c, err := newConntrack()
+	must(l, err)
+	defer c.close()
+	flows, err := c.list()
+	must(l, err)
+	return slices.DeleteFunc(flows, func(f flow) bool {
+		return !slices.Contains([]state.Proto{state.TCP, state.UDP, state.SCTP}, f.proto)
+	})
+}
+
 func TestFlows(t *testing.T) {
 	all := []string{
+		"sctp 10.9.0.1:5353", "sctp 10.9.0.1:7000", "sctp 10.9.0.77:5353",
+		"sctp [fd09::1]:53", "sctp [fd09::1]:5353", "sctp [fd09::1]:7000",
 		"tcp 10.9.0.1:5353",
 		"udp 10.9.0.1:53", "udp 10.9.0.1:5353", "udp 10.9.0.1:7000", "udp 10.9.0.77:5353",
 		"udp 127.0.0.1:5353", "udp [::1]:5353",
@@ -87,6 +99,11 @@ func TestFlows(t *testing.T) {
 		if ip != "" {
 			p.HostIP = netip.MustParseAddr(ip)
 		}
+		return p
+	}
+	sctp := func(ip string, number uint16) state.Port {
+		p := udp(ip, number)
+		p.Proto = state.SCTP
 		return p
 	}
 	ports := func(ports ...state.Port) func(*Flows, context.Context) error {
@@ -111,10 +128,16 @@ func TestFlows(t *testing.T) {
 		{"port on one IPv6 address", ports(udp("fd09::1", 5353)), []string{"udp [fd09::1]:5353"}},
 		{"two ports", ports(udp("10.9.0.1", 5353), udp("fd09::1", 53)), []string{"udp 10.9.0.1:5353", "udp [fd09::1]:53"}},
 		{"port that is translated already", ports(udp("", 7000)), nil},
+		{"SCTP port on every address", ports(sctp("", 5353)), []string{"sctp 10.9.0.1:5353", "sctp [fd09::1]:5353"}},
+		{"SCTP port on one address", ports(sctp("10.9.0.1", 5353)), []string{"sctp 10.9.0.1:5353"}},
+		{"SCTP port that is translated already", ports(sctp("", 7000)), nil},
+		{"an SCTP and a UDP port", ports(sctp("::", 53), udp("10.9.0.1", 53)), []string{"sctp [fd09::1]:53", "udp 10.9.0.1:53"}},
 		{"TCP port", ports(state.Port{Proto: state.TCP, HostPort: 5353, ContainerPort: 1}), nil},
 		{"no ports", ports(), nil},
-		{"addresses behind a translation", addrs("10.9.0.2", "fd09::2"), []string{"udp 10.9.0.1:7000", "udp [fd09::1]:7000"}},
-		{"address", addrs("10.9.0.77"), []string{"udp 10.9.0.77:5353"}},
+		{"addresses behind a translation", addrs("10.9.0.2", "fd09::2"), []string{
+			"sctp 10.9.0.1:7000", "sctp [fd09::1]:7000", "udp 10.9.0.1:7000", "udp [fd09::1]:7000",
+		}},
+		{"address", addrs("10.9.0.77"), []string{"sctp 10.9.0.77:5353", "udp 10.9.0.77:5353"}},
 		{"address, IPv6", addrs("fd09::77"), []string{"udp [fd09::77]:5353"}},
 		{"no flows", addrs("10.9.0.99", "fd09::99"), nil},
 		{"no addresses", addrs(), nil},
@@ -129,8 +152,8 @@ func TestFlows(t *testing.T) {
 			must(t, err)
 			defer conn.Close()
 			for _, flow := range all {
-				if to, ok := strings.CutPrefix(flow, "udp "); ok {
-					l.send(to)
+				if proto, to, _ := strings.Cut(flow, " "); proto != "tcp" {
+					l.send(proto, to)
 				}
 			}
 			if d := cmp.Diff(all, l.flows()); d != "" {

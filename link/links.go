@@ -15,6 +15,12 @@ import (
 
 // Links edits the links of the network namespace in which it was made.
 type Links struct {
+	// RouteLocalnet lets packets of the host's loopback addresses be routed to bridges. It is for those who
+	// have a rule that keeps containers from doing the same (firewall.Settings.Loopback).
+	RouteLocalnet bool
+	// NoLinksV6 keeps linked containers apart in IPv6, where no rule says what may pass between them.
+	NoLinksV6 bool
+
 	handle *netlink.Handle
 	ports  map[int]*nl.SocketHandle // for what netlink.Handle cannot ask, see bridgePorts
 	sysctl Sysctl

@@ -42,7 +42,7 @@ func (l *Links) ensureProxies(have inventory, n state.Network, endpoints []state
 	wanted := map[netip.Addr]bool{}
 	for _, pair := range linked {
 		for _, e := range []state.Endpoint{pair.From, pair.To} {
-			if a := e.Addr(true); a.IsValid() {
+			if a := e.Addr(true); a.IsValid() && !l.NoLinksV6 {
 				wanted[a] = true
 			}
 		}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/test/sctp"
 )
 
 // published leads the host's ports 7000 and 7001 to port 70 of a container, and 7002 to its 71.
@@ -26,8 +27,8 @@ table inet published {
 	map to { type inet_service : inet_service; elements = { 7000 : 70, 7001 : 70, 7002 : 71 } }
 	chain nat {
 		type nat hook output priority -100;
-		ip daddr 10.9.0.1 meta l4proto { tcp, udp } dnat ip to 10.9.0.2 : th dport map @to
-		ip6 daddr fd09::1 meta l4proto { tcp, udp } dnat ip6 to fd09::2 : th dport map @to
+		ip daddr 10.9.0.1 meta l4proto { tcp, udp, sctp } dnat ip to 10.9.0.2 : th dport map @to
+		ip6 daddr fd09::1 meta l4proto { tcp, udp, sctp } dnat ip6 to fd09::2 : th dport map @to
 	}
 }
 `
@@ -76,7 +77,7 @@ func (l *lab) inside(ns netns.NsHandle, do func()) {
 	do()
 }
 
-// serve answers on TCP and UDP until the test ends.
+// serve answers on TCP, UDP and SCTP until the test ends.
 func (l *lab) serve(addrs ...string) {
 	l.Helper()
 	for _, a := range addrs {
@@ -84,7 +85,10 @@ func (l *lab) serve(addrs ...string) {
 		must(l, err)
 		packets, err := net.ListenPacket("udp", a)
 		must(l, err)
-		l.Cleanup(func() { listener.Close(); packets.Close() })
+		inits, err := sctp.Listen(a)
+		must(l, err)
+		l.Cleanup(func() { listener.Close(); packets.Close(); inits.Close() })
+		go inits.Serve(func(netip.AddrPort) string { return "x" })
 		go func() {
 			for {
 				conn, err := listener.Accept()
@@ -127,11 +131,17 @@ func (l *lab) talk(proto, from, to string) {
 	if from != "" {
 		local := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from))
 		d.LocalAddr = local
-		if proto == "udp" {
+		if proto != "tcp" {
 			d.LocalAddr = &net.UDPAddr{IP: local.IP, Port: local.Port}
 		}
 	}
-	conn, err := d.Dial(proto, to)
+	var conn net.Conn
+	var err error
+	if proto == "sctp" {
+		conn, err = sctp.Dial(l.Context(), d, to)
+	} else {
+		conn, err = d.Dial(proto, to)
+	}
 	must(l, err)
 	l.Cleanup(func() { conn.Close() })
 	must(l, conn.SetDeadline(time.Now().Add(5*time.Second)))
@@ -162,7 +172,7 @@ func TestForgetPublished(t *testing.T) {
 	e := state.Endpoint{Addr4: netip.MustParsePrefix("10.9.0.2/24"), Addr6: netip.MustParsePrefix("fd09::2/64")}
 	other := state.Endpoint{Addr4: netip.MustParsePrefix("10.9.0.3/24"), Addr6: netip.MustParsePrefix("fd09::3/64")}
 	v4only := state.Endpoint{Addr4: e.Addr4}
-	tcp, udp := state.TCP, state.UDP
+	tcp, udp, sctp := state.TCP, state.UDP, state.SCTP
 	tests := []struct {
 		name string
 		e    state.Endpoint
@@ -171,6 +181,7 @@ func TestForgetPublished(t *testing.T) {
 	}{
 		{"tcp", e, []state.Port{port(tcp, "", 7000, 70)}, []string{"tcp 10.9.0.1:7000", "tcp [fd09::1]:7000"}},
 		{"udp", e, []state.Port{port(udp, "", 7000, 70)}, []string{"udp 10.9.0.1:7000", "udp [fd09::1]:7000"}},
+		{"sctp", e, []state.Port{port(sctp, "", 7000, 70)}, []string{"sctp 10.9.0.1:7000", "sctp [fd09::1]:7000"}},
 		{"both", e, []state.Port{port(tcp, "", 7000, 70), port(udp, "", 7001, 70)}, []string{
 			"tcp 10.9.0.1:7000", "tcp [fd09::1]:7000", "udp 10.9.0.1:7001", "udp [fd09::1]:7001",
 		}},
@@ -189,7 +200,7 @@ func TestForgetPublished(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			l, flows, container := newPublishedLab(t)
 			var before []string
-			for _, proto := range []string{"tcp", "udp"} {
+			for _, proto := range []string{"tcp", "udp", "sctp"} {
 				for _, to := range all {
 					before = append(before, proto+" "+to)
 					if !strings.HasSuffix(to, ":5353") {
@@ -221,8 +232,8 @@ func TestForgetPublished(t *testing.T) {
 					t.Errorf("flows left (-want +got):\n%s", d)
 				}
 			}
-			if got := l.opened("10.9.0.2", "fd09::2"); got != 8 {
-				t.Errorf("%d connections are left of the 8 that the container opened", got)
+			if got := l.opened("10.9.0.2", "fd09::2"); got != 12 {
+				t.Errorf("%d connections are left of the 12 that the container opened", got)
 			}
 		})
 	}
@@ -232,14 +243,9 @@ func TestForgetPublished(t *testing.T) {
 func (l *lab) opened(addrs ...string) int {
 	l.Helper()
 	n := 0
-	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
-		flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, family)
-		must(l, err)
-		for _, f := range flows {
-			p := state.Proto(f.Forward.Protocol)
-			if (p == state.TCP || p == state.UDP) && slices.Contains(addrs, f.Forward.SrcIP.String()) {
-				n++
-			}
+	for _, f := range l.tracked() {
+		if slices.Contains(addrs, f.sent.from.Addr().String()) {
+			n++
 		}
 	}
 	return n

@@ -38,6 +38,8 @@ func (l *Links) addVeth(bridge netlink.Link, n state.Network, e state.Endpoint) 
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.Group = e.HostLink(), state.GroupPort
 	attrs.MTU, attrs.MasterIndex = n.LinkMTU(), bridge.Attrs().Index
+	mac := hostMAC(e)
+	attrs.HardwareAddr = mac[:]
 	veth := netlink.NewVeth(attrs)
 	veth.PeerName = e.ContainerLink()
 	veth.PeerHardwareAddr = net.HardwareAddr(e.MAC[:])
@@ -53,6 +55,14 @@ func (l *Links) addVeth(bridge netlink.Link, n state.Network, e state.Endpoint) 
 	}
 	// A bridge port needs no address; without this it would announce itself.
 	return l.sysctl.set("net/ipv6/conf/"+e.HostLink()+"/disable_ipv6", "1")
+}
+
+// hostMAC is the address of the host's end. A bridge that was given none, as an adopted one may be, has the lowest of
+// its ports' addresses: none that begins with fe is the lowest beside a real network card.
+func hostMAC(e state.Endpoint) state.MAC {
+	mac := state.GenerateMAC("host " + string(e.ID))
+	mac[0] = 0xfe
+	return mac
 }
 
 func (l *Links) adjustVeth(link, bridge netlink.Link, n state.Network, e state.Endpoint) error {

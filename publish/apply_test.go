@@ -236,7 +236,7 @@ func TestModel(t *testing.T) {
 			ip := rapid.SampledFrom([]string{"", "", "0.0.0.0", "::", "127.0.0.1", "::1"}).Draw(t, "ip")
 			first := rapid.Uint16Range(1, 4).Draw(t, "first")
 			last := rapid.Uint16Range(first, 4).Draw(t, "last")
-			return ranged(rapid.SampledFrom([]state.Proto{state.TCP, state.UDP}).Draw(t, "proto"), ip, first, last, rapid.Uint16Range(1, 2).Draw(t, "to"))
+			return ranged(rapid.SampledFrom([]state.Proto{state.TCP, state.UDP, state.SCTP}).Draw(t, "proto"), ip, first, last, rapid.Uint16Range(1, 2).Draw(t, "to"))
 		})
 		rt.Repeat(map[string]func(*rapid.T){
 			"reserve": func(rt *rapid.T) {

@@ -54,6 +54,8 @@ func bindings(e state.Endpoint, p state.Port) ([]binding, error) {
 	switch ip := p.HostIP; {
 	case !ip.IsValid():
 		return everywhere(e, p), nil
+	case ip.IsLoopback() && p.Proto == state.SCTP:
+		return nil, fmt.Errorf("port %s cannot be published: sctp is not served on loopback addresses, give another host address or none", p)
 	case ip.IsLoopback():
 	case ip.Is4() && !has4:
 		return nil, fmt.Errorf("port %s cannot be published: the container has no IPv4 address on this network, give an IPv6 host address or none", p)
@@ -72,6 +74,7 @@ func everywhere(e state.Endpoint, p state.Port) []binding {
 		out = append(out, newBinding(e, p, any6, false))
 	}
 	switch {
+	case p.Proto == state.SCTP: // is not proxied, and that is what helpers are for
 	case !e.Addr6.IsValid():
 		out = append(out, newBinding(e, p, self6, true))
 	case !e.Addr4.IsValid():

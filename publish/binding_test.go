@@ -75,6 +75,49 @@ func TestBindings(t *testing.T) {
 	}
 }
 
+// SCTP is not proxied: there is nothing to be had on a loopback address.
+func TestBindingsOfSCTP(t *testing.T) {
+	tests := []struct {
+		name  string
+		addrs []string
+		ip    string
+		want  []string
+		err   string
+	}{
+		{"everywhere, both", []string{c4, c6}, "", []string{"0.0.0.0:3868/sctp", "[::]:3868/sctp"}, ""},
+		{"everywhere, v4 only", []string{c4}, "", []string{"0.0.0.0:3868/sctp"}, ""},
+		{"everywhere, v6 only", []string{c6}, "", []string{"[::]:3868/sctp"}, ""},
+		{"one v4", []string{c4, c6}, "192.0.2.1", []string{"192.0.2.1:3868/sctp"}, ""},
+		{
+			"v4 loopback",
+			[]string{c4, c6},
+			"127.0.0.1", nil,
+			"port 127.0.0.1:3868/sctp cannot be published: sctp is not served on loopback addresses, give another host address or none",
+		},
+		{
+			"v6 loopback",
+			[]string{c4, c6},
+			"::1", nil,
+			"port [::1]:3868/sctp cannot be published: sctp is not served on loopback addresses, give another host address or none",
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			bs, err := bindings(endpoint("a", tt.addrs...), portOf(exact(state.SCTP, tt.ip, 3868, 3868)))
+			if text(err) != tt.err {
+				t.Fatalf("error %q, want %q", text(err), tt.err)
+			}
+			var got []string
+			for _, b := range bs {
+				got = append(got, b.place().String())
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("sockets (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func text(err error) string {
 	if err == nil {
 		return ""

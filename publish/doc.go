@@ -28,6 +28,8 @@
 //	::, v6          v6             that address
 //	127.x, ::1      any            that address
 //
+// SCTP has no helpers and no sockets on loopback addresses, see below.
+//
 // All sockets of a port have the same number. IPv6 sockets are V6ONLY. A helper makes "localhost" work whichever
 // family a client tries first: it is proxied to the family that the container has. A host
 // without IPv6 goes without the helper; a helper's port that is taken is a conflict like any other.
@@ -45,8 +47,19 @@
 // The filter looks at the interface, not at addresses. A local client that uses an address of the host arrives by lo as
 // well, and is served by the proxy whenever the firewall did not rewrite its packets.
 //
+// With [Options.NoProxy] sockets only reserve: they are bound, and nobody is served by them.
+//
 // With [Options.ServeAll] there is no firewall of ours and the proxy serves everyone. Sockets on
 // loopback addresses keep the guard even then: another program may have turned on route_localnet.
+//
+// # SCTP
+//
+// SCTP is not proxied: what would be, an association with several addresses on both sides, is nothing that a pair
+// of sockets could hand on. So a port of SCTP is not reached by 127.0.0.1 and ::1, cannot be published on a loopback
+// address, and not at all with [Options.ServeAll]. Its sockets are bound and never listen; they need no guard.
+//
+// Many kernels have no SCTP sockets. Then no program of the host can have a port of it, and the Publisher alone
+// keeps its endpoints apart. Where SCTP is a module, asking for the first socket loads it.
 //
 // # Be aware
 //

@@ -51,6 +51,8 @@ func refuse(at place, err error) error {
 		return &refusal{at: at, reason: fmt.Sprintf(format, args...), err: err}
 	}
 	switch {
+	case errors.Is(err, errOnlyByRules):
+		return because("%v, and --iptables=false allows none", errOnlyByRules)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return because("%s is not an address of this host", ip)
 	case errors.Is(err, syscall.EAFNOSUPPORT):

@@ -50,6 +50,11 @@ func TestConflictSentence(t *testing.T) {
 		want string
 	}{
 		{"process", conflict{at: at, owner: "dnsmasq (pid 7)"}, "port 0.0.0.0:53/udp is already in use by dnsmasq (pid 7)"},
+		{
+			"Docker's",
+			conflict{at: at, owner: "docker-proxy (pid 7), which publishes it for the container 172.17.0.2:53 of Docker's own networks"},
+			"port 0.0.0.0:53/udp is already in use by docker-proxy (pid 7), which publishes it for the container 172.17.0.2:53 of Docker's own networks",
+		},
 		{"unknown", conflict{at: at}, "port 0.0.0.0:53/udp is already in use on this host"},
 		{"ours", conflict{at: at, holder: &binding{endpoint: e.ID, network: e.Network}}, "port 0.0.0.0:53/udp is already published by endpoint 000000000000 of network ffffffffffff"},
 		{"twice", conflict{at: at, twice: true}, "port 0.0.0.0:53/udp is requested twice"},

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/drawbridge-net/drawbridge/state"
@@ -39,8 +40,12 @@ func TestOwner(t *testing.T) {
 			procLine("[::]:443", "0A", 5) +
 			procLine("[::1]:444", "0A", 6) +
 			procLine("[::ffff:192.0.2.1]:445", "0A", 7),
-		"net/udp":   procHeading + procLine("0.0.0.0:53", "07", 8),
-		"net/udp6":  procHeading + procLine("[::]:54", "07", 9),
+		"net/udp":  procHeading + procLine("0.0.0.0:53", "07", 8),
+		"net/udp6": procHeading + procLine("[::]:54", "07", 9),
+		"net/sctp/eps": " ENDPT     SOCK   STY SST HBKT LPORT   UID INODE LADDRS\n" +
+			"ffff8881 ffff8882 2   10  28   3868      0    10 192.0.2.1 198.51.100.1 \n" +
+			"ffff8883 ffff8884 2   10  29   3869      0    11 0000:0000:0000:0000:0000:0000:0000:0000 \n" +
+			"ffff8885 ffff8886 0   10  30   3870      0    12 0.0.0.0 \n",
 		"20/comm":   "nginx\n",
 		"20/fd/0":   "->/dev/null",
 		"20/fd/6":   "->socket:[1]",
@@ -58,6 +63,11 @@ func TestOwner(t *testing.T) {
 		"103/comm":  "dnsmasq\n",
 		"103/fd/3":  "->socket:[8]",
 		"104/fd/3":  "->socket:[9]", // ended before its name was read
+		"105/comm":  "mme\n",
+		"105/fd/3":  "->socket:[10]",
+		"105/fd/4":  "->socket:[11]",
+		"106/comm":  "hlr\n",
+		"106/fd/3":  "->socket:[12]",
 		"self/fd/3": "->socket:[99]",
 		"sys/fd/3":  "->socket:[99]",
 	}
@@ -88,11 +98,52 @@ func TestOwner(t *testing.T) {
 		{"udp", state.UDP, "0.0.0.0:53", "dnsmasq (pid 103)"},
 		{"udp6, name unknown", state.UDP, "[::]:54", "a process (pid 104)"},
 		{"free", state.UDP, "0.0.0.0:55", ""},
+		{"sctp, we want all, they have two", state.SCTP, "0.0.0.0:3868", "mme (pid 105)"},
+		{"sctp, the second address", state.SCTP, "198.51.100.1:3868", "mme (pid 105)"},
+		{"sctp, another address", state.SCTP, "198.51.100.2:3868", ""},
+		{"sctp, another family", state.SCTP, "[::]:3868", ""},
+		{"sctp, v6 all", state.SCTP, "[2001:db8::1]:3869", "mme (pid 105)"},
+		{"sctp, v4 taken by both-family socket", state.SCTP, "0.0.0.0:3869", "mme (pid 105)"},
+		{"sctp, v4 all", state.SCTP, "192.0.2.1:3870", "hlr (pid 106)"},
+		{"sctp, another protocol", state.TCP, "0.0.0.0:3868", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := proc.owner(t.Context(), place{tt.proto, netip.MustParseAddrPort(tt.at)}); got != tt.want {
 				t.Errorf("owner %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestDockersProcesses: of a process of Docker's it is told for which container it has the port.
+func TestDockersProcesses(t *testing.T) {
+	args := func(words ...string) string { return strings.Join(words, "\x00") + "\x00" }
+	const of = " of Docker's own networks"
+	for _, row := range []struct{ name, comm, cmdline, want string }{
+		{
+			"20.10", "docker-proxy", args("/usr/sbin/docker-proxy", "-proto", "tcp", "-host-ip", "0.0.0.0", "-host-port", "7001", "-container-ip", "172.17.0.2", "-container-port", "80"),
+			"docker-proxy (pid 123), which publishes it for the container 172.17.0.2:80" + of,
+		},
+		{
+			"IPv6, and a flag behind", "docker-proxy", args("docker-proxy", "-host-ip", "::", "-container-ip", "fd00:d::2", "-container-port", "80", "-use-listen-fd"),
+			"docker-proxy (pid 123), which publishes it for the container [fd00:d::2]:80" + of,
+		},
+		{"ended, or not to be read", "docker-proxy", "", "docker-proxy (pid 123)"},
+		{"without a port", "docker-proxy", args("docker-proxy", "-container-ip", "172.17.0.2"), "docker-proxy (pid 123)"},
+		{"without a value", "docker-proxy", args("docker-proxy", "-container-port", "80", "-container-ip"), "docker-proxy (pid 123)"},
+		{"no address", "docker-proxy", args("docker-proxy", "-container-ip", "web; rm -rf /", "-container-port", "80"), "docker-proxy (pid 123)"},
+		{"no port number", "docker-proxy", args("docker-proxy", "-container-ip", "172.17.0.2", "-container-port", "65536"), "docker-proxy (pid 123)"},
+		{"the engine", "dockerd", args("dockerd", "--userland-proxy=false"), "dockerd (pid 123), most likely for a container" + of + ": see docker ps"},
+		{"somebody else with the same words", "nginx", args("nginx", "-container-ip", "172.17.0.2", "-container-port", "80"), "nginx (pid 123)"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			proc := procfs(procDir(t, map[string]string{
+				"net/tcp": procHeading + procLine("0.0.0.0:7001", "0A", 5), "123/comm": row.comm + "\n",
+				"123/cmdline": row.cmdline, "123/fd/4": "->socket:[5]",
+			}))
+			if got := proc.owner(t.Context(), place{state.TCP, netip.MustParseAddrPort("0.0.0.0:7001")}); got != row.want {
+				t.Errorf("owner %q, want %q", got, row.want)
 			}
 		})
 	}
@@ -150,11 +201,13 @@ func FuzzParseSocket(f *testing.F) {
 	f.Add(procHeading)
 	f.Add(procLine("127.0.0.1:8080", "0A", 1))
 	f.Add(procLine("[::1]:8080", "07", 1))
+	f.Add("ffff8881 ffff8882 2   10  28   3868     0 4242 192.0.2.1 2001:db8::1")
 	f.Add("0: 01: 0 0 0 0 0 0 0 0 0")
 	f.Fuzz(func(t *testing.T, line string) {
-		s, ok := parseSocket(line)
-		if ok && !s.local.IsValid() {
-			t.Errorf("%q gives an invalid address", line)
+		for _, s := range append(parseSocket(line), parseEndpoint(line)...) {
+			if !s.local.IsValid() {
+				t.Errorf("%q gives an invalid address", line)
+			}
 		}
 	})
 }

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/drawbridge-net/drawbridge/state"
 )
 
 // Options configure a Publisher. The zero value is the usual one.
@@ -16,6 +18,10 @@ type Options struct {
 	// ServeAll lets the proxy serve clients on every interface. It belongs to --iptables=false, where no
 	// firewall rule of ours takes them to the container. Otherwise only what arrives by the loopback interface is served.
 	ServeAll bool
+	// ServeAllV6 is the same for IPv6 alone (--ip6tables=false).
+	ServeAllV6 bool
+	// NoProxy only reserves: no client is served (--userland-proxy=false).
+	NoProxy bool
 	// Log gets what happens to single connections (debug) and lasting failures to accept
 	// them (warn). None means silence.
 	Log *slog.Logger
@@ -66,6 +72,8 @@ func New(o Options) *Publisher {
 	}
 	opener := &sockets{
 		serveAll:    o.ServeAll,
+		serveAllV6:  o.ServeAllV6,
+		noProxy:     o.NoProxy,
 		dialTimeout: cmp.Or(o.DialTimeout, 10*time.Second),
 		udpIdle:     cmp.Or(o.UDPIdle, 90*time.Second),
 		udpSessions: cmp.Or(o.UDPSessions, 1024),
@@ -106,6 +114,11 @@ func (p *Publisher) Close() error {
 func (p *Publisher) hold(ctx context.Context, b binding) (*socket, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("publishing port %s: %w", b.place(), err)
+	}
+	if b.port.Proto == state.SCTP { // perhaps held without a socket, of which bind(2) knows nothing
+		if holder := p.inTheWay(b.place()); holder != nil {
+			return nil, &conflict{at: b.place(), holder: holder}
+		}
 	}
 	srv, err := p.open(ctx, b)
 	switch {

@@ -113,8 +113,8 @@ func TestReserve(t *testing.T) {
 			err:  "port [::]:81/tcp cannot be published: the container has no IPv6 address on this network, give an IPv4 host address or none",
 		}, {
 			name: "invalid", addrs: []string{c4},
-			want: []state.PortRequest{exact(state.TCP, "", 80, 80), exact(132, "", 80, 80)},
-			err:  "container port 80 cannot be published with protocol 132: tcp and udp are supported",
+			want: []state.PortRequest{exact(state.TCP, "", 80, 80), exact(33, "", 80, 80)},
+			err:  "container port 80 cannot be published with protocol 33: tcp, udp and sctp are supported",
 		},
 	}
 	for _, tt := range tests {

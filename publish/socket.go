@@ -27,6 +27,8 @@ type server interface {
 // sockets opens the real servers.
 type sockets struct {
 	serveAll    bool
+	serveAllV6  bool
+	noProxy     bool
 	dialTimeout time.Duration
 	udpIdle     time.Duration
 	udpSessions int
@@ -36,10 +38,16 @@ type sockets struct {
 
 // open binds b's socket. Errors are those of socket(2), setsockopt(2), bind(2) and listen(2).
 func (o *sockets) open(ctx context.Context, b binding) (server, error) {
+	switch {
+	case b.port.Proto == state.SCTP:
+		return o.openSCTP(b)
+	case o.noProxy:
+		return take(b)
+	}
 	var lc net.ListenConfig
 	// Go makes MPTCP listeners where the kernel can, whose subflows would not all have the filter.
 	lc.SetMultipathTCP(false)
-	lc.Control = control(!o.serveAll, b.addr.Addr())
+	lc.Control = control(!o.servesAll(b), b.addr.Addr())
 	network := b.port.Proto.String() + "4"
 	if b.addr.Addr().Is6() {
 		network = b.port.Proto.String() + "6" // implies V6ONLY
@@ -59,6 +67,11 @@ func (o *sockets) open(ctx context.Context, b binding) (server, error) {
 	return &tcpServer{listener: l.(*net.TCPListener), target: b.target, timeout: o.dialTimeout, conns: o.conns, log: log}, nil
 }
 
+// servesAll reports whether no rule leads clients of b to the container.
+func (o *sockets) servesAll(b binding) bool {
+	return o.serveAll || o.serveAllV6 && b.addr.Addr().Is6()
+}
+
 // control returns the settings of a socket that is to be bound to ip. The net package applies
 // them between socket(2) and bind(2), so that there is no moment without them.
 func control(guarded bool, ip netip.Addr) func(network, address string, c syscall.RawConn) error {
@@ -73,7 +86,7 @@ func control(guarded bool, ip netip.Addr) func(network, address string, c syscal
 
 func configure(fd int, network string, guarded bool, ip netip.Addr) error {
 	if guarded || ip.IsLoopback() {
-		if err := attachGuard(fd); err != nil {
+		if err := attach(fd, guard); err != nil {
 			return fmt.Errorf("attaching the loopback filter: %w", err)
 		}
 	}
@@ -89,6 +102,9 @@ func configure(fd int, network string, guarded bool, ip netip.Addr) error {
 	return nil
 }
 
+// nothing drops every packet.
+var nothing = []bpf.Instruction{bpf.RetConstant{Val: 0}}
+
 const (
 	loopbackIndex = 1
 	wholePacket   = 1<<32 - 1 // the filter's result is how many bytes to keep
@@ -102,8 +118,8 @@ var guard = []bpf.Instruction{
 	bpf.RetConstant{Val: 0},
 }
 
-func attachGuard(fd int) error {
-	raw, err := bpf.Assemble(guard)
+func attach(fd int, program []bpf.Instruction) error {
+	raw, err := bpf.Assemble(program)
 	if err != nil {
 		return err
 	}
@@ -111,6 +127,6 @@ func attachGuard(fd int) error {
 	for i, r := range raw {
 		filter[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
 	}
-	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program)
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
 }

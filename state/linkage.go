@@ -71,6 +71,3 @@ func CheckName(name string) error {
 	}
 	return nil
 }
-
-// Known reports whether ports of the protocol can be published and linked.
-func (p Proto) Known() bool { return p == TCP || p == UDP }

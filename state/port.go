@@ -14,8 +14,9 @@ type Proto uint8
 
 // The protocols that can be published.
 const (
-	TCP Proto = 6
-	UDP Proto = 17
+	TCP  Proto = 6
+	UDP  Proto = 17
+	SCTP Proto = 132
 )
 
 // String returns the name that docker, iptables and /etc/services use.
@@ -25,9 +26,14 @@ func (p Proto) String() string {
 		return "tcp"
 	case UDP:
 		return "udp"
+	case SCTP:
+		return "sctp"
 	}
 	return strconv.Itoa(int(p))
 }
+
+// Known reports whether ports of the protocol can be published and linked.
+func (p Proto) Known() bool { return p == TCP || p == UDP || p == SCTP }
 
 // MarshalText makes the name the stored form.
 func (p Proto) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
@@ -39,8 +45,10 @@ func (p *Proto) UnmarshalText(b []byte) error {
 		*p = TCP
 	case "udp":
 		*p = UDP
+	case "sctp":
+		*p = SCTP
 	default:
-		return fmt.Errorf("protocol %q is not tcp or udp", Clip(string(b)))
+		return fmt.Errorf("protocol %q is not tcp, udp or sctp", Clip(string(b)))
 	}
 	return nil
 }
@@ -88,8 +96,8 @@ type PortRequest struct {
 // Validate reports what makes r unusable.
 func (r PortRequest) Validate() error {
 	switch {
-	case r.Proto != TCP && r.Proto != UDP:
-		return fmt.Errorf("container port %d cannot be published with protocol %s: tcp and udp are supported", r.ContainerPort, r.Proto)
+	case !r.Proto.Known():
+		return fmt.Errorf("container port %d cannot be published with protocol %s: tcp, udp and sctp are supported", r.ContainerPort, r.Proto)
 	case r.ContainerPort == 0:
 		return fmt.Errorf("a published port has no container port")
 	case r.HostPort > r.HostPortEnd:

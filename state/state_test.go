@@ -109,7 +109,7 @@ func TestNetworkValidate(t *testing.T) {
 		"multicast":                        {func(n *Network) { n.V4 = subnet("224.0.0.0/24", "224.0.0.1") }, "multicast"},
 		"loopback":                         {func(n *Network) { n.V4 = subnet("127.1.0.0/24", "127.1.0.1") }, "loopback"},
 		"everything":                       {func(n *Network) { n.V4 = subnet("0.0.0.0/0", "10.0.0.1") }, "whole"},
-		"hostile bridge name":              {func(n *Network) { n.Bridge = "a;b" }, "bridge name"},
+		"hostile bridge name":              {func(n *Network) { n.Bridge = "a;b" }, "link name"},
 		"no id":                            {func(n *Network) { n.ID = "" }, "network id"},
 		"MTU":                              {func(n *Network) { n.MTU = 1280 }, ""},
 		"MTU for IPv6":                     {func(n *Network) { n.MTU = 1279 }, "1280"},
@@ -186,14 +186,15 @@ func TestPortRequestValidate(t *testing.T) {
 		"range":           {PortRequest{TCP, netip.Addr{}, 80, 90, 80}, ""},
 		"backwards":       {PortRequest{TCP, netip.Addr{}, 90, 80, 80}, "ends before"},
 		"range from 0":    {PortRequest{TCP, netip.Addr{}, 0, 80, 80}, "begin at 0"},
-		"sctp":            {PortRequest{132, netip.Addr{}, 80, 80, 80}, "tcp and udp"},
+		"sctp":            {PortRequest{SCTP, netip.Addr{}, 80, 80, 80}, ""},
+		"udplite":         {PortRequest{136, netip.Addr{}, 80, 80, 80}, "tcp, udp and sctp"},
 		"no container":    {PortRequest{TCP, netip.Addr{}, 80, 80, 0}, "no container port"},
 		"multicast":       {PortRequest{TCP, netip.MustParseAddr("224.0.0.1"), 80, 80, 80}, "host address"},
 		"zone":            {PortRequest{TCP, netip.MustParseAddr("fe80::1%eth0"), 80, 80, 80}, "host address"},
 		"every address":   {PortRequest{TCP, netip.IPv6Unspecified(), 80, 80, 80}, ""},
 		"loopback":        {PortRequest{TCP, netip.MustParseAddr("127.0.0.1"), 80, 80, 80}, ""},
 		"mapped address":  {PortRequest{TCP, netip.MustParseAddr("::ffff:10.0.0.1"), 80, 80, 80}, "host address"},
-		"unknown number":  {PortRequest{0, netip.Addr{}, 80, 80, 80}, "tcp and udp"},
+		"unknown number":  {PortRequest{0, netip.Addr{}, 80, 80, 80}, "tcp, udp and sctp"},
 		"one of each":     {PortRequest{UDP, netip.MustParseAddr("10.0.0.1"), 1, 65535, 65535}, ""},
 		"all of the host": {PortRequest{TCP, netip.IPv4Unspecified(), 80, 80, 80}, ""},
 	} {
@@ -205,6 +206,7 @@ func TestSortPortRequests(t *testing.T) {
 	sorted := []PortRequest{
 		{TCP, netip.Addr{}, 443, 443, 443},
 		{UDP, netip.Addr{}, 53, 53, 53},
+		{SCTP, netip.Addr{}, 9, 9, 9},
 		{TCP, netip.Addr{}, 8000, 8010, 80},
 		{TCP, netip.Addr{}, 0, 0, 80},
 		{TCP, netip.Addr{}, 0, 0, 81},
@@ -253,7 +255,7 @@ func TestTarget(t *testing.T) {
 func TestJSONRoundTrip(t *testing.T) {
 	in := Endpoint{
 		ID: epID, Network: netID, MAC: GenerateMAC(epID), Addr6: netip.MustParsePrefix("fd00:1::2/64"), Sandbox: "/run/x",
-		Ports: []Port{{UDP, netip.MustParseAddr("::1"), 53, 53}, {TCP, netip.Addr{}, 80, 8080}},
+		Ports: []Port{{UDP, netip.MustParseAddr("::1"), 53, 53}, {TCP, netip.Addr{}, 80, 8080}, {SCTP, netip.Addr{}, 3868, 3868}},
 	}
 	raw, err := json.Marshal(in)
 	if err != nil {
@@ -266,9 +268,25 @@ func TestJSONRoundTrip(t *testing.T) {
 	if diff := cmp.Diff(in, out, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
 		t.Error(diff)
 	}
-	var p Proto
-	if err := p.UnmarshalText([]byte("icmp")); err == nil {
-		t.Error("icmp is taken for a protocol that can be published")
+}
+
+// TestProtoNames: what is stored and shown is a name, and only names of what can be published are read.
+func TestProtoNames(t *testing.T) {
+	for p, want := range map[Proto]string{TCP: "tcp", UDP: "udp", SCTP: "sctp"} {
+		raw, err := json.Marshal(Port{Proto: p})
+		if err != nil || !strings.Contains(string(raw), `"proto":"`+want+`"`) {
+			t.Errorf("%s %v, want the name %s", raw, err, want)
+		}
+		var back Port
+		if err := json.Unmarshal(raw, &back); err != nil || back.Proto != p {
+			t.Errorf("%s is read as %v (%v)", want, back.Proto, err)
+		}
+	}
+	for _, bad := range []string{"icmp", "SCTP", "132", ""} {
+		var p Proto
+		if err := p.UnmarshalText([]byte(bad)); err == nil {
+			t.Errorf("%q is taken for a protocol that can be published", bad)
+		}
 	}
 }
 

@@ -121,7 +121,7 @@ func TestUnstorableValues(t *testing.T) {
 	}{
 		{"network without id", func(tx *Tx) { tx.PutNetwork(state.Network{}) }, "empty id"},
 		{"retired without name", func(tx *Tx) { tx.Retire("") }, "empty id"},
-		{"protocol without name", func(tx *Tx) { e := endpoint(1, 1); e.Ports[0].Proto = 47; tx.PutEndpoint(e) }, "tcp or udp"},
+		{"protocol without name", func(tx *Tx) { e := endpoint(1, 1); e.Ports[0].Proto = 47; tx.PutEndpoint(e) }, "tcp, udp or sctp"},
 		{"name that is not UTF-8", func(tx *Tx) { e := endpoint(1, 1); e.Sandbox = "/\xff"; tx.PutEndpoint(e) }, "without loss"},
 		{"impossible IPv4 prefix", func(tx *Tx) { p := pool(1); p.Range = netip.PrefixFrom(ip("10.0.0.0"), 33); tx.PutPool(p) }, "Prefix"},
 		{"impossible IPv6 prefix", func(tx *Tx) { p := pool(1); p.Range = netip.PrefixFrom(ip("fd00::"), 129); tx.PutPool(p) }, "Prefix"},

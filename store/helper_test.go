@@ -101,6 +101,7 @@ func endpoint(i, net int) state.Endpoint {
 		Ports: []state.Port{
 			{Proto: state.TCP, HostPort: 8080, ContainerPort: 80},
 			{Proto: state.UDP, HostIP: ip("2001:db8::1"), HostPort: 53, ContainerPort: 53},
+			{Proto: state.SCTP, HostPort: 3868, ContainerPort: 3868},
 		},
 	}
 }

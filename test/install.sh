@@ -1,12 +1,14 @@
 #!/bin/bash
-# Installs what the tests with root need (Debian and Ubuntu). Quiet and quick
-# when all is there; may be run again. It starts no daemon.
+# Installs what the tests with root need (Debian and Ubuntu), and makes the root
+# of the lab's second kind of machine. Quiet and quick when all is there; may be
+# run again. It starts no daemon.
 set -euo pipefail
 
 packages=(
 	docker.io firewalld dbus
 	iptables ipset nftables conntrack iproute2 procps kmod
 	busybox-static curl git make gcc libc6-dev ca-certificates
+	debootstrap debian-archive-keyring
 )
 
 # Prints the packages that are not installed, one a line.
@@ -20,44 +22,51 @@ missing() {
 	done
 }
 
-if ! command -v dpkg-query >/dev/null; then
-	echo "test/install.sh: this is not Debian or Ubuntu; install by hand: ${packages[*]}" >&2
-	exit 1
-fi
-
-mapfile -t wanted < <(missing)
-if ((${#wanted[@]} == 0)); then
-	exit 0
-fi
-
-if ((EUID != 0)); then
-	echo "test/install.sh: needs root to install ${wanted[*]}; run it with sudo" >&2
-	exit 1
-fi
-
-# Package scripts ask this file before they start a daemon; 101 forbids it. The
-# machine's own one is put aside, and back at the end.
-policy=/usr/sbin/policy-rc.d
-aside=$policy.kept-by-drawbridge
-log=$(mktemp)
+# Puts the machine's own policy back, see forbid_daemons.
 restore() {
 	rm -f "$policy" "$log"
 	if [[ -e $aside || -L $aside ]]; then
 		mv "$aside" "$policy"
 	fi
 }
-# Where an earlier run was killed, what lies aside is the machine's and what is in place was ours.
-if [[ ! -e $aside && ! -L $aside ]] && [[ -e $policy || -L $policy ]]; then
-	mv "$policy" "$aside"
-fi
-trap restore EXIT
-printf '#!/bin/sh\nexit 101\n' >"$policy"
-chmod 755 "$policy"
 
-export DEBIAN_FRONTEND=noninteractive
-echo "test/install.sh: installing ${wanted[*]}"
-if ! { apt-get --quiet update && apt-get --quiet --yes install --no-install-recommends "${wanted[@]}"; } >"$log" 2>&1; then
-	tail -n 30 "$log" >&2
-	echo "test/install.sh: installing ${wanted[*]} did not work, see above" >&2
+# Package scripts ask the policy before they start a daemon; 101 forbids it. The
+# machine's own one is put aside until the end.
+forbid_daemons() {
+	# Where an earlier run was killed, what lies aside is the machine's and what is in place was ours.
+	if [[ ! -e $aside && ! -L $aside ]] && [[ -e $policy || -L $policy ]]; then
+		mv "$policy" "$aside"
+	fi
+	trap restore EXIT
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 755 "$policy"
+}
+
+install_packages() {
+	if ((EUID != 0)); then
+		echo "test/install.sh: needs root to install $*; run it with sudo" >&2
+		exit 1
+	fi
+	log=$(mktemp)
+	forbid_daemons
+	export DEBIAN_FRONTEND=noninteractive
+	echo "test/install.sh: installing $*"
+	if ! { apt-get --quiet update && apt-get --quiet --yes install --no-install-recommends "$@"; } >"$log" 2>&1; then
+		tail -n 30 "$log" >&2
+		echo "test/install.sh: installing $* did not work, see above" >&2
+		exit 1
+	fi
+}
+
+policy=/usr/sbin/policy-rc.d
+aside=$policy.kept-by-drawbridge
+
+if ! command -v dpkg-query >/dev/null; then
+	echo "test/install.sh: this is not Debian or Ubuntu; install by hand: ${packages[*]}" >&2
 	exit 1
 fi
+mapfile -t wanted < <(missing)
+if ((${#wanted[@]} > 0)); then
+	install_packages "${wanted[@]}"
+fi
+"$(dirname "$0")/lab/root.sh"

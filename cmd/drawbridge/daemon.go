@@ -98,20 +98,21 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	}
 	d.tasks["reconcile"] = loop.Run
 	d.tasks["first pass"] = func(ctx context.Context) error { return d.firstPass(ctx, loop) }
-	d.tasks["sweep"] = func(ctx context.Context) error { return sweep(ctx, network, log) }
+	addresses := ipam.New(st, link.HostPrefixes{}, p.pools)
+	d.tasks["sweep"] = func(ctx context.Context) error { return sweep(ctx, network, addresses, log) }
 	d.tasks["links"] = func(ctx context.Context) error { return link.Watch(ctx, loop.Trigger) }
 	if planes.zones != nil {
 		d.tasks["firewalld"] = func(ctx context.Context) error { return planes.zones.Watch(ctx, loop.Trigger) }
 	}
 	d.plugin = plugin.NewServer(
-		plugin.Routes(network, ipam.New(st, link.HostPrefixes{}, p.pools)),
+		plugin.Routes(network, addresses),
 		plugin.Options{Log: log, Ready: d.ready})
 	d.control = control.NewServer(sources(st, loop, planes))
 	return nil
 }
 
 // sweep looks from time to time for what Docker forgot.
-func sweep(ctx context.Context, network *driver.Driver, log *slog.Logger) error {
+func sweep(ctx context.Context, network *driver.Driver, addresses *ipam.Driver, log *slog.Logger) error {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
 	for {
@@ -123,8 +124,12 @@ func sweep(ctx context.Context, network *driver.Driver, log *slog.Logger) error 
 			for _, e := range removed {
 				log.Warn("removed an endpoint whose container is gone", "endpoint", e.ID.Short(), "network", e.Network.Short())
 			}
-			if err != nil && ctx.Err() == nil {
-				log.Warn("looking for endpoints whose container is gone", "error", err)
+			freed, err2 := addresses.Sweep(ctx, now)
+			for _, l := range freed {
+				log.Warn("freed an address that no container has", "address", l.Addr, "pool", l.Pool)
+			}
+			if err := errors.Join(err, err2); err != nil && ctx.Err() == nil {
+				log.Warn("looking for what Docker forgot", "error", err)
 			}
 		}
 	}
@@ -165,12 +170,13 @@ func (d *daemonParts) newPlanes(s settings, log *slog.Logger) (*planes, error) {
 	if p.links, err = link.New(p.sysctl); err != nil {
 		return nil, err
 	}
+	p.links.RouteLocalnet, p.links.NoLinksV6 = s.iptables && !s.userlandProxy, !s.ip6tables
 	d.onEnd(p.links.Close)
 	if p.flows, err = link.NewFlows(); err != nil {
 		return nil, err
 	}
 	d.onEnd(p.flows.Close)
-	p.ports = publish.New(publish.Options{ServeAll: !s.iptables, Log: log})
+	p.ports = publish.New(publish.Options{ServeAll: !s.iptables, ServeAllV6: !s.ip6tables, NoProxy: !s.userlandProxy, Log: log})
 	d.onClose(p.ports)
 	if !s.iptables {
 		return p, nil
@@ -179,7 +185,7 @@ func (d *daemonParts) newPlanes(s settings, log *slog.Logger) (*planes, error) {
 		return nil, err
 	}
 	d.onEnd(p.backend.Close)
-	p.rules = firewall.NewPlane(p.backend)
+	p.rules = firewall.NewPlane(p.backend, firewall.Settings{NoIPv6: !s.ip6tables, Loopback: !s.userlandProxy})
 	if s.firewalld == "auto" {
 		p.zones = firewalld.New(firewalld.Options{Log: log, Timeout: zoneTimeout})
 	}

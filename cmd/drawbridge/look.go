@@ -50,6 +50,7 @@ func (q question[T]) command(cmd *cobra.Command) *cobra.Command {
 func printJSON[T any](w io.Writer, v T) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
 	return enc.Encode(v)
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -23,6 +24,23 @@ const (
 	exitUsage       = 2
 	exitUnreachable = 3 // the daemon cannot be reached
 )
+
+// exitMeanings say what an exit code means, by the code.
+var exitMeanings = []string{
+	exitOK:          "fine",
+	exitFailed:      "what was asked for does not hold or failed",
+	exitUsage:       "wrong usage",
+	exitUnreachable: "the daemon cannot be reached",
+}
+
+// exitText is the sentence about exit codes.
+func exitText() string {
+	var codes []string
+	for code, meaning := range exitMeanings {
+		codes = append(codes, fmt.Sprint(code, " ", meaning))
+	}
+	return "Exit codes: " + strings.Join(codes, ", ") + "."
+}
 
 // Paths that are fixed unless a flag says otherwise.
 const (
@@ -77,7 +95,7 @@ Start the daemon with "drawbridge serve" (as root), then
   docker run --network web -p 8080:80 …
   drawbridge ports
 
-Exit codes: 0 fine, 1 what was asked for does not hold or failed, 2 wrong usage, 3 the daemon cannot be reached.`,
+` + exitText(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          subcommandNeeded,
@@ -85,7 +103,7 @@ Exit codes: 0 fine, 1 what was asked for does not hold or failed, 2 wrong usage,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newServe(), newStatus(), newPorts(), newRules(), newPurge(), newVersion())
+	root.AddCommand(newServe(), newStatus(), newPorts(), newRules(), newOptions(), newPurge(), newVersion())
 	return root
 }
 

@@ -41,7 +41,7 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.BoolVar(&s.ipForward, "ip-forward", true, "turn on the host's IP forwarding when a network needs it; with false it is left alone")
 	f.BoolVar(&s.ipMasq, "ip-masq", true, "containers leave the host with its address, on networks that do not say (enable_ip_masquerade)")
 	f.BoolVar(&s.icc, "icc", true, "containers of a network reach each other, on networks that do not say (enable_icc)")
-	f.StringVar(&s.ip, "ip", "0.0.0.0", "host address of published ports that name none (0.0.0.0: all addresses of both families, ::: all of IPv6)")
+	f.StringVar(&s.ip, "ip", "0.0.0.0", "host address of published ports that name none (0.0.0.0 for all addresses of both families, :: for all of IPv6)")
 	f.BoolVar(&s.userlandProxy, "userland-proxy", true, "serve published ports on 127.0.0.1 and ::1 by a proxy; with false by translation, in IPv4 only")
 	f.IntVar(&s.mtu, "mtu", 0, "MTU of networks that name none, in bytes (0: that of the link with the default route)")
 	f.StringArrayVar(&s.addressPools, "default-address-pool", nil, "where subnets are taken from: base=10.0.0.0/8,size=24 (repeatable)")
@@ -53,12 +53,16 @@ func (s *settings) register(f *pflag.FlagSet) {
 // environmentPrefix begins the variable of every flag: --log-level is DRAWBRIDGE_LOG_LEVEL.
 const environmentPrefix = "DRAWBRIDGE_"
 
+func environmentName(f *pflag.Flag) string {
+	return environmentPrefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+}
+
 // fromEnvironment sets flags that were not given from their variables. A list is
 // separated by spaces.
 func fromEnvironment(cmd *cobra.Command) error {
 	var err error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		name := environmentPrefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		name := environmentName(f)
 		value, ok := os.LookupEnv(name)
 		if !ok || f.Changed || err != nil {
 			return
@@ -104,6 +108,9 @@ func (s *settings) parseAll() (parsed, error) {
 	}
 	if !slices.Contains([]string{"auto", "off"}, s.firewalld) {
 		return p, fmt.Errorf("--firewalld %s is not auto or off", s.firewalld)
+	}
+	if !s.iptables && !s.userlandProxy {
+		return p, fmt.Errorf("with --iptables=false only the proxy serves published ports: leave --userland-proxy on")
 	}
 	if s.backend == "nftables" {
 		return p, fmt.Errorf("--firewall-backend nftables is not available yet: choose auto or iptables")

@@ -22,8 +22,22 @@ func drawFamily(t *rapid.T, label string, v6 bool) firewall.Family {
 	}
 	for i := range rapid.IntRange(0, 3).Draw(t, label+" networks") {
 		prefix := netip.MustParsePrefix(fmt.Sprintf(byFamily(v6, "10.%d.0.0/24", "fd00:%d::/64"), i))
-		f.Networks = append(f.Networks, firewall.Network{Prefix: prefix, Bridge: fmt.Sprint("br-", i), Masquerade: i != 1})
+		n := firewall.Network{
+			Prefix: prefix, Bridge: fmt.Sprint("br-", i), Masquerade: i != 1,
+			NoICC: rapid.Bool().Draw(t, label+" noICC"), Routed: i == 1, Unprotected: rapid.Bool().Draw(t, label+" unprotected"),
+			Trusted: rapid.SampledFrom([][]string{nil, {"eth0"}, {"eth0", "eth1"}}).Draw(t, label+" trusted"),
+		}
+		if n.Masquerade && rapid.Bool().Draw(t, label+" snat") {
+			n.SNAT = hostAddrs[v6][1]
+		}
+		f.Networks = append(f.Networks, n)
+		for _, p := range randomPorts(uint64(i), rapid.SampledFrom([]int{0, 1, 5}).Draw(t, label+" open"), v6) {
+			to := firewall.Target{Proto: p.Proto, Addr: p.Target}
+			f.Open = append(f.Open, to)
+			f.Links = append(f.Links, firewall.Link{From: container(v6, i), To: to})
+		}
 	}
+	f.Strangers = rapid.Bool().Draw(t, label+" strangers")
 	f.Guard = rapid.Bool().Draw(t, label+" guard")
 	f.BridgeNetfilter = rapid.Bool().Draw(t, label+" br_netfilter")
 	f.Ports = randomPorts(rapid.Uint64().Draw(t, label+" seed"), rapid.SampledFrom([]int{0, 1, 10, 40, 200}).Draw(t, label+" ports"), v6)

@@ -21,21 +21,13 @@ var update = flag.Bool("update", false, "rewrite the expected parts of testdata"
 // perhaps docker with the bridges of Docker's driver and br_netfilter where the kernel has it, and what is expected in v4 and v6.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(files) < 8 {
+	if err != nil || len(files) < 18 {
 		t.Fatalf("found %d files in testdata, error %v", len(files), err)
 	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
 			comment, parts := readArchive(t, file)
-			var s state.Snapshot
-			if err := json.Unmarshal([]byte(parts["state.json"]), &s); err != nil {
-				t.Fatalf("state.json: %v", err)
-			}
-			for _, n := range s.Networks {
-				if err := n.Validate(); err != nil {
-					t.Fatalf("state.json: %v", err)
-				}
-			}
+			s := readState(t, parts)
 			p := firewall.Render(s, hostOf(parts))
 			got := map[string]string{"v4": Render(p.V4).Text(), "v6": Render(p.V6).Text()}
 			if *update {
@@ -49,6 +41,28 @@ func TestGolden(t *testing.T) {
 			}
 		})
 	}
+}
+
+// readState returns an archive's state, which must be one that the driver would take.
+func readState(t *testing.T, parts map[string]string) state.Snapshot {
+	t.Helper()
+	var s state.Snapshot
+	if err := json.Unmarshal([]byte(parts["state.json"]), &s); err != nil {
+		t.Fatalf("state.json: %v", err)
+	}
+	s.Sort()
+	for _, n := range s.Networks {
+		if err := n.Validate(); err != nil {
+			t.Fatalf("state.json: %v", err)
+		}
+	}
+	for _, e := range s.Endpoints {
+		n, _ := s.Network(e.Network)
+		if err := e.Validate(n); err != nil {
+			t.Fatalf("state.json: %v", err)
+		}
+	}
+	return s
 }
 
 func hostOf(parts map[string]string) firewall.Host {

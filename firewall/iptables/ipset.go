@@ -124,7 +124,7 @@ func (k *kernelSets) create(s Set) error {
 // are served too (linux/net/netfilter/ipset/ip_set_hash_*.c).
 func revision(setType string) uint8 {
 	if setType == hashIPPort || setType == hashIPPortIP {
-		return 1 // 0 means "choose" to the library
+		return 1 // the first with sctp; and 0 means "choose" to the library
 	}
 	return 0
 }

@@ -70,6 +70,14 @@ func mss() Chain {
 	}}
 }
 
+// loopbackGuard keeps containers from the services that listen on the host's loopback addresses. Where those are
+// translated (route_localnet), the kernel itself no longer refuses them on the bridges.
+func loopbackGuard(n names) Chain {
+	return Chain{Name: chainPrerouting, Rules: []Rule{
+		{Match: join("-d "+n.loopback, fromOurs), Why: "loopback is the host's alone", Target: "DROP"},
+	}}
+}
+
 // unprotected is the way into a network that is open to the world, but not to Docker's own networks. Where it ends,
 // the packet passes.
 func unprotected(bridges []string) Chain {

@@ -23,6 +23,7 @@ import (
 	"github.com/drawbridge-net/drawbridge/firewall"
 	"github.com/drawbridge-net/drawbridge/internal/process"
 	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/test/sctp"
 )
 
 // insideEnv marks the process that TestMain started in its own namespaces.
@@ -122,7 +123,7 @@ var labHosts = []struct{ name, bridge, link, v4, v6, gw4, gw6 string }{
 	{"far", "", "ext1", "198.51.100.9/24", "2001:db8:2::9/64", "198.51.100.1", "2001:db8:2::1"},
 }
 
-// serverPorts are served by every host, with both protocols.
+// serverPorts are served by every host, with all protocols.
 var serverPorts = []uint16{80, 81, 7000}
 
 // labState has the lab's networks and published ports.
@@ -149,11 +150,13 @@ func labState() state.Snapshot {
 	endpoint("a", 0, "10.1.0.2/24", "fd00:1::2/64",
 		state.Port{Proto: state.TCP, HostPort: 8080, ContainerPort: 80},
 		state.Port{Proto: state.UDP, HostPort: 8080, ContainerPort: 80},
+		state.Port{Proto: state.SCTP, HostPort: 8080, ContainerPort: 80},
 		state.Port{Proto: state.TCP, HostIP: on("192.0.2.1"), HostPort: 8081, ContainerPort: 81},
 		state.Port{Proto: state.TCP, HostIP: on("2001:db8:1::1"), HostPort: 8081, ContainerPort: 81})
 	endpoint("b", 0, "10.1.0.3/24", "fd00:1::3/64",
 		state.Port{Proto: state.TCP, HostPort: 8083, ContainerPort: 80},
-		state.Port{Proto: state.UDP, HostPort: 8083, ContainerPort: 80})
+		state.Port{Proto: state.UDP, HostPort: 8083, ContainerPort: 80},
+		state.Port{Proto: state.SCTP, HostPort: 8083, ContainerPort: 80})
 	endpoint("c", 1, "10.2.0.2/24", "fd00:2::2/64",
 		state.Port{Proto: state.TCP, HostPort: 9090, ContainerPort: 80},
 		state.Port{Proto: state.UDP, HostPort: 9090, ContainerPort: 80})
@@ -296,7 +299,7 @@ func (l *lab) both(args string) {
 
 func (l *lab) sync(s state.Snapshot) {
 	l.t.Helper()
-	plane := firewall.NewPlane(l.backend)
+	plane := firewall.NewPlane(l.backend, firewall.Settings{})
 	if err := plane.Apply(l.t.Context(), s); err != nil {
 		l.t.Fatalf("sync: %v", err)
 	}
@@ -331,6 +334,7 @@ func (l *lab) serve(h *host) {
 			for _, port := range serverPorts {
 				l.serveTCP(h, netip.AddrPortFrom(addr, port))
 				l.serveUDP(h, netip.AddrPortFrom(addr, port))
+				l.serveSCTP(h, netip.AddrPortFrom(addr, port))
 			}
 		}
 	}
@@ -374,6 +378,15 @@ func (l *lab) serveUDP(h *host, at netip.AddrPort) {
 	}()
 }
 
+func (l *lab) serveSCTP(h *host, at netip.AddrPort) {
+	var s *sctp.Server
+	var err error
+	h.in(func() { s, err = sctp.Listen(at.String()) })
+	must(l.t, err)
+	l.t.Cleanup(func() { s.Close() })
+	go s.Serve(func(peer netip.AddrPort) string { return h.name + " " + peer.Addr().String() })
+}
+
 // How long a packet that should pass, and one that should not, is waited for.
 const (
 	patience   = 3 * time.Second
@@ -394,14 +407,20 @@ func (l *lab) knock(from, proto string, bind netip.Addr, to netip.AddrPort, wait
 	}
 	var conn net.Conn
 	var err error
-	l.hosts[from].in(func() { conn, err = dialer.DialContext(l.t.Context(), proto, to.String()) })
+	l.hosts[from].in(func() {
+		if proto == "sctp" {
+			conn, err = sctp.Dial(l.t.Context(), dialer, to.String())
+			return
+		}
+		conn, err = dialer.DialContext(l.t.Context(), proto, to.String())
+	})
 	if err != nil {
 		return ""
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(wait))
 	token := fmt.Sprintf("%s>%s from %s", from, to, conn.LocalAddr())
-	if proto == "udp" {
+	if proto != "tcp" {
 		if _, err := conn.Write([]byte(token)); err != nil {
 			return ""
 		}

@@ -14,6 +14,9 @@ func postrouting(f firewall.Family, n names) Chain {
 	c := Chain{Name: chainPostrouting, Rules: []Rule{
 		{Match: join(redirected, inSet(n.nets, "src,dst")), Why: "hairpin", Target: "MASQUERADE"},
 	}}
+	if f.Loopback {
+		c.Rules = append(c.Rules, Rule{Match: join("-s "+n.loopback, toOurs), Why: "from 127.0.0.1", Target: "MASQUERADE"})
+	}
 	for _, network := range f.Networks {
 		if network.Masquerade && network.SNAT.IsValid() {
 			c.Rules = append(c.Rules, Rule{

@@ -8,7 +8,7 @@ import (
 
 // A chain of published ports holds at most leaf rules; more are spread over fanOut chains,
 // each for an equal part of the port numbers. However many ports there
-// are, a packet meets at most 96 rules, and a change rewrites one small chain.
+// are, a packet meets at most 112 rules, and a change rewrites one small chain.
 const (
 	leaf   = 16
 	fanOut = 16

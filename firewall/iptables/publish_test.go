@@ -33,7 +33,7 @@ func randomPorts(seed uint64, n int, v6 bool) []firewall.Port {
 			p.HostPort = uint16(base + r.IntN(n/2+1)%5000)
 		}
 		if r.IntN(3) == 0 {
-			p.Proto = state.UDP
+			p.Proto = []state.Proto{state.UDP, state.SCTP}[r.IntN(2)]
 		}
 		if r.IntN(4) == 0 {
 			p.Host = hostAddrs[v6][r.IntN(4)]
@@ -147,9 +147,9 @@ func matches(t *rapid.T, match string, c connection) bool {
 // TestDNATTree: for every published port and its neighbours the tree says what a
 // look-up in the list says, after few rules.
 func TestDNATTree(t *testing.T) {
-	// Two protocols at the root, three levels below, and one chain with ports or with the
+	// Three protocols at the root, three levels below, and one chain with ports or with the
 	// addresses of a single port.
-	const most = 5*fanOut + leaf
+	const most = 6*fanOut + leaf
 	rapid.Check(t, func(t *rapid.T) {
 		v6 := rapid.Bool().Draw(t, "v6")
 		n := rapid.SampledFrom([]int{0, 1, leaf, leaf + 1, 100, 1000, 10000}).Draw(t, "ports")
@@ -172,7 +172,7 @@ func TestDNATTree(t *testing.T) {
 				p := ports[r.IntN(len(ports))]
 				c.proto, c.port = p.Proto, p.HostPort+uint16(r.IntN(3)-1)
 			} else if r.IntN(2) == 0 {
-				c.proto = state.UDP
+				c.proto = []state.Proto{state.UDP, state.SCTP}[r.IntN(2)]
 			}
 			tr.visited = 0
 			got := tr.walk(t, chainDNAT, c)

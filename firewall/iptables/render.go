@@ -13,6 +13,7 @@ const (
 	chainForward     = prefix + "-FORWARD" // in mangle: refuse; in filter: permit
 	chainMSS         = prefix + "-MSS"
 	chainOutput      = prefix + "-OUTPUT"
+	chainPrerouting  = prefix + "-PREROUTING"
 	chainUnprotected = prefix + "-UNPROTECTED"
 	chainDocker      = prefix + "-DOCKER"
 	chainGuard       = prefix + "-GUARD"
@@ -49,16 +50,23 @@ func (r *Ruleset) guard(c Chain) {
 }
 
 func mangle(f firewall.Family, n names) Table {
-	return Table{
-		Name:   "mangle",
-		User:   []string{chainUser},
-		Chains: []Chain{refuse(n, f.V6), docker(f.DockerBridges), unprotected(f.DockerBridges), mss(), redirects(n, f.V6)},
+	t := Table{
+		Name: "mangle",
+		User: []string{chainUser},
+		Chains: []Chain{
+			refuse(n, f.V6), docker(f.DockerBridges), unprotected(f.DockerBridges), mss(), redirects(n, f.V6),
+		},
 		Jumps: []Jump{
 			{From: "PREROUTING", Place: Top, Rule: Rule{Why: "your rules, before DNAT", Target: chainUser}},
 			{From: "FORWARD", Place: First, Rule: Rule{Why: "what is refused", Target: chainForward}},
 			{From: "OUTPUT", Place: Bottom, Rule: Rule{Match: "-p " + n.icmp, Why: "redirects", Target: chainOutput}},
 		},
 	}
+	if f.Loopback {
+		t.Chains = append(t.Chains, loopbackGuard(n))
+		t.Jumps = append(t.Jumps, Jump{From: "PREROUTING", Place: Bottom, Rule: Rule{Match: "-d " + n.loopback, Why: "loopback addresses", Target: chainPrerouting}})
+	}
+	return t
 }
 
 func filter(f firewall.Family, n names) Table {
@@ -75,6 +83,10 @@ func filter(f firewall.Family, n names) Table {
 
 func nat(f firewall.Family, n names) Table {
 	local := "-m addrtype --dst-type LOCAL"
+	output := join("! -d "+n.loopback, local)
+	if f.Loopback {
+		output = local
+	}
 	return Table{
 		Name:   "nat",
 		Chains: append(dnat(f.Ports), postrouting(f, n)),
@@ -86,7 +98,7 @@ func nat(f firewall.Family, n names) Table {
 				Why:   "published ports", Target: chainDNAT,
 			}},
 			{From: "OUTPUT", Place: Bottom, Rule: Rule{
-				Match: join("! -d "+n.loopback, local),
+				Match: output,
 				Why:   "published ports, from the host", Target: chainDNAT,
 			}},
 			{From: "POSTROUTING", Place: Bottom, Rule: Rule{Why: "masquerade", Target: chainPostrouting}},

@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"net/netip"
 	"regexp"
 	"slices"
 	"testing"
@@ -61,7 +62,10 @@ func TestIDsDependOnChain(t *testing.T) {
 
 // TestEveryRuleIsRecognised: each rule and jump is found again as ours in iptables-save, DOCKER-USER's jump excepted.
 func TestEveryRuleIsRecognised(t *testing.T) {
-	f := firewall.Family{Guard: true, BridgeNetfilter: true, Ports: randomPorts(1, 100, false), DockerBridges: []string{"docker0"}}
+	f := firewall.Family{
+		Networks: []firewall.Network{{Prefix: netip.MustParsePrefix("10.1.0.0/24"), Bridge: "br-one", Masquerade: true, SNAT: netip.MustParseAddr("192.0.2.7")}},
+		Guard:    true, BridgeNetfilter: true, Ports: randomPorts(1, 100, false), DockerBridges: []string{"docker0"},
+	}
 	comment := regexp.MustCompile(`^[A-Za-z0-9 ,:'-]{1,200}$`)
 	for _, v6 := range []bool{false, true} {
 		f.V6 = v6
@@ -90,6 +94,9 @@ func TestEveryRuleIsRecognised(t *testing.T) {
 					check(table.Name+" "+c.Name, c.Rules[i].spec(id), id, c.Rules[i].Why)
 				}
 			}
+		}
+		if len(seen) < 100 {
+			t.Errorf("only %d rules were looked at", len(seen))
 		}
 	}
 }

@@ -233,9 +233,11 @@ func TestSets(t *testing.T) {
 		{Name: "t-net4", Type: hashNet, Elements: []Element{{Prefix: netip.MustParsePrefix("10.0.0.0/8")}, {Prefix: netip.MustParsePrefix("10.1.0.0/32")}}},
 		{Name: "t-net6", Type: hashNet, V6: true, Elements: []Element{{Prefix: netip.MustParsePrefix("fd00::/8")}}},
 		{Name: "t-port4", Type: hashIPPort, Elements: []Element{
-			{Prefix: netip.MustParsePrefix("10.1.0.2/32"), Proto: state.TCP, Port: 80}, {Prefix: netip.MustParsePrefix("10.1.0.2/32"), Proto: state.UDP, Port: 80},
+			{Prefix: netip.MustParsePrefix("10.1.0.2/32"), Proto: state.TCP, Port: 80},
+			{Prefix: netip.MustParsePrefix("10.1.0.2/32"), Proto: state.UDP, Port: 80},
+			{Prefix: netip.MustParsePrefix("10.1.0.2/32"), Proto: state.SCTP, Port: 80},
 		}},
-		{Name: "t-port6", Type: hashIPPort, V6: true, Elements: []Element{{Prefix: netip.MustParsePrefix("fd00:1::2/128"), Proto: state.UDP, Port: 65535}}},
+		{Name: "t-port6", Type: hashIPPort, V6: true, Elements: []Element{{Prefix: netip.MustParsePrefix("fd00:1::2/128"), Proto: state.SCTP, Port: 65535}}},
 	} {
 		t.Run(s.Name, func(t *testing.T) {
 			_, exists, err := k.list(s)

@@ -135,7 +135,9 @@ func TestLinks(t *testing.T) {
 		lab.Blocked(t, one, "tcp", at(b.addr(two, "inner"), 80))
 	})
 	t.Run("unknown and malformed options", func(t *testing.T) {
-		run := func(opt string) []string { return []string{"run", "--rm", "--network", "name=apart," + opt, "lab", "true"} }
+		run := func(opt string) []string {
+			return []string{"run", "--rm", "--network", "name=apart," + opt, "lab", "true"}
+		}
 		b.fails("did you mean drawbridge.link?", run("driver-opt=drawbridge.lnk=db")...)
 		b.fails("did you mean com.docker.network.endpoint.sysctls?", run("driver-opt=com.docker.network.endpoint.sysctl=x")...)
 		b.fails("may contain letters", run("driver-opt=drawbridge.name=a/b")...)

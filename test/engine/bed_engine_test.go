@@ -23,6 +23,28 @@ type bed struct {
 	serve  []string    // arguments of drawbridge serve
 }
 
+// engines are the values of DRAWBRIDGE_ENGINE, and the lab's roots that have them.
+var engines = map[string]string{
+	"":      "", // whichever the machine has
+	"20.10": "", // Debian 12's, which is the machine
+	"26.1":  lab.Trixie,
+}
+
+// startDocker starts the engine that this run is about.
+func (b *bed) startDocker(args []string) {
+	b.t.Helper()
+	var err error
+	if b.docker, err = b.StartDocker(b.t.Context(), lab.DockerOptions{Args: args}); err != nil {
+		b.t.Fatal(err)
+	}
+	if want := os.Getenv("DRAWBRIDGE_ENGINE"); want != "" && want != b.engine() {
+		b.t.Fatalf("the engine is %s, not %s as DRAWBRIDGE_ENGINE says", b.engine(), want)
+	}
+}
+
+// engine is the version of the docker engine, as 20.10 or 26.1, for what differs between them.
+func (b *bed) engine() string { return b.docker.Version() }
+
 // options say how a bed is made.
 type options struct {
 	lab    lab.Options
@@ -37,6 +59,11 @@ type options struct {
 func up(t *testing.T, o options) *bed {
 	t.Helper()
 	t.Parallel()
+	root, known := engines[os.Getenv("DRAWBRIDGE_ENGINE")]
+	if !known {
+		t.Fatalf("DRAWBRIDGE_ENGINE is %q, neither 20.10 nor 26.1", os.Getenv("DRAWBRIDGE_ENGINE"))
+	}
+	o.lab.Root, o.lab.Share = root, []string{binary(t)}
 	b := &bed{Host: lab.Up(t, o.lab), t: t, serve: o.serve}
 	var err error
 	if b.client, err = b.AddClient(t.Context(), "client", lab.ClientOptions{}); err != nil {
@@ -46,9 +73,7 @@ func up(t *testing.T, o options) *bed {
 		o.before(b.Host)
 	}
 	b.startPlugin()
-	if b.docker, err = b.StartDocker(t.Context(), lab.DockerOptions{Args: o.docker}); err != nil {
-		t.Fatal(err)
-	}
+	b.startDocker(o.docker)
 	return b
 }
 

@@ -145,3 +145,29 @@ func TestFirewalldOtherZone(t *testing.T) {
 		t.Error("the bridge is left")
 	}
 }
+
+// TestStrictForwardPorts: with this setting of firewalld 2.3 its admin says that no port is open which firewalld
+// does not forward, whoever redirects it. It is the same for Docker's own networks.
+func TestStrictForwardPorts(t *testing.T) {
+	b := up(t, options{before: func(h *lab.Host) { startFirewalld(t, h, "StrictForwardPorts=yes") }})
+	if b.engine() == "20.10" {
+		t.Skip("the firewalld beside this engine is 1.3, which has no such setting")
+	}
+	b.outside()
+	b.network("web", "--ipv6")
+	b.do("network", "create", "builtin")
+	ours := b.serveOn("web", "-p", "8080:80", "-p", "8081:81")
+	b.serveOn("builtin", "-p", "7001:80")
+	host := b.client.Host
+	lab.Refused(t, b.client, "tcp", at(host.Addr4(), 8080))
+	lab.Refused(t, b.client, "tcp", at(host.Addr6(), 8080))
+	lab.Refused(t, b.client, "tcp", at(host.Addr4(), 7001))
+	lab.Reaches(t, ours, "tcp", at(b.client.Addr4(), 80))
+	lab.Reaches(t, ours, "tcp", at(b.client.Addr6(), 80))
+	lab.Reaches(t, b.Host, "tcp", "127.0.0.1:8080")
+
+	forward := "--add-forward-port=port=8080:proto=tcp:toport=80:toaddr=" + b.addr(ours, "web").String()
+	b.run("firewall-cmd", "--zone=public", forward)
+	lab.Reaches(t, b.client, "tcp", at(host.Addr4(), 8080))
+	lab.Refused(t, b.client, "tcp", at(host.Addr4(), 8081)) // whose port was not named
+}

@@ -130,6 +130,102 @@ func TestPublishedUDP(t *testing.T) {
 	})
 }
 
+// TestPublishedSCTP does the same for SCTP, which nobody proxies: it is for the firewall alone.
+func TestPublishedSCTP(t *testing.T) {
+	b := up(t, options{})
+	b.network("web", "--ipv6")
+	b.network("other", "--ipv6")
+	serve := func(args ...string) *lab.Container {
+		t.Helper()
+		c, err := b.docker.Serve(t.Context(), append([]string{"--network", "web"}, args...), "sctp", ":3868", ":3869")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	server := serve("--name", "server", "--hostname", "server", "-p", "9868:3868/sctp")
+	neighbour, stranger := b.serveOn("web"), b.serveOn("other")
+	hosts := []netip.Addr{b.client.Host.Addr4(), b.client.Host.Addr6()}
+
+	t.Run("from outside, with the client's own address", func(t *testing.T) {
+		for i, client := range []netip.Addr{b.client.Addr4(), b.client.Addr6()} {
+			same(t, lab.Reaches(t, b.client, "sctp", at(hosts[i], 9868)).Peer.Addr(), client)
+		}
+	})
+	t.Run("from another network, with the container's own address", func(t *testing.T) {
+		for i, addr := range []netip.Addr{b.addr(stranger, "other"), b.addr6(stranger, "other")} {
+			same(t, lab.Reaches(t, stranger, "sctp", at(hosts[i], 9868)).Peer.Addr(), addr)
+		}
+	})
+	t.Run("from the same network, the container itself and the host", func(t *testing.T) {
+		for _, from := range []lab.Place{neighbour, server, b.Host} {
+			for _, host := range hosts {
+				if r := lab.Reaches(t, from, "sctp", at(host, 9868)); r.Server != "server" {
+					t.Errorf("%s answers", r.Server)
+				}
+			}
+		}
+	})
+	t.Run("everything else is closed", func(t *testing.T) {
+		for i, host := range hosts {
+			lab.Blocked(t, b.client, "tcp", at(host, 9868)) // the other protocols
+			lab.Blocked(t, b.client, "udp", at(host, 9868))
+			lab.Blocked(t, b.client, "sctp", at(host, 3869))
+			container := []netip.Addr{b.addr(server, "web"), b.addr6(server, "web")}[i]
+			lab.Blocked(t, b.client, "sctp", at(container, 3868))
+			lab.Blocked(t, stranger, "sctp", at(container, 3868))
+		}
+		lab.Blocked(t, b.Host, "sctp", "127.0.0.1:9868") // the README says so
+		lab.Blocked(t, b.Host, "sctp", "[::1]:9868")
+	})
+	t.Run("is shown", func(t *testing.T) {
+		ports := b.ports()
+		if len(ports) != 2 || ports[0].Protocol != "sctp" || ports[0].HostPort != 9868 || ports[0].ContainerPort != 3868 {
+			t.Errorf("drawbridge ports says %+v", ports)
+		}
+	})
+	t.Run("conflict", func(t *testing.T) {
+		b.fails("9868/sctp is already published by endpoint", "run", "--rm", "--network", "web", "-p", "9868:3868/sctp", "lab", "true")
+		b.fails("9868/sctp is already published by endpoint", "run", "--rm", "--network", "other", "-p", hosts[0].String()+":9868:3868/sctp", "lab", "true")
+		b.fails("is not an address of this host", "run", "--rm", "--network", "web", "-p", "10.9.8.7:9869:3868/sctp", "lab", "true")
+		b.do("rm", "-f", b.serveOn("web", "-p", "9868:80").Name) // the number is free in tcp
+	})
+	t.Run("after a restart of the daemon", func(t *testing.T) {
+		if err := b.plugin.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		b.startPlugin()
+		lab.Reaches(t, b.client, "sctp", at(hosts[0], 9868))
+		b.fails("9868/sctp is already published by endpoint", "run", "--rm", "--network", "web", "-p", "9868:3868/sctp", "lab", "true")
+	})
+	t.Run("gone with the container, and another takes over a steady sender", func(t *testing.T) {
+		asks := make([]lab.Request, len(hosts))
+		for i, source := range []string{b.client.Addr4().String() + ":40000", "[" + b.client.Addr6().String() + "]:40000"} {
+			asks[i] = lab.Request{Network: "sctp", Addr: at(hosts[i], 9868), Bind: source}
+			if _, err := lab.Get(t.Context(), b.client, asks[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.do("rm", "-f", "server")
+		lab.Blocked(t, b.client, "sctp", at(hosts[0], 9868))
+		lab.Blocked(t, b.client, "sctp", at(hosts[1], 9868))
+		for _, ask := range asks {
+			if _, err := lab.Get(t.Context(), b.client, ask); err == nil { // to nobody
+				t.Errorf("%s is answered", ask.Addr)
+			}
+		}
+		if ports := b.ports(); len(ports) != 0 {
+			t.Errorf("ports are left: %+v", ports)
+		}
+		serve("--hostname", "heir", "-p", "9868:3868/sctp")
+		for _, ask := range asks {
+			if r, err := lab.Get(t.Context(), b.client, ask); err != nil || r.Server != "heir" {
+				t.Errorf("%q answers at %s (%v), not the heir", r.Server, ask.Addr, err)
+			}
+		}
+	})
+}
+
 // TestPortForms publishes in every form of -p.
 func TestPortForms(t *testing.T) {
 	b := up(t, options{})
@@ -193,6 +289,41 @@ func TestPortForms(t *testing.T) {
 		lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr6(), ports[0].HostPort))
 		b.do("rm", "-f", c.Name)
 	})
+	t.Run("-P, every exposed port", func(t *testing.T) {
+		c := b.serveOn("web", "-P", "--expose", "80", "--expose", "81", "--expose", "53/udp")
+		ports := b.ports()
+		if len(ports) != 6 {
+			t.Fatalf("drawbridge ports says %+v, not three ports in two families", ports)
+		}
+		for _, p := range ports {
+			if p.Protocol == "tcp" && p.HostAddress == "0.0.0.0" {
+				lab.Reaches(t, b.client, "tcp", at(host4, p.HostPort))
+			}
+		}
+		b.do("rm", "-f", c.Name)
+	})
+	t.Run("one family", func(t *testing.T) {
+		four, six := b.serveOn("web", "-p", "0.0.0.0:9030:80"), b.serveOn("web", "-p", "[::]:9030:80")
+		for to, c := range map[string]*lab.Container{at(host4, 9030): four, at(b.client.Host.Addr6(), 9030): six, "127.0.0.1:9030": four, "[::1]:9030": six} {
+			from := lab.Place(b.client)
+			if strings.HasPrefix(to, "127.") || strings.HasPrefix(to, "[::1]") {
+				from = b.Host
+			}
+			if r := lab.Reaches(t, from, "tcp", to); !strings.HasPrefix(c.Name, r.Server) {
+				t.Errorf("%s answers at %s", r.Server, to)
+			}
+		}
+		b.do("rm", "-f", four.Name)
+		lab.Refused(t, b.client, "tcp", at(host4, 9030))
+		b.do("rm", "-f", six.Name)
+	})
+	t.Run("of an IPv4 container nothing is exposed in IPv6", func(t *testing.T) {
+		b.network("four")
+		c := b.serveOn("four", "-p", "9040:80")
+		lab.Reaches(t, b.client, "tcp", at(host4, 9040))
+		lab.Blocked(t, b.client, "tcp", at(b.client.Host.Addr6(), 9040))
+		b.do("rm", "-f", c.Name)
+	})
 	t.Run("many at once", func(t *testing.T) {
 		c := b.serveOn("web", "-p", "20000-20199:80-279")
 		lab.Reaches(t, b.client, "tcp", at(host4, 20000))
@@ -217,7 +348,8 @@ func TestPortConflicts(t *testing.T) {
 	before := b.ports()
 
 	b.fails("7000/tcp is already in use by probe", "run", "--rm", "--network", "web", "-p", "6999:80", "-p", "7000:80", "lab", "true")
-	b.fails("7001/tcp is already in use by docker-proxy", "run", "--rm", "--network", "web", "-p", "7001:80", "lab", "true")
+	b.fails("7001/tcp is already in use by docker-proxy (pid ", "run", "--rm", "--network", "web", "-p", "7001:80", "lab", "true")
+	b.fails("), which publishes it for the container "+at(b.addr(dockers, "builtin"), 80)+" of Docker's own networks", "run", "--rm", "--network", "web", "-p", "7001:80", "lab", "true")
 	b.fails("7002/tcp is already published by endpoint", "run", "--rm", "--network", "web", "-p", "7002:80", "lab", "true")
 	// Docker's own driver meets our socket.
 	b.fails("address already in use", "run", "--rm", "--network", "builtin", "-p", "7002:80", "lab", "true")
@@ -230,6 +362,20 @@ func TestPortConflicts(t *testing.T) {
 	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 7001))
 	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 7002))
 	b.do("rm", "-f", dockers.Name, ours.Name)
+}
+
+// TestPortConflictsWithoutProxy: dockerd holds the sockets itself then.
+func TestPortConflictsWithoutProxy(t *testing.T) {
+	b := up(t, options{docker: []string{"--userland-proxy=false"}})
+	b.network("web", "--ipv6")
+	b.do("network", "create", "builtin")
+	b.serveOn("builtin", "-p", "7001:80")
+	for _, words := range []string{
+		"7001/tcp is already in use by dockerd (pid ", "), most likely for a container of Docker's own networks: see docker ps",
+	} {
+		b.fails(words, "run", "--rm", "--network", "web", "-p", "7001:80", "lab", "true")
+	}
+	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 7001))
 }
 
 // TestDefaultHostAddress is --ip.

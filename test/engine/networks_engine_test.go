@@ -141,14 +141,16 @@ func TestBadInput(t *testing.T) {
 		"bridge name of a network":  {[]string{"-o", "com.docker.network.bridge.name=web0"}, "taken by network"},
 		"bridge name of a link":     {[]string{"-o", "com.docker.network.bridge.name=taken0"}, "exists already"},
 		"bridge name too long":      {[]string{"-o", "com.docker.network.bridge.name=abcdefghijklmnop"}, "15 characters"},
-		"bridge name with a shell":  {[]string{"-o", "com.docker.network.bridge.name=a;b"}, "bridge name"},
-		"bridge name with a path":   {[]string{"-o", "com.docker.network.bridge.name=../x"}, "bridge name"},
-		"bridge name empty":         {[]string{"-o", "com.docker.network.bridge.name="}, "bridge name"},
+		"bridge name with a shell":  {[]string{"-o", "com.docker.network.bridge.name=a;b"}, "link name"},
+		"bridge name with a path":   {[]string{"-o", "com.docker.network.bridge.name=../x"}, "link name"},
+		"bridge name empty":         {[]string{"-o", "com.docker.network.bridge.name="}, "must not be empty"},
 		"MTU in words":              {[]string{"-o", "com.docker.network.driver.mtu=large"}, "not a number"},
 		"MTU too small":             {[]string{"-o", "com.docker.network.driver.mtu=10"}, "MTU"},
 		"option misspelt":           {[]string{"-o", "com.docker.network.bridge.nam=x"}, "did you mean com.docker.network.bridge.name"},
 		"own option unknown":        {[]string{"-o", "drawbridge.publish=host"}, "unknown"},
-		"option not there yet":      {[]string{"-o", "com.docker.network.bridge.enable_icc=false"}, "so far"},
+		"switch with a word":        {[]string{"-o", "com.docker.network.bridge.enable_icc=off"}, "is not true or false"},
+		"gateway mode":              {[]string{"-o", "com.docker.network.bridge.gateway_mode_ipv4=open"}, "is not one of nat"},
+		"source address":            {[]string{"-o", "com.docker.network.host_ipv4=2001:db8::1"}, "cannot be the source address of IPv4"},
 		"subnet of another network": {[]string{"--subnet", "10.60.0.0/25"}, "overlaps"},
 		"subnet of the host":        {[]string{"--subnet", "198.51.100.0/25"}, "ext0"},
 		"subnet of Docker":          {[]string{"--subnet", "172.17.0.0/16"}, "docker0"},
@@ -160,8 +162,8 @@ func TestBadInput(t *testing.T) {
 			b.fails(c.words, append(append([]string{"network", "create", "-d", "drawbridge", "--ipam-driver", "drawbridge"}, c.args...), "bad")...)
 		})
 	}
-	t.Run("sctp", func(t *testing.T) {
-		b.fails("tcp and udp", "run", "--rm", "--network", "web", "-p", "9000:80/sctp", first(b.docker.Image(t.Context())), "true")
+	t.Run("sctp on loopback", func(t *testing.T) {
+		b.fails("sctp is not served on loopback addresses", "run", "--rm", "--network", "web", "-p", "127.0.0.1:9000:80/sctp", first(b.docker.Image(t.Context())), "true")
 	})
 	t.Run("raw calls", func(t *testing.T) { rawCalls(t, b) })
 	rules2, _, links2 := b.observe()

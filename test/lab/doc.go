@@ -17,13 +17,22 @@
 //	reply, err := lab.Get(ctx, client, lab.Request{Network: "tcp", Addr: "198.51.100.1:8080"})
 //	// reply.Peer is the source address that the container saw
 //
+// A Host has the programs of the machine it runs on, or with Options.Root those
+// of Debian 13: a newer dockerd, firewalld and iptables. Such a root is made
+// beforehand by root.sh (make deps), below /var/cache/drawbridge-lab, once for
+// each text of the script; what an older text has made may be deleted by hand,
+// and so may the newest one, to have its packages made anew. Labs share it and
+// write to it only in memory. Of the machine's files they see the scratch
+// directory and what Options.Share names.
+//
 // In tests Up makes the Host, closes it at the end and shows the daemons' logs
 // on failure; Reaches, Eventually, Refused, Dropped, Blocked and Pings read as
 // what they check.
 //
 // A program of one's own runs inside with Start; its files are seen at their
-// real paths (only the trees above are private), and Path gives the way from
-// outside to a file in the lab, sockets included.
+// real paths (only the trees above are private; in another root, what is
+// shared), and Path gives the way from outside to a file in the lab, sockets
+// included.
 //
 // Be aware:
 //   - It needs root, Debian's packages (test/install.sh) and the go command,

@@ -9,11 +9,15 @@ import (
 	"net/netip"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 )
 
-const dockerSocket = "/run/docker.sock"
+const (
+	dockerd      = "/usr/sbin/dockerd"
+	dockerSocket = "/run/docker.sock"
+)
 
 // DockerOptions say how the engine is started.
 type DockerOptions struct {
@@ -26,6 +30,7 @@ type Docker struct {
 	*Process // the running dockerd; a new one after each Start
 	host     *Host
 	opts     DockerOptions
+	version  string
 	imported bool
 }
 
@@ -33,8 +38,35 @@ type Docker struct {
 // its API answers.
 func (h *Host) StartDocker(ctx context.Context, o DockerOptions) (*Docker, error) {
 	d := &Docker{host: h, opts: o}
+	var err error
+	if d.version, err = h.dockerVersion(ctx); err != nil {
+		return nil, err
+	}
 	return d, d.Start(ctx)
 }
+
+// dockerVersion asks the program; the engine need not run.
+func (h *Host) dockerVersion(ctx context.Context) (string, error) {
+	said, err := h.Run(ctx, dockerd, "--version")
+	if err != nil {
+		return "", err
+	}
+	return parseVersion(said)
+}
+
+// versionWord is what dockerd --version begins with, up to the second number.
+var versionWord = regexp.MustCompile(`^Docker version (\d+\.\d+)\b`)
+
+func parseVersion(said string) (string, error) {
+	m := versionWord.FindStringSubmatch(said)
+	if m == nil {
+		return "", fmt.Errorf("dockerd's version is not in %q", said)
+	}
+	return m[1], nil
+}
+
+// Version is the engine's, as two numbers: 20.10 or 26.1.
+func (d *Docker) Version() string { return d.version }
 
 // Start starts the engine again on the same data root, after Stop or Kill.
 func (d *Docker) Start(ctx context.Context) error {
@@ -52,8 +84,8 @@ func (d *Docker) Start(ctx context.Context) error {
 }
 
 func (d *Docker) argv() []string {
-	return append([]string{
-		"/usr/sbin/dockerd",
+	argv := []string{
+		dockerd,
 		"--host", "unix://" + dockerSocket,
 		"--data-root", filepath.Join(d.host.dir, "docker"),
 		"--exec-root", "/run/docker",
@@ -61,9 +93,12 @@ func (d *Docker) argv() []string {
 		// cgroupfs even where the machine has systemd: the lab has none.
 		"--exec-opt", "native.cgroupdriver=cgroupfs",
 		"--cgroup-parent", "/" + d.host.name,
-		// A root without CAP_SYS_RESOURCE may not ask for less than it has.
-		"--oom-score-adjust", "0",
-	}, d.opts.Args...)
+	}
+	if strings.HasPrefix(d.version, "20.") {
+		// A root without CAP_SYS_RESOURCE may not ask for less than it has. Newer ones do not ask.
+		argv = append(argv, "--oom-score-adjust", "0")
+	}
+	return append(argv, d.opts.Args...)
 }
 
 // ping asks the API for a sign of life. dockerd listens early and answers when

@@ -25,6 +25,12 @@ type Options struct {
 	Dir string
 	// IPTables is the variant behind the iptables commands: "nft" (the default) or "legacy".
 	IPTables string
+	// Root is what the machine's files are: "" for those of the machine that the lab
+	// runs on, or Trixie.
+	Root string
+	// Share are files and directories of the machine to be seen inside at the same
+	// paths. With the machine's own root that is so without.
+	Share []string
 	// Log, when not nil, gets a line for each thing that came up and how long it took.
 	Log io.Writer
 }
@@ -63,11 +69,19 @@ func New(ctx context.Context, o Options) (*Host, error) {
 	if o.IPTables != "nft" && o.IPTables != "legacy" {
 		return nil, fmt.Errorf("iptables variant %q is neither nft nor legacy", o.IPTables)
 	}
+	root, err := rootDir(o.Root)
+	if err != nil {
+		return nil, err
+	}
+	options, err := rootArgs(root, o.Share)
+	if err != nil {
+		return nil, err
+	}
 	h := &Host{log: o.Log, began: time.Now(), uplinks: map[string]*Uplink{}, procs: map[string]*Process{}}
 	if err := h.scratch(o.Dir); err != nil {
 		return nil, err
 	}
-	if err := h.open(o.IPTables); err != nil {
+	if err := h.open(append(options, "-iptables", o.IPTables)); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(h.dir))
 	}
 	if _, err := h.Run(ctx, "ip", "link", "set", "lo", "up"); err != nil {
@@ -102,8 +116,8 @@ func (h *Host) scratch(parent string) error {
 }
 
 // open starts the guard and waits until the lab's pid 1 has made its mounts.
-func (h *Host) open(variant string) error {
-	h.guard = exec.Command(h.Probe(), "guard", "-dir", h.dir, "-cgroup", h.name, "-iptables", variant)
+func (h *Host) open(options []string) error {
+	h.guard = exec.Command(h.Probe(), append([]string{"guard", "-dir", h.dir, "-cgroup", h.name}, options...)...)
 	h.guard.Dir = "/"
 	h.guard.Env = environment()
 	h.guard.Stderr = &h.guardError

@@ -19,6 +19,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// eachRoot runs a test with the machine's own files and with Debian 13's.
+func eachRoot(t *testing.T, test func(*testing.T, Options)) {
+	t.Helper()
+	t.Run("own", func(t *testing.T) { test(t, Options{}) })
+	t.Run(Trixie, func(t *testing.T) { test(t, Options{Root: Trixie}) })
+}
+
 // whole brings up everything a lab has.
 func whole(t *testing.T, o Options) (*Host, *Docker) {
 	t.Helper()
@@ -51,21 +58,24 @@ func addClient(t *testing.T, h *Host, name string, o ClientOptions) *Client {
 }
 
 func TestDockersOwnNetworkWorksInTheLab(t *testing.T) {
-	for _, variant := range []string{"nft", "legacy"} {
-		t.Run(variant, func(t *testing.T) {
-			h, d := whole(t, Options{IPTables: variant})
-			version, err := h.Run(t.Context(), "iptables", "--version")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if want := map[string]string{"nft": "nf_tables", "legacy": "legacy"}[variant]; !strings.Contains(version, want) {
-				t.Fatalf("iptables in the lab is %q, want %s", version, want)
-			}
-			checkPublished(t, h, d)
-			checkOutwards(t, h, d)
-			checkWithoutNetwork(t, d)
-		})
-	}
+	eachRoot(t, func(t *testing.T, o Options) {
+		for _, variant := range []string{"nft", "legacy"} {
+			t.Run(variant, func(t *testing.T) {
+				o.IPTables = variant
+				h, d := whole(t, o)
+				version, err := h.Run(t.Context(), "iptables", "--version")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if want := map[string]string{"nft": "nf_tables", "legacy": "legacy"}[variant]; !strings.Contains(version, want) {
+					t.Fatalf("iptables in the lab is %q, want %s", version, want)
+				}
+				checkPublished(t, h, d)
+				checkOutwards(t, h, d)
+				checkWithoutNetwork(t, d)
+			})
+		}
+	})
 }
 
 // checkPublished is what a user of docker run -p relies on.
@@ -126,8 +136,10 @@ func checkWithoutNetwork(t *testing.T, d *Docker) {
 	}
 }
 
-func TestDockerdRestartsAndCrashes(t *testing.T) {
-	h := Up(t, Options{})
+func TestDockerdRestartsAndCrashes(t *testing.T) { eachRoot(t, dockerdRestartsAndCrashes) }
+
+func dockerdRestartsAndCrashes(t *testing.T, o Options) {
+	h := Up(t, o)
 	d, err := h.StartDocker(t.Context(), DockerOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -157,8 +169,10 @@ func TestDockerdRestartsAndCrashes(t *testing.T) {
 	}
 }
 
-func TestFirewalldIsRealAndItsOwn(t *testing.T) {
-	h := Up(t, Options{})
+func TestFirewalldIsRealAndItsOwn(t *testing.T) { eachRoot(t, firewalldIsRealAndItsOwn) }
+
+func firewalldIsRealAndItsOwn(t *testing.T, o Options) {
+	h := Up(t, o)
 	if _, err := h.StartDBus(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -268,9 +282,11 @@ func cgroups(t *testing.T, name string) []string {
 	return found
 }
 
-func TestCloseLeavesNothing(t *testing.T) {
+func TestCloseLeavesNothing(t *testing.T) { eachRoot(t, closeLeavesNothing) }
+
+func closeLeavesNothing(t *testing.T, o Options) {
 	before := machine(t)
-	h, d := whole(t, Options{})
+	h, d := whole(t, o)
 	addClient(t, h, "alice", ClientOptions{})
 	if _, err := d.Serve(t.Context(), []string{"-p", "8080:80"}, "tcp", ":80"); err != nil {
 		t.Fatal(err)
@@ -390,8 +406,10 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-func TestCommandsBehaveLikeLocalOnes(t *testing.T) {
-	h := Up(t, Options{})
+func TestCommandsBehaveLikeLocalOnes(t *testing.T) { eachRoot(t, commandsBehaveLikeLocalOnes) }
+
+func commandsBehaveLikeLocalOnes(t *testing.T, o Options) {
+	h := Up(t, o)
 	rows := []struct {
 		name string
 		argv []string
@@ -463,7 +481,11 @@ func TestProcessStopAndKill(t *testing.T) {
 }
 
 func TestObservationIsStableAndSeesChanges(t *testing.T) {
-	h := Up(t, Options{})
+	eachRoot(t, observationIsStableAndSeesChanges)
+}
+
+func observationIsStableAndSeesChanges(t *testing.T, o Options) {
+	h := Up(t, o)
 	addClient(t, h, "alice", ClientOptions{})
 	see := func() (all struct {
 		Rules          string

@@ -304,11 +304,62 @@ func TestEnvironmentIsTheSameEverywhere(t *testing.T) {
 }
 
 func TestWrongOptionsAreRefused(t *testing.T) {
-	want := "neither nft nor legacy"
-	if os.Geteuid() != 0 {
-		want = "needs root"
+	for _, row := range []struct {
+		name    string
+		options Options
+		want    string
+	}{
+		{"iptables", Options{IPTables: "ebpf"}, "neither nft nor legacy"},
+		{"root", Options{Root: "sid"}, `root "sid" is neither`},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			want := row.want
+			if os.Geteuid() != 0 {
+				want = "needs root"
+			}
+			if _, err := New(t.Context(), row.options); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want %q", err, want)
+			}
+		})
 	}
-	if _, err := New(t.Context(), Options{IPTables: "ebpf"}); err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("got %v, want %q", err, want)
+}
+
+func TestGuardIsToldOfTheRoot(t *testing.T) {
+	for _, row := range []struct {
+		name, dir, coverage string
+		share               []string
+		want                string // the arguments, or what the error says
+		ok                  bool
+	}{
+		{"the machine's own", "", "", []string{"/a"}, "", true},
+		{"another", "/r", "", []string{"/a", "/b"}, "-root /r -share /a -share /b", true},
+		{"another, with coverage", "/r", "/c", []string{"/a"}, "-root /r -share /a -share /c", true},
+		{"relative", "/r", "", []string{"a"}, "a cannot be shared", false},
+		{"hidden by the lab's own", "/r", "", []string{"/run/a"}, "/run/a cannot be shared", false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Setenv("GOCOVERDIR", row.coverage)
+			args, err := rootArgs(row.dir, row.share)
+			said := strings.Join(args, " ")
+			if err != nil {
+				said = err.Error()
+			}
+			if (err == nil) != row.ok || !strings.HasPrefix(said, row.want) || row.ok && said != row.want {
+				t.Errorf("got %q, want %q", said, row.want)
+			}
+		})
+	}
+}
+
+func TestDockersVersion(t *testing.T) {
+	for said, want := range map[string]string{
+		"Docker version 20.10.24+dfsg1, build 5d6db84\n": "20.10",
+		"Docker version 26.1.5+dfsg1, build 411e817\n":   "26.1",
+		"Podman version 4.3\n":                           "",
+		"Docker version unknown\n":                       "",
+	} {
+		if got, err := parseVersion(said); got != want || (err == nil) != (want != "") {
+			t.Errorf("%q is version %q, %v; want %q", said, got, err, want)
+		}
 	}
 }

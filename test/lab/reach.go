@@ -12,7 +12,7 @@ import (
 
 // What a firewall can do to a request that is not let through.
 var (
-	// ErrRefused is a TCP reset or an ICMP port unreachable.
+	// ErrRefused is a TCP reset, an ICMP port unreachable or, from a kernel without sctp, a protocol unreachable.
 	ErrRefused = errors.New("refused")
 	// ErrUnreachable is any other ICMP answer, or a route or rule of the sender's own.
 	ErrUnreachable = errors.New("unreachable")
@@ -24,7 +24,7 @@ var (
 
 // A Request is one question to a server started with Serve.
 type Request struct {
-	Network string        // tcp or udp
+	Network string        // tcp, udp or sctp
 	Addr    string        // host:port
 	Bind    string        // source address, with or without a port; default the kernel's choice
 	Timeout time.Duration // for the connection and for the answer; default 2 s

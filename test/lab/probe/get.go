@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/drawbridge-net/drawbridge/test/sctp"
 )
 
 // A request is what get was asked for.
@@ -38,7 +41,7 @@ func get(args []string) error {
 		return err
 	}
 	if flags.NArg() != 2 {
-		return errors.New("usage: probe get [-bind IP] [-timeout D] [-count N -every D] [-lines N] [-length N] tcp|udp ADDR")
+		return errors.New("usage: probe get [-bind IP] [-timeout D] [-count N -every D] [-lines N] [-length N] tcp|udp|sctp ADDR")
 	}
 	r.network, r.addr = flags.Arg(0), flags.Arg(1)
 	err := fetch(os.Stdout, r)
@@ -53,7 +56,7 @@ func fetch(out io.Writer, r request) error {
 	if err != nil {
 		return err
 	}
-	c, err := (&net.Dialer{Timeout: r.timeout, LocalAddr: local}).Dial(r.network, r.addr)
+	c, err := dial(net.Dialer{Timeout: r.timeout, LocalAddr: local}, r)
 	if err != nil {
 		return err
 	}
@@ -102,11 +105,18 @@ func (r request) pour(c net.Conn, in *bufio.Reader) (string, error) {
 	return last, <-written
 }
 
+func dial(d net.Dialer, r request) (net.Conn, error) {
+	if r.network == "sctp" {
+		return sctp.Dial(context.Background(), d, r.addr)
+	}
+	return d.Dial(r.network, r.addr)
+}
+
 // ask sends one line and reads the answer. Datagrams are sent again four times
 // per timeout: a first one may be lost while the neighbour is being resolved.
 func ask(c net.Conn, in *bufio.Reader, r request) (string, error) {
 	tries := 1
-	if r.network[:3] == "udp" {
+	if r.network[:3] != "tcp" {
 		tries = 4
 	}
 	for {
@@ -138,14 +148,14 @@ func source(network, bind string) (net.Addr, error) {
 		}
 		ap = netip.AddrPortFrom(addr, 0)
 	}
-	if network[:3] == "udp" {
-		return net.UDPAddrFromAddrPort(ap), nil
+	if network[:3] == "tcp" {
+		return net.TCPAddrFromAddrPort(ap), nil
 	}
-	return net.TCPAddrFromAddrPort(ap), nil
+	return net.UDPAddrFromAddrPort(ap), nil
 }
 
-// outcome names an error by what the firewall did: "refused" is a reset or a
-// port unreachable, "unreachable" any other ICMP rejection (administratively
+// outcome names an error by what the firewall did: "refused" is a reset, a
+// port unreachable or a protocol unreachable, "unreachable" any other ICMP rejection (administratively
 // prohibited comes as EHOSTUNREACH for IPv4, as EACCES for IPv6; a drop on the
 // way out of this very host as EPERM), "timeout" silence, "closed" a
 // connection that was accepted and ended without an answer.

@@ -19,9 +19,11 @@ import (
 
 // settings are what guard and init are told about the lab.
 type settings struct {
-	dir      string // scratch directory, deleted at the end
-	cgroup   string // name of the containers' parent cgroup
-	iptables string // nft or legacy
+	dir      string   // scratch directory, deleted at the end
+	cgroup   string   // name of the containers' parent cgroup
+	iptables string   // nft or legacy
+	root     string   // another root directory than the machine's
+	shared   []string // what of the machine is seen in that root, at the same paths
 }
 
 func parseSettings(name string, args []string) (settings, error) {
@@ -30,6 +32,11 @@ func parseSettings(name string, args []string) (settings, error) {
 	flags.StringVar(&s.dir, "dir", "", "scratch directory")
 	flags.StringVar(&s.cgroup, "cgroup", "", "cgroup of the containers")
 	flags.StringVar(&s.iptables, "iptables", "nft", "nft or legacy")
+	flags.StringVar(&s.root, "root", "", "root directory; the machine's own if empty")
+	flags.Func("share", "file or directory of the machine to see in the root", func(path string) error {
+		s.shared = append(s.shared, path)
+		return nil
+	})
 	if err := flags.Parse(args); err != nil {
 		return s, err
 	}

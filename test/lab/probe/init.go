@@ -44,7 +44,7 @@ func initialise(args []string) error {
 	died := make(chan os.Signal, 1)
 	signal.Notify(died, syscall.SIGCHLD)
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	if err := errors.Join(mountAll(s.dir), syscall.Sethostname([]byte("lab"))); err != nil {
+	if err := errors.Join(mountAll(s), syscall.Sethostname([]byte("lab"))); err != nil {
 		return err
 	}
 	if err := errors.Join(writeConfig(), chooseIptables(s.iptables)); err != nil {
@@ -66,41 +66,62 @@ func reap() {
 	}
 }
 
-// mountAll gives the lab its own /proc, /sys, /run and configuration. The
-// cgroups are carried over: a fresh sysfs has none, and dockerd needs them.
-func mountAll(dir string) error {
-	aside, memory := filepath.Join(dir, "cgroup"), filepath.Join(dir, "memory")
+// mountAll gives the lab its own /proc, /sys, /run and configuration, and the
+// root that it is to have. The cgroups are carried over: a fresh sysfs has none,
+// and dockerd needs them.
+func mountAll(s settings) error {
+	aside, memory := filepath.Join(s.dir, "cgroup"), filepath.Join(s.dir, "memory")
 	if err := errors.Join(os.MkdirAll(aside, 0o755), os.MkdirAll(memory, 0o755)); err != nil {
 		return err
 	}
-	steps := []struct {
-		source, target, kind string
-		flags                uintptr
-		data                 string
-	}{
+	err := mountEach([]mount{
 		{"", "/", "", syscall.MS_REC | syscall.MS_PRIVATE, ""},
+		{"tmpfs", memory, "tmpfs", syscall.MS_NOSUID | syscall.MS_NODEV, "mode=0755"},
+	})
+	if err != nil {
+		return err
+	}
+	if s.root != "" {
+		if err := changeRoot(s, memory); err != nil {
+			return err
+		}
+	}
+	err = mountEach([]mount{
 		{"proc", "/proc", "proc", syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_NOEXEC, ""},
 		{"/sys/fs/cgroup", aside, "", syscall.MS_BIND | syscall.MS_REC, ""},
 		{"sysfs", "/sys", "sysfs", syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_NOEXEC, ""},
 		{aside, "/sys/fs/cgroup", "", syscall.MS_MOVE, ""},
 		{"tmpfs", "/run", "tmpfs", syscall.MS_NOSUID | syscall.MS_NODEV, "mode=0755"},
-		{"tmpfs", memory, "tmpfs", syscall.MS_NOSUID | syscall.MS_NODEV, "mode=0755"},
-	}
-	for _, m := range steps {
-		if err := syscall.Mount(m.source, m.target, m.kind, m.flags, m.data); err != nil {
-			return fmt.Errorf("mounting %s on %s: %w", m.source, m.target, err)
-		}
+	})
+	if err != nil || s.root != "" {
+		return err // another root is private as a whole
 	}
 	for _, tree := range private {
-		if err := overlay(tree, filepath.Join(memory, strings.ReplaceAll(tree, "/", "_"))); err != nil {
+		if err := overlay(tree, tree, filepath.Join(memory, strings.ReplaceAll(tree, "/", "_"))); err != nil {
 			return fmt.Errorf("making %s private: %w", tree, err)
 		}
 	}
 	return nil
 }
 
-// overlay keeps the writes to a tree in another place. A tree that the machine lacks stays absent.
-func overlay(tree, place string) error {
+// A mount is what mount(2) takes.
+type mount struct {
+	source, target, kind string
+	flags                uintptr
+	data                 string
+}
+
+func mountEach(steps []mount) error {
+	for _, m := range steps {
+		if err := syscall.Mount(m.source, m.target, m.kind, m.flags, m.data); err != nil {
+			return fmt.Errorf("mounting %s on %s: %w", m.source, m.target, err)
+		}
+	}
+	return nil
+}
+
+// overlay shows a tree at target and keeps the writes in another place. A tree that the machine lacks stays absent.
+func overlay(tree, target, place string) error {
 	if _, err := os.Stat(tree); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -108,7 +129,7 @@ func overlay(tree, place string) error {
 	if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
 		return err
 	}
-	return syscall.Mount("overlay", tree, "overlay", 0, "lowerdir="+tree+",upperdir="+upper+",workdir="+work)
+	return syscall.Mount("overlay", target, "overlay", 0, "lowerdir="+tree+",upperdir="+upper+",workdir="+work)
 }
 
 // writeConfig replaces the machine's configuration of everything the lab runs,

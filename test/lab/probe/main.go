@@ -3,8 +3,8 @@
 // other half holds the lab together (guard, init, enter). It is built static,
 // so that the same file runs on the host and in a container with nothing else.
 //
-//	probe serve [-name N] tcp|udp ADDR...      answer every line with "N peer"
-//	probe get [-bind IP[:PORT]] [-timeout D] [-count N -every D] tcp|udp ADDR
+//	probe serve [-name N] tcp|udp|sctp ADDR... answer every line with "N peer"
+//	probe get [-bind IP[:PORT]] [-timeout D] [-count N -every D] [-lines N] tcp|udp|sctp ADDR
 //	probe spray -bind IP:PORT udp ADDR         send datagrams for ever, whatever comes back
 //	probe segment FLAGS IP:PORT IP:PORT        send one TCP segment that belongs to nothing
 //	probe advertise IFACE PREFIX               send router advertisements for ever
@@ -12,6 +12,8 @@
 //	probe init  …                              started by guard, as pid 1
 //	probe enter [-report FD] PID CMD [ARG...]  run CMD in PID's namespaces
 //	probe become PATH CMD [ARG...]             started by enter
+//
+// For sctp, which the kernel need not have, a line is an INIT and the answer its INIT ACK.
 package main
 
 import (

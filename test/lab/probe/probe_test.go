@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/drawbridge-net/drawbridge/test/sctp"
 )
 
 // served starts a server on a free loopback port and returns its address.
@@ -36,6 +38,16 @@ func served(t *testing.T, network, host string) string {
 		t.Cleanup(func() { c.Close() })
 		go answerUDP(c, "web")
 		addr = c.LocalAddr().String()
+	case "sctp":
+		addr = net.JoinHostPort(host, "3868")
+		s, err := sctp.Listen(addr)
+		if errors.Is(err, os.ErrPermission) {
+			t.Skip("raw sockets need CAP_NET_RAW")
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		go answerSCTP(s, "web")
 	}
 	return addr
 }
@@ -50,6 +62,10 @@ func TestServeTellsThePeerItsAddress(t *testing.T) {
 		{"udp4 from another source", "udp", "127.0.0.1", "127.0.0.9"},
 		{"udp6", "udp", "::1", ""},
 		{"udp6 with a source", "udp", "::1", "::1"},
+		{"sctp4", "sctp", "127.0.0.1", ""},
+		{"sctp4 from another source", "sctp", "127.0.0.1", "127.0.0.9"},
+		{"sctp6", "sctp", "::1", ""},
+		{"sctp6 with a source", "sctp", "::1", "::1"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			var out bytes.Buffer
@@ -201,6 +217,44 @@ func TestSettingsAreChecked(t *testing.T) {
 				t.Errorf("got %v, want ok %t", err, row.ok)
 			}
 		})
+	}
+}
+
+func TestSharedPathsAreAllKept(t *testing.T) {
+	s, err := parseSettings("guard", []string{"-dir", "/tmp/x", "-cgroup", "x", "-root", "/r", "-share", "/a", "-share", "/b"})
+	if err != nil || s.root != "/r" || strings.Join(s.shared, " ") != "/a /b" {
+		t.Errorf("got %+v, %v", s, err)
+	}
+}
+
+func TestMountPointsStayInTheRoot(t *testing.T) {
+	top, machine := t.TempDir(), t.TempDir()
+	if err := errors.Join(os.Symlink(machine, filepath.Join(top, "out")), os.Mkdir(filepath.Join(top, "usr"), 0o755),
+		os.Symlink("usr", filepath.Join(top, "in"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		path string
+		dir  bool
+		made string // "" for a refusal
+	}{
+		{"/a/b", true, "a/b"},
+		{"/a/b", true, "a/b"}, // is there
+		{"/a/c/file", false, "a/c/file"},
+		{"/in/lib", true, "usr/lib"},
+		{"/out/dir", true, ""},
+		{"/out/file", false, ""},
+	} {
+		err := makePoint(top, row.path, row.dir)
+		if (err == nil) != (row.made != "") {
+			t.Errorf("%s: %v", row.path, err)
+		}
+		if info, err := os.Stat(filepath.Join(top, row.made)); err != nil || row.made != "" && info.IsDir() != row.dir {
+			t.Errorf("%s is not %s: %v", row.path, row.made, err)
+		}
+	}
+	if left, err := os.ReadDir(machine); err != nil || len(left) != 0 {
+		t.Errorf("outside the root: %v, %v", left, err)
 	}
 }
 

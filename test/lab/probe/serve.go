@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+
+	"github.com/drawbridge-net/drawbridge/test/sctp"
 )
 
 // serve listens on every address, says "ready" on standard output once all of
@@ -19,7 +21,7 @@ func serve(args []string) error {
 		return err
 	}
 	if flags.NArg() < 2 {
-		return errors.New("usage: probe serve [-name N] tcp|udp ADDR...")
+		return errors.New("usage: probe serve [-name N] tcp|udp|sctp ADDR...")
 	}
 	failed := make(chan error)
 	for _, addr := range flags.Args()[1:] {
@@ -49,8 +51,14 @@ func listen(network, addr, name string) (func() error, error) {
 			return nil, err
 		}
 		return func() error { return answerUDP(c, name) }, nil
+	case "sctp":
+		s, err := sctp.Listen(addr)
+		if err != nil {
+			return nil, err
+		}
+		return func() error { return answerSCTP(s, name) }, nil
 	}
-	return nil, fmt.Errorf("network %q is neither tcp nor udp", network)
+	return nil, fmt.Errorf("network %q is not tcp, udp or sctp", network)
 }
 
 func answerTCP(l net.Listener, name string) error {
@@ -78,6 +86,10 @@ func answerUDP(c net.PacketConn, name string) error {
 		// One client's ICMP error must not end the server for the others.
 		_, _ = c.WriteTo([]byte(name+" "+peer(from)+"\n"), from)
 	}
+}
+
+func answerSCTP(s *sctp.Server, name string) error {
+	return s.Serve(func(peer netip.AddrPort) string { return name + " " + peer.String() + "\n" })
 }
 
 // peer writes an address as a dual-stack socket's user means it: 192.0.2.1:5

@@ -1,0 +1,105 @@
+//go:build engine
+
+package engine
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/drawbridge-net/drawbridge/test/lab"
+)
+
+// TestNoUserlandProxy: no proxy serves 127.0.0.1, the kernel does, and what listens there stays the host's.
+func TestNoUserlandProxy(t *testing.T) {
+	b := up(t, options{serve: []string{"--userland-proxy=false"}})
+	b.network("web", "--ipv6")
+	web := b.serveOn("web", "--name", "web", "-p", "8080:80", "-p", "127.0.0.1:8081:81", "--cap-add", "NET_ADMIN")
+	neighbour := b.serveOn("web")
+	if _, err := b.Serve(t.Context(), "tcp", "127.0.0.1:9000"); err != nil {
+		t.Fatal(err)
+	}
+	udp, err := b.docker.Serve(t.Context(), []string{"--network", "web", "-p", "5353:53/udp"}, "udp", ":53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	host4, host6 := b.client.Host.Addr4(), b.client.Host.Addr6()
+	gateway := strings.Fields(b.run("ip", "-4", "-o", "addr", "show", "dev", b.bridge("web")))[3]
+
+	for _, a := range []string{"127.0.0.1:8080", "127.0.0.2:8080", "127.0.0.1:8081"} {
+		if r := lab.Reaches(t, b.Host, "tcp", a); !strings.HasPrefix(gateway, r.Peer.Addr().String()+"/") {
+			t.Errorf("by %s the container sees %s, not the gateway %s", a, r.Peer, gateway)
+		}
+	}
+	lab.Reaches(t, b.Host, "udp", "127.0.0.1:5353")
+	lab.Reaches(t, b.client, "tcp", at(host4, 8080))
+	lab.Reaches(t, b.client, "tcp", at(host6, 8080))
+	lab.Reaches(t, b.client, "udp", at(host4, 5353))
+	lab.Reaches(t, neighbour, "tcp", at(host4, 8080))
+	lab.Reaches(t, web, "tcp", at(host4, 8080))
+	lab.Refused(t, b.Host, "tcp", "[::1]:8080")
+	lab.Blocked(t, b.client, "tcp", at(host4, 8081))
+	b.fails("already published", "run", "--rm", "--network", "web", "-p", "8080:80", "lab", "true")
+	if _, err := b.Serve(t.Context(), "tcp", ":8080"); err == nil {
+		t.Error("another program takes a published port")
+	}
+	t.Run("loopback of the host is closed to containers", func(t *testing.T) {
+		// A container that routes 127.0.0.1 to the bridge.
+		rogue := b.serveOn("web", "--cap-add", "NET_ADMIN", "--sysctl", "net.ipv4.conf.all.route_localnet=1")
+		script := "ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1/32 via " + strings.Split(gateway, "/")[0]
+		if out, err := rogue.Run(t.Context(), "/bin/busybox", "sh", "-c", script); err != nil {
+			t.Fatalf("%s %v", out, err)
+		}
+		lab.Dropped(t, rogue, "tcp", "127.0.0.1:9000")
+		if counted := b.run("iptables", "-t", "mangle", "-v", "-n", "-L", "DRAWBRIDGE-PREROUTING"); strings.Contains(counted, "    0     0 DROP") {
+			t.Errorf("the packet did not get as far as the rule: %s", counted)
+		}
+	})
+	t.Run("gone with the containers", func(t *testing.T) {
+		b.do("rm", "-f", web.Name, udp.Name)
+		lab.Refused(t, b.Host, "tcp", "127.0.0.1:8080")
+	})
+}
+
+// TestNoIP6Tables: no rule of IPv6 is made, and published ports are served by the proxy there.
+func TestNoIP6Tables(t *testing.T) {
+	b := up(t, options{serve: []string{"--ip6tables=false"}})
+	before := b.run("ip6tables-save")
+	b.network("web", "--ipv6")
+	web := b.serveOn("web", "-p", "8080:80")
+	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 8080))
+	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr6(), 8080))
+	lab.Dropped(t, b.client, "tcp", at(b.addr(web, "web"), 80))
+	if after := b.run("ip6tables-save"); rulesOf(before) != rulesOf(after) {
+		t.Errorf("IPv6 rules before:\n%s\nafter:\n%s", before, after)
+	}
+}
+
+// rulesOf leaves out counters and comments of iptables-save.
+func rulesOf(text string) string {
+	var out []string
+	for _, line := range strings.Split(text, "\n") {
+		if strings.HasPrefix(line, "-A") {
+			out = append(out, line)
+		}
+	}
+	return strings.Join(out, "\n")
+}
+
+// TestBadFlags: each mistake is one sentence, and exit code 2.
+func TestBadFlags(t *testing.T) {
+	b := up(t, options{})
+	for _, c := range []struct{ args, want string }{
+		{"--iptables=false --userland-proxy=false", "leave --userland-proxy on"},
+		{"--firewall-backend=nftables", "not available yet"},
+		{"--firewall-backend=x", "choose auto or iptables"},
+		{"--default-address-pool base=fd00::/48,size=40", "does not fit into base"},
+		{"--default-address-pool base=10.0.0.0/8", "has no size"},
+		{"--ip x", "--ip x is not an address"},
+		{"--icc=maybe", "invalid"},
+	} {
+		_, err := b.Run(t.Context(), binary(t), append([]string{"serve"}, strings.Fields(c.args)...)...)
+		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "exit status 2") {
+			t.Errorf("serve %s: %v, want %q", c.args, err, c.want)
+		}
+	}
+}
