@@ -96,8 +96,9 @@ func (d *Driver) Restore(ctx context.Context) error {
 		return err
 	}
 	_, err = d.store.Update(ctx, func(tx *store.Tx) error {
-		if f := tx.Forwarding(); f.Boot != boot {
-			if f.Boot != "" {
+		before := tx.Forwarding()
+		if before.Boot != boot {
+			if before.Boot != "" {
 				dropEphemeral(tx)
 			}
 			tx.SetForwarding(state.Forwarding{Boot: boot})
@@ -107,12 +108,22 @@ func (d *Driver) Restore(ctx context.Context) error {
 				return err
 			}
 		}
+		rememberAdvertised(tx, before.RA)
 		if d.options.NoRules {
 			dropLinks(tx)
 		}
 		return nil
 	})
 	return err
+}
+
+// rememberAdvertised keeps the links by whose router advertisements the host found its way in earlier boots, where forwarding is
+// ours again: the daemon starts before the first advertisement of this one.
+func rememberAdvertised(tx *store.Tx, links state.LinkNames) {
+	if f := tx.Forwarding(); f.V6 {
+		f.RA = state.JoinLinkNames(append(f.RA.All(), links.All()...))
+		tx.SetForwarding(f)
+	}
 }
 
 // dropEphemeral removes what does not outlive a boot.

@@ -395,6 +395,25 @@ func TestRestore(t *testing.T) {
 			}
 		})
 	}
+	t.Run("links that advertised in the boot before", func(t *testing.T) {
+		b := newBench(t, Options{IPForward: true})
+		b.ok(b.Restore(b.ctx()))
+		b.host.ra = "wan0:wan1"
+		b.ok(b.CreateNetwork(b.ctx(), newNetwork(t, 1)))
+		b.host.boot, b.host.ra = "boot-2", "wan1:wan2" // nothing has come from wan0 yet
+		for range 2 {
+			b.ok(b.Restore(b.ctx()))
+			if got := b.store.Snapshot().Forwarding.RA; got != "wan0:wan1:wan2" {
+				t.Errorf("listening to %s", got)
+			}
+			b.host.ra = ""
+		}
+		b.host.boot, b.host.v6 = "boot-3", true // the host forwards by itself now
+		b.ok(b.Restore(b.ctx()))
+		if got := b.store.Snapshot().Forwarding.RA; got != "" {
+			t.Errorf("listening to %s", got)
+		}
+	})
 	t.Run("wanted from now on", func(t *testing.T) {
 		b := newBench(t, Options{})
 		b.ok(b.Restore(b.ctx()))

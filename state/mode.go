@@ -66,7 +66,7 @@ func (l LinkNames) All() []string {
 	return strings.Split(string(l), ":")
 }
 
-// JoinLinkNames makes the list of valid names, sorted.
+// JoinLinkNames makes the list of valid names, sorted and each once.
 func JoinLinkNames(names []string) LinkNames {
-	return LinkNames(strings.Join(slices.Sorted(slices.Values(names)), ":"))
+	return LinkNames(strings.Join(slices.Compact(slices.Sorted(slices.Values(names))), ":"))
 }

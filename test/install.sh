@@ -5,7 +5,7 @@
 set -euo pipefail
 
 packages=(
-	docker.io firewalld dbus
+	docker.io docker-compose firewalld dbus
 	iptables ipset nftables conntrack iproute2 procps kmod
 	busybox-static curl git make gcc libc6-dev ca-certificates
 	debootstrap debian-archive-keyring

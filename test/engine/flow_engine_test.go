@@ -27,11 +27,12 @@ func (c *lineCounter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// hold opens a connection that stays until the test ends.
-func (b *bed) hold(name string, from lab.Place, addr string) *flow {
+// hold opens a connection that stays until the test ends. Arguments of probe get can be added.
+func (b *bed) hold(name string, from lab.Place, addr string, args ...string) *flow {
 	b.t.Helper()
 	f := &flow{name: name, ended: make(chan struct{})}
-	cmd := from.Command(b.t.Context(), from.Probe(), "get", "-timeout", "10s", "-count", "100000", "-every", "100ms", "tcp", addr)
+	args = append(append([]string{"get", "-timeout", "10s", "-count", "100000", "-every", "100ms"}, args...), "tcp", addr)
+	cmd := from.Command(b.t.Context(), from.Probe(), args...)
 	cmd.Stdout, cmd.Stderr = &f.lines, &f.stderr
 	if err := cmd.Start(); err != nil {
 		b.t.Fatal(err)
@@ -59,5 +60,15 @@ func (f *flow) goesOn(t *testing.T) {
 			t.Fatalf("the connection %s hangs", f.name)
 		case <-time.After(20 * time.Millisecond):
 		}
+	}
+}
+
+// ends checks that the connection is cut: reset, or not answered for as long as it was made to wait.
+func (f *flow) ends(t *testing.T) {
+	t.Helper()
+	select {
+	case <-f.ended:
+	case <-time.After(10 * time.Second):
+		t.Errorf("the connection %s goes on", f.name)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -22,6 +23,7 @@ type request struct {
 	timeout             time.Duration // for the connection and for each answer
 	count               int           // answers wanted on the one connection
 	every               time.Duration // pause between two requests
+	lines, length       int           // of one request: that many lines at once, of that many bytes
 }
 
 // get prints one line per answer. When there is none it exits 1 with one of
@@ -33,11 +35,13 @@ func get(args []string) error {
 	flags.DurationVar(&r.timeout, "timeout", 2*time.Second, "how long to wait for the connection and for each answer")
 	flags.IntVar(&r.count, "count", 1, "how many requests to make on one connection")
 	flags.DurationVar(&r.every, "every", 100*time.Millisecond, "pause between two requests")
+	flags.IntVar(&r.lines, "lines", 1, "how many lines one request has; each is answered")
+	flags.IntVar(&r.length, "length", len("hello"), "how long these lines are")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if flags.NArg() != 2 {
-		return errors.New("usage: probe get [-bind IP] [-timeout D] [-count N -every D] tcp|udp|sctp ADDR")
+		return errors.New("usage: probe get [-bind IP] [-timeout D] [-count N -every D] [-lines N] [-length N] tcp|udp|sctp ADDR")
 	}
 	r.network, r.addr = flags.Arg(0), flags.Arg(1)
 	err := fetch(os.Stdout, r)
@@ -62,7 +66,7 @@ func fetch(out io.Writer, r request) error {
 		if i > 0 {
 			time.Sleep(r.every)
 		}
-		line, err := ask(c, in, r)
+		line, err := r.ask(c, in)
 		if err != nil {
 			return err
 		}
@@ -71,6 +75,34 @@ func fetch(out io.Writer, r request) error {
 		}
 	}
 	return nil
+}
+
+// ask makes one request.
+func (r request) ask(c net.Conn, in *bufio.Reader) (string, error) {
+	if r.lines > 1 {
+		return r.pour(c, in)
+	}
+	return ask(c, in, r)
+}
+
+// pour sends many lines and returns the last answer. It reads meanwhile, or both sides would wait for each other.
+func (r request) pour(c net.Conn, in *bufio.Reader) (string, error) {
+	if err := c.SetDeadline(time.Now().Add(r.timeout)); err != nil {
+		return "", err
+	}
+	written := make(chan error, 1)
+	go func() {
+		_, err := io.WriteString(c, strings.Repeat(strings.Repeat("x", r.length)+"\n", r.lines))
+		written <- err
+	}()
+	var last string
+	for range r.lines {
+		var err error
+		if last, err = in.ReadString('\n'); err != nil {
+			return "", err
+		}
+	}
+	return last, <-written
 }
 
 func dial(d net.Dialer, r request) (net.Conn, error) {

@@ -4,7 +4,10 @@
 // so that the same file runs on the host and in a container with nothing else.
 //
 //	probe serve [-name N] tcp|udp|sctp ADDR... answer every line with "N peer"
-//	probe get [-bind IP[:PORT]] [-timeout D] [-count N -every D] tcp|udp|sctp ADDR
+//	probe get [-bind IP[:PORT]] [-timeout D] [-count N -every D] [-lines N] tcp|udp|sctp ADDR
+//	probe spray -bind IP:PORT udp ADDR         send datagrams for ever, whatever comes back
+//	probe segment FLAGS IP:PORT IP:PORT        send one TCP segment that belongs to nothing
+//	probe advertise IFACE PREFIX               send router advertisements for ever
 //	probe guard -dir D -cgroup NAME -iptables nft|legacy
 //	probe init  …                              started by guard, as pid 1
 //	probe enter [-report FD] PID CMD [ARG...]  run CMD in PID's namespaces
@@ -20,15 +23,18 @@ import (
 
 func main() {
 	commands := map[string]func([]string) error{
-		"serve":  serve,
-		"get":    get,
-		"guard":  guard,
-		"init":   initialise,
-		"enter":  enter,
-		"become": become,
+		"serve":     serve,
+		"get":       get,
+		"spray":     spray,
+		"segment":   segment,
+		"advertise": advertise,
+		"guard":     guard,
+		"init":      initialise,
+		"enter":     enter,
+		"become":    become,
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: probe serve|get|guard|init|enter …")
+		fmt.Fprintln(os.Stderr, "usage: probe serve|get|spray|segment|advertise|guard|init|enter …")
 		os.Exit(2)
 	}
 	if err := commands[os.Args[1]](os.Args[2:]); err != nil {
