@@ -68,7 +68,9 @@ func TestIPAMRefused(t *testing.T) {
 		{"second of two subnets in use", `{"Subnet":"10.71.0.0/24"},{"Subnet":"10.70.0.0/25"}`, "overlaps"},
 	} {
 		text := b.createByAPI("bad", c.config)
-		if !strings.Contains(text, c.words) {
+		// Newer engines (25 and later) check this themselves, and say so in their own words.
+		byEngine := !strings.HasPrefix(b.engine(), "20.") && strings.Contains(text, "invalid network config")
+		if !byEngine && !strings.Contains(text, c.words) {
 			t.Errorf("%s: %q does not say %q", c.name, text, c.words)
 		}
 		pools, networks := b.pools()
