@@ -92,7 +92,7 @@ func newBareLab(t *testing.T) *lab {
 		t.Cleanup(l.backend.Close)
 	})
 	l.backend.variant.Store(&l.variant)
-	l.backend.bridgeSysctls = "/no/such/directory"
+	l.backend.host.BridgeSysctls = "/no/such/directory"
 	return l
 }
 

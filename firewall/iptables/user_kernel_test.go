@@ -135,7 +135,7 @@ func TestGuard(t *testing.T) {
 				if strings.HasPrefix(test.name, "br_netfilter") {
 					l.showBridged()
 				} else {
-					l.backend.bridgeSysctls = "/no/such/directory"
+					l.backend.host.BridgeSysctls = "/no/such/directory"
 				}
 				for _, r := range []string{"-N DOCKER-ISOLATION-STAGE-2", "-A DOCKER-ISOLATION-STAGE-2 -o docker0 -j DROP"} {
 					l.both(r)

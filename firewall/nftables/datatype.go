@@ -1,0 +1,144 @@
+package nftables
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// datatype is a type of a field in a key or value, with nft's name and number for it.
+type datatype struct {
+	name  string
+	magic uint32
+	size  int
+	text  func(raw string) string
+}
+
+var (
+	addr4   = typeOf(nftables.TypeIPAddr, addrText)
+	addr6   = typeOf(nftables.TypeIP6Addr, addrText)
+	proto   = typeOf(nftables.TypeInetProto, protoText)
+	service = typeOf(nftables.TypeInetService, portText)
+	ifname  = typeOf(nftables.TypeIFName, ifnameText)
+)
+
+func typeOf(t nftables.SetDatatype, text func(string) string) datatype {
+	return datatype{name: t.Name, magic: t.GetNFTMagic(), size: int(t.Bytes), text: text}
+}
+
+// width is the place that a field takes in a key: a whole number of registers.
+func (d datatype) width() int { return (d.size + 3) / 4 * 4 }
+
+// combined returns nft's number for a sequence of fields, and its length.
+func combined(fields []datatype) (magic, length uint32) {
+	for _, f := range fields {
+		magic = magic<<nftables.SetConcatTypeBits | f.magic
+		length += uint32(f.width())
+	}
+	if len(fields) == 1 {
+		length = uint32(fields[0].size)
+	}
+	return magic, length
+}
+
+// flags returns the set's flags as the kernel has them.
+func (s Set) flags() uint32 {
+	var f uint32
+	if s.Interval {
+		f |= unix.NFT_SET_INTERVAL
+		if len(s.Key) > 1 {
+			f |= nftables.NFT_SET_CONCAT
+		}
+	}
+	if len(s.Value) > 0 {
+		f |= unix.NFT_SET_MAP
+	}
+	return f
+}
+
+// pack joins fields to a key or value.
+func pack(fields ...string) string {
+	if len(fields) == 1 {
+		return fields[0]
+	}
+	var b strings.Builder
+	for _, f := range fields {
+		b.WriteString(f)
+		for n := len(f); n%4 != 0; n++ {
+			b.WriteByte(0)
+		}
+	}
+	return b.String()
+}
+
+// What a field holds, as bytes.
+
+func packAddr(a netip.Addr) string { return string(a.AsSlice()) }
+
+func packPort(p uint16) string { return string([]byte{byte(p >> 8), byte(p)}) }
+
+func packProto(p state.Proto) string { return string([]byte{byte(p)}) }
+
+func packName(name string) string { return name + strings.Repeat("\x00", ifname.size-len(name)) }
+
+func addrText(raw string) string {
+	a, _ := netip.AddrFromSlice([]byte(raw))
+	return a.String()
+}
+
+func portText(raw string) string { return fmt.Sprint(uint16(raw[0])<<8 | uint16(raw[1])) }
+
+func protoText(raw string) string { return state.Proto(raw[0]).String() }
+
+func ifnameText(raw string) string { return fmt.Sprintf("%q", strings.TrimRight(raw, "\x00")) }
+
+// element writes an element of the set as nft does.
+func (s Set) element(e Element) string {
+	text := fieldsText(s.Key, e.Key, e.End)
+	if len(s.Value) > 0 {
+		text += " : " + fieldsText(s.Value, e.Value, "")
+	}
+	return text
+}
+
+func fieldsText(fields []datatype, first, last string) string {
+	var out []string
+	at := 0
+	for _, f := range fields {
+		text := f.text(first[at : at+f.size])
+		if last != "" && last[at:at+f.size] != first[at:at+f.size] {
+			text = rangeText(f, first[at:at+f.size], last[at:at+f.size])
+		}
+		out = append(out, text)
+		at += f.width()
+	}
+	return strings.Join(out, " . ")
+}
+
+// rangeText writes an interval, where it can be as a prefix.
+func rangeText(f datatype, first, last string) string {
+	from, ok := netip.AddrFromSlice([]byte(first))
+	if ok {
+		for bits := range from.BitLen() {
+			if p := netip.PrefixFrom(from, bits); p.Masked() == p && packAddr(lastOf(p)) == last {
+				return p.String()
+			}
+		}
+	}
+	return f.text(first) + "-" + f.text(last)
+}
+
+// lastOf returns the last address of a prefix.
+func lastOf(p netip.Prefix) netip.Addr {
+	raw := p.Addr().AsSlice()
+	for bit := p.Bits(); bit < p.Addr().BitLen(); bit++ {
+		raw[bit/8] |= 1 << (7 - bit%8)
+	}
+	a, _ := netip.AddrFromSlice(raw)
+	return a
+}
