@@ -29,6 +29,15 @@ func NewMarked(run Runner, bit uint32) (*Marked, error) {
 	return &Marked{backend: b}, nil
 }
 
+// NewMarkedVariant is NewMarked for a variant that is known, as "-nft" or "-legacy".
+func NewMarkedVariant(run Runner, bit uint32, variant string) (*Marked, error) {
+	m, err := NewMarked(run, bit)
+	if err == nil {
+		m.backend.variant.Store(&variant)
+	}
+	return m, err
+}
+
 // Close gives back what NewMarked opened.
 func (m *Marked) Close() { m.backend.Close() }
 

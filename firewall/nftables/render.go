@@ -146,4 +146,3 @@ func namesOf(v6 bool) names {
 func (n names) toPublished() []Part {
 	return []Part{in(n.ports, n.to, l4, toPort), in(n.portRanges, n.to, l4, toPort)}
 }
-

@@ -1,8 +1,8 @@
 package nftables
 
 import (
-	"slices"
 	"net/netip"
+	"slices"
 
 	"github.com/drawbridge-net/drawbridge/firewall"
 )
