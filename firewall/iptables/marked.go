@@ -102,29 +102,38 @@ func (m *Marked) Purge(ctx context.Context) error {
 	return nil
 }
 
-// Docker reports whether dockerd keeps its rules in iptables: where DOCKER-USER is, unless it was made by us.
-func (b *Backend) Docker(ctx context.Context) (bool, error) {
+// Docker is what a host's iptables has of Docker.
+type Docker int
+
+const (
+	NoDocker    Docker = iota
+	DockerUser         // the user's chain, and none of dockerd's: it may have had rules here, or another program made it
+	DockerRules        // chains of dockerd
+)
+
+// Docker returns what the host's iptables has of Docker. A DOCKER-USER beside chains of ours does not count: we make it too.
+func (b *Backend) Docker(ctx context.Context) (Docker, error) {
 	variant, err := b.choose(ctx)
 	if errors.Is(err, ErrNotInstalled) {
-		return false, nil
+		return NoDocker, nil
 	}
 	if err != nil {
-		return false, err
+		return NoDocker, err
 	}
 	d, err := b.read(ctx, variant, false)
 	if err != nil {
-		return false, err
+		return NoDocker, err
 	}
 	filter := d["filter"]
-	_, user := filter[chainDockerUser]
-	_, docker := filter["DOCKER"]
-	_, docker28 := filter["DOCKER-FORWARD"]
-	_, ours := filter[chainForward]
-	return docker || docker28 || user && !ours, nil
+	has := func(chain string) bool { _, ok := filter[chain]; return ok }
+	switch {
+	case has("DOCKER"), has("DOCKER-FORWARD"):
+		return DockerRules, nil
+	case has(chainDockerUser) && !has(chainForward):
+		return DockerUser, nil
+	}
+	return NoDocker, nil
 }
-
-// Installed reports whether the host has iptables.
-func (b *Backend) Installed() bool { return b.installed("") }
 
 // renderMarked returns the rules of one family that accept packets with the bit.
 func renderMarked(f firewall.Family, bit uint32) Ruleset {

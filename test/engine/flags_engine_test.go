@@ -90,8 +90,7 @@ func TestBadFlags(t *testing.T) {
 	b := up(t, options{})
 	for _, c := range []struct{ args, want string }{
 		{"--iptables=false --userland-proxy=false", "leave --userland-proxy on"},
-		{"--firewall-backend=nftables", "not available yet"},
-		{"--firewall-backend=x", "choose auto or iptables"},
+		{"--firewall-backend=x", "is not auto, iptables or nftables"},
 		{"--default-address-pool base=fd00::/48,size=40", "does not fit into base"},
 		{"--default-address-pool base=10.0.0.0/8", "has no size"},
 		{"--ip x", "--ip x is not an address"},
