@@ -16,8 +16,8 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/drawbridge-net/drawbridge/firewall"
-	"github.com/drawbridge-net/drawbridge/test/firewalltest"
 	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/test/firewalltest"
 )
 
 const rulesFolder = "../../docs/rules"

@@ -5,8 +5,8 @@ package iptables
 import (
 	"testing"
 
-	"github.com/drawbridge-net/drawbridge/test/firewalltest"
 	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/test/firewalltest"
 )
 
 func TestMain(m *testing.M) { firewalltest.Main(m) }

@@ -17,8 +17,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/drawbridge-net/drawbridge/test/firewalltest"
 	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/test/firewalltest"
 )
 
 // save returns everything that both variants and nft hold, with counters, and the sets.

@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/drawbridge-net/drawbridge/firewall"
-	"github.com/drawbridge-net/drawbridge/test/firewalltest"
 	"github.com/drawbridge-net/drawbridge/firewall/iptables"
 	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/test/firewalltest"
 )
 
 func TestMain(m *testing.M) { firewalltest.Main(m) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +20,7 @@ func (b *Backend) Purge(ctx context.Context) error {
 // RemoveTable removes the table and nothing of iptables, for a host on which that has taken over. A table of that name
 // that is not ours stays.
 func (b *Backend) RemoveTable(ctx context.Context) error {
+	b.looked = time.Time{} // what iptables has by now is not known
 	var err error
 	for range attempts {
 		if err = b.removeTable(); !errors.Is(err, errChanged) || ctx.Err() != nil {
