@@ -116,8 +116,13 @@ func (b *backends) find(ctx context.Context) (choice, error) {
 	return b.follow(ctx)
 }
 
-// follow chooses as Docker did on this host.
+// follow chooses as Docker did on this host. Before dockerd's first start there is nothing to follow; what was chosen
+// then is kept while its rules are there, and does not change with the next start.
 func (b *backends) follow(ctx context.Context) (choice, error) {
+	usable := b.nftables.Usable()
+	if usable == nil && b.nftables.Leftover(ctx) {
+		return choice{b.nftables, "the rules of an earlier run are in nftables"}, nil
+	}
 	docker, err := b.iptables.Docker(ctx)
 	if err != nil {
 		return choice{}, err
@@ -126,7 +131,6 @@ func (b *backends) follow(ctx context.Context) (choice, error) {
 	if err != nil {
 		return choice{}, err
 	}
-	usable := b.nftables.Usable()
 	switch {
 	case docker == iptables.DockerRules:
 		return choice{b.iptables, "Docker's chains are in iptables"}, nil

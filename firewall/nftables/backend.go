@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/drawbridge-net/drawbridge/firewall"
@@ -40,6 +41,7 @@ type Backend struct {
 	kernel    editor
 	neighbour Neighbour
 	host      firewall.HostReader
+	list      firewall.Bridges
 	now       func() time.Time
 
 	// gen is the generation of the host's rules at which the table was as have says; known is false until it was
@@ -52,6 +54,10 @@ type Backend struct {
 	looked  time.Time
 	bridges []string
 	alone   bool
+	// present are the host's bridges as last listed, unsettled until when there may be rules to come for them.
+	present   []string
+	unlisted  error
+	unsettled time.Time
 }
 
 // attempts is how often a change is tried anew when somebody changed rules between our reading and our writing.
@@ -60,6 +66,10 @@ const attempts = 5
 // lookInterval is how long the rules of iptables are taken for unchanged while nftables' generation is: its legacy
 // variant has none. It is just below the interval of the loop, so that each pass which was due by time looks.
 const lookInterval = 25 * time.Second
+
+// settling is how long dockerd may take to write its rules for a bridge that it made. Until then they are looked for with
+// each pass: the generation does not tell of those in legacy iptables.
+const settling = 5 * time.Second
 
 // New returns a backend for the current network namespace that looks for Docker's bridges among bridges. Sync must
 // not be called concurrently.
@@ -72,7 +82,9 @@ func New(neighbour Neighbour, bridges firewall.Bridges) (*Backend, error) {
 }
 
 func newBackend(k editor, neighbour Neighbour, bridges firewall.Bridges) *Backend {
-	return &Backend{kernel: k, neighbour: neighbour, host: firewall.NewHostReader(bridges), now: time.Now}
+	b := &Backend{kernel: k, neighbour: neighbour, list: bridges, now: time.Now}
+	b.host = firewall.NewHostReader(func() ([]string, error) { return b.present, b.unlisted })
+	return b
 }
 
 // Close gives back what New opened. No other method may be called afterwards.
@@ -108,15 +120,27 @@ func (b *Backend) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if b.known && gen == b.gen && b.now().Sub(b.looked) < lookInterval {
-		return nil
-	}
-	if !b.known || gen != b.gen {
+	b.listBridges()
+	changed := !b.known || gen != b.gen
+	if changed {
 		if err := b.reread(gen); err != nil {
 			return err
 		}
 	}
-	return b.lookAround(ctx)
+	if changed || b.now().Before(b.unsettled) || b.now().Sub(b.looked) >= lookInterval {
+		return b.lookAround(ctx)
+	}
+	return nil
+}
+
+// listBridges lists the host's bridges, and notes when one came or went.
+func (b *Backend) listBridges() {
+	present, err := b.list()
+	slices.Sort(present)
+	if err == nil && !slices.Equal(present, b.present) {
+		b.unsettled = b.now().Add(settling)
+	}
+	b.present, b.unlisted = present, err
 }
 
 // reread reads the table, all of it at one generation.

@@ -34,3 +34,9 @@ func TestGuard(t *testing.T) {
 		t.Run("iptables"+variant, func(t *testing.T) { firewalltest.Guard(t, variant, inLab) })
 	}
 }
+
+func TestOptions(t *testing.T) {
+	for _, variant := range variants {
+		t.Run("iptables"+variant, func(t *testing.T) { firewalltest.Options(t, variant, inLab) })
+	}
+}

@@ -50,7 +50,13 @@ func TestNoUserlandProxy(t *testing.T) {
 			t.Fatalf("%s %v", out, err)
 		}
 		lab.Dropped(t, rogue, "tcp", "127.0.0.1:9000")
-		if counted := b.run("iptables", "-t", "mangle", "-v", "-n", "-L", "DRAWBRIDGE-PREROUTING"); strings.Contains(counted, "    0     0 DROP") {
+		counted, none := "", "    0     0 DROP"
+		if onNFTables() {
+			counted, none = b.run("nft", "list", "chain", "inet", "drawbridge", "prerouting"), "packets 0 bytes 0 drop"
+		} else {
+			counted = b.run("iptables", "-t", "mangle", "-v", "-n", "-L", "DRAWBRIDGE-PREROUTING")
+		}
+		if strings.Contains(counted, none) {
 			t.Errorf("the packet did not get as far as the rule: %s", counted)
 		}
 	})

@@ -130,17 +130,23 @@ var Worlds = []World{
 	{Name: "everything accepted first", After: func(l *Lab) { l.Both("-I FORWARD 1 -j ACCEPT") }},
 	{Name: "bridge-nf-call-iptables", Before: func(l *Lab) {
 		PolicyDrop(l)
-		l.ShowBridged()
-		// br_netfilter keeps redirected packets on the bridge: to reach the port that they came
-		// from needs its hairpin mode, which package link sets.
-		for _, h := range Hosts {
-			if h.bridge != "" {
-				port, err := l.router.handle.LinkByName(h.link)
-				must(l.T, err)
-				must(l.T, l.router.handle.LinkSetHairpin(port, true))
-			}
-		}
+		l.showBridgedHairpin()
 	}},
+}
+
+// showBridgedHairpin is ShowBridged where containers reach their own published ports.
+func (l *Lab) showBridgedHairpin() {
+	l.T.Helper()
+	l.ShowBridged()
+	// br_netfilter keeps redirected packets on the bridge: to reach the port that they came
+	// from needs its hairpin mode, which package link sets.
+	for _, h := range Hosts {
+		if h.bridge != "" {
+			port, err := l.router.handle.LinkByName(h.link)
+			must(l.T, err)
+			must(l.T, l.router.handle.LinkSetHairpin(port, true))
+		}
+	}
 }
 
 // ShowBridged lets br_netfilter show bridged packets to iptables.
