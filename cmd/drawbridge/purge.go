@@ -136,11 +136,11 @@ func cleanRules(ctx context.Context, out io.Writer) error {
 	defer backend.Close()
 	switch err := backend.Purge(ctx); {
 	case errors.Is(err, iptables.ErrNotInstalled):
-		fmt.Fprintln(out, "firewall: table and sets removed; there is no iptables on this host")
+		fmt.Fprintln(out, "firewall: rules and sets removed; there is no iptables on this host")
 	case err != nil:
 		return err
 	default:
-		fmt.Fprintln(out, "firewall: chains and sets removed")
+		fmt.Fprintln(out, "firewall: rules and sets removed")
 	}
 	return nil
 }

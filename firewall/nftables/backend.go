@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/drawbridge-net/drawbridge/firewall"
@@ -53,7 +54,7 @@ type Backend struct {
 	// there is no iptables.
 	looked  time.Time
 	bridges []string
-	alone   bool
+	alone   atomic.Bool
 	// present are the host's bridges as last listed, unsettled until when there may be rules to come for them.
 	present   []string
 	unlisted  error
@@ -108,7 +109,7 @@ func (b *Backend) sync(ctx context.Context, render func(firewall.Host) firewall.
 		return err
 	}
 	p := render(b.host.Read(b.bridges))
-	if err := b.apply(Render(p, b.alone)); err != nil || b.alone {
+	if err := b.apply(Render(p, b.alone.Load())); err != nil || b.alone.Load() {
 		return err
 	}
 	return b.neighbour.Write(ctx, p)
@@ -146,16 +147,16 @@ func (b *Backend) listBridges() {
 // reread reads the table, all of it at one generation.
 func (b *Backend) reread(gen uint32) error {
 	b.known = false
-	have, err := b.kernel.read()
-	if err != nil {
-		return err
-	}
+	have, failed := b.kernel.read()
 	after, err := b.kernel.generation()
 	if err != nil {
 		return err
 	}
 	if after != gen {
-		return errChanged
+		return errChanged // which may be why it failed
+	}
+	if failed != nil {
+		return failed
 	}
 	b.have, b.gen, b.known = have, gen, true
 	return nil
@@ -172,7 +173,8 @@ func (b *Backend) lookAround(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.bridges, b.alone, b.looked = append(named, more...), !installed, b.now()
+	b.bridges, b.looked = append(named, more...), b.now()
+	b.alone.Store(!installed)
 	return nil
 }
 
@@ -195,11 +197,11 @@ func (b *Backend) apply(want Ruleset) error {
 
 // Rules implements firewall.Backend: the table, and what iptables is told.
 func (b *Backend) Rules(p firewall.Policy) string {
-	text := Render(p, b.alone).Text()
+	text := Render(p, b.alone.Load()).Text()
 	if text != "" {
 		text = "# nftables\n" + text
 	}
-	if b.alone {
+	if b.alone.Load() {
 		return text
 	}
 	return text + b.neighbour.Rules(p)

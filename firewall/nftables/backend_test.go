@@ -50,7 +50,7 @@ func (b *bed) check(t *testing.T, p firewall.Policy) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if edits := difference(have, Render(p, b.alone)); len(edits) > 0 {
+	if edits := difference(have, Render(p, b.alone.Load())); len(edits) > 0 {
 		t.Errorf("the table is not as wanted: %v", edits)
 	}
 }

@@ -61,19 +61,22 @@ func (s Set) flags() uint32 {
 	return f
 }
 
+// maxKey is what the kernel's registers hold.
+const maxKey = 64
+
 // pack joins fields to a key or value.
 func pack(fields ...string) string {
 	if len(fields) == 1 {
 		return fields[0]
 	}
-	var b strings.Builder
+	key := make([]byte, 0, maxKey)
 	for _, f := range fields {
-		b.WriteString(f)
-		for n := len(f); n%4 != 0; n++ {
-			b.WriteByte(0)
+		key = append(key, f...)
+		for len(key)%4 != 0 {
+			key = append(key, 0)
 		}
 	}
-	return b.String()
+	return string(key)
 }
 
 // What a field holds, as bytes.

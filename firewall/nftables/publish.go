@@ -83,20 +83,19 @@ func follows(a, b firewall.Port) bool {
 func addPorts(add func(set string, e Element), n names, ports []firewall.Port) {
 	var targets []targetRange
 	for _, r := range runs(ports) {
-		first, last := []string{packProto(r.Proto), packPort(r.HostPort)}, []string{packProto(r.Proto), packPort(r.last)}
+		at := func(port uint16) string { return pack(packProto(r.Proto), packPort(port)) }
 		one, many := n.everywhere, n.ranges
 		if r.Host.IsValid() {
-			host := packAddr(r.Host)
-			first, last = append([]string{host}, first...), append([]string{host}, last...)
+			at = func(port uint16) string { return pack(packAddr(r.Host), packProto(r.Proto), packPort(port)) }
 			one, many = n.here, n.hereRanges
 		}
 		addr := packAddr(r.Target.Addr())
 		if r.isRange() {
-			add(many, Element{Key: pack(first...), End: pack(last...), Value: addr})
+			add(many, Element{Key: at(r.HostPort), End: at(r.last), Value: addr})
 			targets = append(targets, targetRange{r.Target.Addr(), r.Proto, r.HostPort, r.last})
 			continue
 		}
-		add(one, Element{Key: pack(first...), Value: pack(addr, packPort(r.Target.Port()))})
+		add(one, Element{Key: at(r.HostPort), Value: pack(addr, packPort(r.Target.Port()))})
 		add(n.ports, targetElement(firewall.Target{Proto: r.Proto, Addr: r.Target}))
 	}
 	for _, t := range merged(targets) {

@@ -324,7 +324,7 @@ func TestText(t *testing.T) {
 			must(t, l.backend.Sync(t.Context(), func(firewall.Host) firewall.Policy { return p }))
 			want := l.nft("list", "ruleset")
 			other := withBackend(firewalltest.NewBare(t, ""))
-			other.backend.alone = true
+			other.backend.alone.Store(true)
 			other.load(other.backend.Rules(p))
 			if diff := cmp.Diff(want, other.nft("list", "ruleset")); diff != "" {
 				t.Errorf("(-ours +nft's):\n%s", diff)
@@ -480,6 +480,8 @@ func TestChangeOfBackend(t *testing.T) {
 				return plain(text)
 			}
 			onlyIPTables := saved()
+			stop := l.keepKnocking(t)
+			defer stop()
 			for range 2 {
 				l.sync(firewalltest.State())
 				text := l.save()
@@ -496,6 +498,23 @@ func TestChangeOfBackend(t *testing.T) {
 			}
 		})
 	}
+}
+
+// keepKnocking sends what must not pass until it is stopped.
+func (l *lab) keepKnocking(t *testing.T) (stop func()) {
+	stopped, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stopped:
+				return
+			default:
+				l.Check(t, firewalltest.Packets, func(p firewalltest.Packet) bool { return p.Control && bridgesUnnamed(p) })
+			}
+		}
+	}()
+	return func() { close(stopped); <-done }
 }
 
 // TestDockerTable: bridges that Docker's nftables rules name are Docker's.
