@@ -164,7 +164,6 @@ type heldChain struct {
 
 type heldSet struct {
 	kind     kind
-	set      Set // Elements, and the types of a set of ours
 	elements []Element
 }
 
