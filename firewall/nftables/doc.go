@@ -48,7 +48,11 @@
 // Kernel 5.10 is needed, for the comment of a table. [Backend.Usable] asks the kernel.
 //
 // The mark has the length of the way from the forward hook to the way out. A rule that sets the whole mark in iptables' filter
-// table ahead of ours (-j MARK --set-mark in DOCKER-USER) takes the bit away; --or-mark and --set-xmark with a mask do not.
+// table ahead of ours (-j MARK --set-mark in DOCKER-USER) takes the bit away; --or-mark and --set-xmark with a mask do not. A rule there that compares
+// the whole mark (-m mark --mark 1) does not match what we permit: give it a mask (--mark 1/0xff).
+//
+// Among nat's chains who translates first wins. An ACCEPT in iptables' nat table does not keep ours from translating: there
+// is nothing to say so but the mangle table.
 //
 // Where no iptables is installed the guard is a chain of ours. There an accept of another table does not open
 // what the guard refuses: whoever wants to route turns on forwarding himself, and no guard is made.

@@ -168,12 +168,7 @@ func generationOf(m message) uint32 {
 func (k *kernel) commit(generation uint32, edits []edit) error {
 	b := batch{seq: k.seq}
 	b.begin(generation)
-	for _, e := range edits {
-		e.encode(&b)
-		for len(b.edits) < int(b.seq-k.seq)-1 {
-			b.edits = append(b.edits, e)
-		}
-	}
+	b.add(edits)
 	b.end()
 	return k.transact(b)
 }
@@ -181,13 +176,8 @@ func (k *kernel) commit(generation uint32, edits []edit) error {
 // check has the kernel look through the edits, and change nothing: a transaction without its end is undone.
 func (k *kernel) check(edits []edit) error {
 	b := batch{seq: k.seq}
-	b.message(unix.NFNL_MSG_BATCH_BEGIN, 0, 0, unix.NFNL_SUBSYS_NFTABLES, nil)
-	for _, e := range edits {
-		e.encode(&b)
-		for len(b.edits) < int(b.seq-k.seq)-1 {
-			b.edits = append(b.edits, e)
-		}
-	}
+	b.begin(0) // any
+	b.add(edits)
 	return k.transact(b)
 }
 

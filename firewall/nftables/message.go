@@ -64,6 +64,17 @@ func (b *batch) begin(generation uint32) {
 	})
 }
 
+// add appends the messages of edits.
+func (b *batch) add(edits []edit) {
+	for _, e := range edits {
+		first := b.seq
+		e.encode(b)
+		for range b.seq - first {
+			b.edits = append(b.edits, e)
+		}
+	}
+}
+
 func (b *batch) end() { b.message(unix.NFNL_MSG_BATCH_END, 0, 0, unix.NFNL_SUBSYS_NFTABLES, nil) }
 
 // attr appends an attribute.

@@ -23,18 +23,19 @@ const (
 //
 //	forward        -1     Just ahead of everybody's filter rules (0). A drop is final at any priority; but the mark that tells
 //	                      iptables what is permitted must come after mangle (-150), where a MARK rule would overwrite it.
-//	dstnat       -100     nft's dstnat: published ports. After what a user refuses by the host's port (mangle, raw).
-//	dstnat_output -100    The same for what the host itself sends.
-//	srcnat        100     nft's srcnat: masquerade. After everybody's filter rules saw the real source.
+//	dstnat        -99     Published ports, behind nft's dstnat (-100): who translates first wins, and that is an administrator's
+//	                      rule in iptables' nat table, behind which our jump is with that backend too.
+//	dstnat_output -99     The same for what the host itself sends.
+//	srcnat        101     Masquerade, behind nft's srcnat (100), for the same reason.
 //	prerouting   -150     nft's mangle: before the destination changes, since what it guards are addresses of the host.
 //	output       -150     The same place on the way out of the host: redirects to linked containers.
 //	postrouting  -300     nft's raw, the first: nobody behind the forward hook sees our mark.
 //	guard        1000     Behind whatever refuses or counts. Only where no iptables can do it, see Backend.
 var bases = map[string]Base{
 	chainForward:     {"filter", unix.NF_INET_FORWARD, -1},
-	chainDestination: {"nat", unix.NF_INET_PRE_ROUTING, -100},
-	chainOutputNAT:   {"nat", unix.NF_INET_LOCAL_OUT, -100},
-	chainSource:      {"nat", unix.NF_INET_POST_ROUTING, 100},
+	chainDestination: {"nat", unix.NF_INET_PRE_ROUTING, -99},
+	chainOutputNAT:   {"nat", unix.NF_INET_LOCAL_OUT, -99},
+	chainSource:      {"nat", unix.NF_INET_POST_ROUTING, 101},
 	chainPrerouting:  {"filter", unix.NF_INET_PRE_ROUTING, -150},
 	chainOutput:      {"filter", unix.NF_INET_LOCAL_OUT, -150},
 	chainPostrouting: {"filter", unix.NF_INET_POST_ROUTING, -300},

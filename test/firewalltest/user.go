@@ -71,6 +71,16 @@ func UserRules(t *testing.T, variant string, backend Maker) {
 			},
 		},
 		{
+			"nat PREROUTING: an own destination",
+			[]rule{{"-t nat -I PREROUTING -d 192.0.2.1 -p tcp --dport 8080 -j DNAT --to-destination 10.1.0.3:80", "-t nat -I PREROUTING -d 2001:db8:1::1 -p tcp --dport 8080 -j DNAT --to-destination [fd00:1::3]:80"}},
+			[]Packet{{Name: "from out", From: "out", Proto: "tcp", To: At(Ext0, "8080"), Answers: "c1b", Sees: Out}, fromFar, egress},
+		},
+		{
+			"nat POSTROUTING: an own source",
+			[]rule{{"-t nat -I POSTROUTING -s 10.1.0.0/24 -o ext0 -j SNAT --to-source 198.51.100.1", "-t nat -I POSTROUTING -s fd00:1::/64 -o ext0 -j SNAT --to-source 2001:db8:2::1"}},
+			[]Packet{{Name: "egress", From: "c1a", Proto: "tcp", To: At(Out, "80"), Answers: "out", Sees: Ext1}, published},
+		},
+		{
 			"DRAWBRIDGE-USER: the published port",
 			[]rule{same("-t mangle -A DRAWBRIDGE-USER -p tcp --dport 8080 -j DROP")},
 			[]Packet{refused(published), refused(fromFar), other, egress},
