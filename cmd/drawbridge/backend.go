@@ -116,32 +116,48 @@ func (b *backends) find(ctx context.Context) (choice, error) {
 	return b.follow(ctx)
 }
 
-// follow chooses as Docker did on this host. Before dockerd's first start there is nothing to follow; what was chosen
-// then is kept while its rules are there, and does not change with the next start.
+// follow chooses as Docker did on this host.
 func (b *backends) follow(ctx context.Context) (choice, error) {
-	usable := b.nftables.Usable()
-	if usable == nil && b.nftables.Leftover(ctx) {
-		return choice{b.nftables, "the rules of an earlier run are in nftables"}, nil
-	}
-	docker, err := b.iptables.Docker(ctx)
-	if err != nil {
+	f := facts{unusable: b.nftables.Usable()}
+	f.earlier = f.unusable == nil && b.nftables.Leftover(ctx)
+	var err error
+	if f.docker, err = b.iptables.Docker(ctx); err != nil && !f.earlier {
 		return choice{}, err
 	}
-	table, err := b.nftables.Docker()
-	if err != nil {
+	if f.table, err = b.nftables.Docker(); err != nil {
 		return choice{}, err
 	}
+	native, reason := f.choose()
+	if native {
+		return choice{b.nftables, reason}, nil
+	}
+	return choice{b.iptables, reason}, nil
+}
+
+// facts are what the choice of a backend depends on.
+type facts struct {
+	unusable error           // why nftables cannot be used
+	earlier  bool            // an earlier run's table is there
+	docker   iptables.Docker // what Docker has in iptables
+	table    bool            // Docker's own table is in nftables
+}
+
+// choose says whether to use nftables, and why. Before dockerd's first start there is nothing to follow; what was
+// chosen then is kept while its rules are there, and does not change with the next start.
+func (f facts) choose() (native bool, reason string) {
 	switch {
-	case docker == iptables.DockerRules:
-		return choice{b.iptables, "Docker's chains are in iptables"}, nil
-	case table && usable == nil:
-		return choice{b.nftables, "Docker's table is in nftables"}, nil
-	case docker == iptables.DockerUser:
-		return choice{b.iptables, "DOCKER-USER is in iptables"}, nil
-	case usable == nil:
-		return choice{b.nftables, "Docker has no rules on this host"}, nil
+	case f.unusable != nil:
+		return false, f.unusable.Error()
+	case f.earlier:
+		return true, "the rules of an earlier run are in nftables"
+	case f.docker == iptables.DockerRules:
+		return false, "Docker's chains are in iptables"
+	case f.table:
+		return true, "Docker's table is in nftables"
+	case f.docker == iptables.DockerUser:
+		return false, "DOCKER-USER is in iptables"
 	}
-	return choice{b.iptables, usable.Error()}, nil
+	return true, "Docker has no rules on this host"
 }
 
 // Rules implements firewall.Backend.

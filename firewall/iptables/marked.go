@@ -38,15 +38,6 @@ func NewMarkedVariant(run Runner, bit uint32, variant string) (*Marked, error) {
 	return m, err
 }
 
-// NewVariant is New for a variant that is known.
-func NewVariant(run Runner, bridges firewall.Bridges, variant string) (*Backend, error) {
-	b, err := New(run, bridges)
-	if err == nil {
-		b.variant.Store(&variant)
-	}
-	return b, err
-}
-
 // Close gives back what NewMarked opened.
 func (m *Marked) Close() { m.backend.Close() }
 
