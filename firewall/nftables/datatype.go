@@ -79,6 +79,31 @@ func pack(fields ...string) string {
 	return string(key)
 }
 
+// packPlace and packValue are pack for ports, of which there may be very many: they allocate once.
+
+// packPlace leaves out an address that is not valid.
+func packPlace(addr netip.Addr, p state.Proto, port uint16) string {
+	var key [maxKey]byte
+	return string(append(appendAddr(key[:0], addr), byte(p), 0, 0, 0, byte(port>>8), byte(port), 0, 0))
+}
+
+func packValue(addr netip.Addr, port uint16) string {
+	var value [maxKey]byte
+	return string(append(appendAddr(value[:0], addr), byte(port>>8), byte(port), 0, 0))
+}
+
+func appendAddr(key []byte, addr netip.Addr) []byte {
+	switch {
+	case addr.Is4():
+		raw := addr.As4()
+		return append(key, raw[:]...)
+	case addr.Is6():
+		raw := addr.As16()
+		return append(key, raw[:]...)
+	}
+	return key
+}
+
 // What a field holds, as bytes.
 
 func packAddr(a netip.Addr) string { return string(a.AsSlice()) }

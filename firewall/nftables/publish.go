@@ -57,9 +57,11 @@ func runs(ports []firewall.Port) []run {
 	place := func(a, b firewall.Port) int {
 		return cmp.Or(cmp.Compare(a.Proto, b.Proto), a.Host.Compare(b.Host), cmp.Compare(a.HostPort, b.HostPort))
 	}
-	slices.SortStableFunc(ports, place)
+	if !slices.IsSortedFunc(ports, place) {
+		slices.SortStableFunc(ports, place)
+	}
 	ports = slices.CompactFunc(ports, func(a, b firewall.Port) bool { return place(a, b) == 0 })
-	var out []run
+	out := make([]run, 0, len(ports))
 	for len(ports) > 0 {
 		n := 1
 		for n < len(ports) && follows(ports[n-1], ports[n]) {
@@ -83,24 +85,21 @@ func follows(a, b firewall.Port) bool {
 func addPorts(add func(set string, e Element), n names, ports []firewall.Port) {
 	var targets []targetRange
 	for _, r := range runs(ports) {
-		at := func(port uint16) string { return pack(packProto(r.Proto), packPort(port)) }
 		one, many := n.everywhere, n.ranges
 		if r.Host.IsValid() {
-			at = func(port uint16) string { return pack(packAddr(r.Host), packProto(r.Proto), packPort(port)) }
 			one, many = n.here, n.hereRanges
 		}
-		addr := packAddr(r.Target.Addr())
+		place, target := packPlace(r.Host, r.Proto, r.HostPort), r.Target
 		if r.isRange() {
-			add(many, Element{Key: at(r.HostPort), End: at(r.last), Value: addr})
-			targets = append(targets, targetRange{r.Target.Addr(), r.Proto, r.HostPort, r.last})
+			add(many, Element{Key: place, End: packPlace(r.Host, r.Proto, r.last), Value: packAddr(target.Addr())})
+			targets = append(targets, targetRange{target.Addr(), r.Proto, r.HostPort, r.last})
 			continue
 		}
-		add(one, Element{Key: at(r.HostPort), Value: pack(addr, packPort(r.Target.Port()))})
-		add(n.ports, targetElement(firewall.Target{Proto: r.Proto, Addr: r.Target}))
+		add(one, Element{Key: place, Value: packValue(target.Addr(), target.Port())})
+		add(n.ports, targetElement(firewall.Target{Proto: r.Proto, Addr: target}))
 	}
 	for _, t := range merged(targets) {
-		addr, p := packAddr(t.addr), packProto(t.proto)
-		add(n.portRanges, Element{Key: pack(addr, p, packPort(t.first)), End: pack(addr, p, packPort(t.last))})
+		add(n.portRanges, Element{Key: packPlace(t.addr, t.proto, t.first), End: packPlace(t.addr, t.proto, t.last)})
 	}
 }
 

@@ -17,6 +17,9 @@ func sets(f firewall.Family, n names) []Set {
 	for i, network := range f.Networks {
 		addNetwork(add, n, network, f.Networks[:i])
 	}
+	for _, name := range []string{n.ports, n.everywhere} {
+		all[name].Elements = make([]Element, 0, len(f.Ports)) // most are in both
+	}
 	addPorts(add, n, f.Ports)
 	for _, t := range f.Open {
 		add(n.open, targetElement(t))
@@ -114,5 +117,5 @@ func pairElement(p netip.Prefix, link string) Element {
 }
 
 func targetElement(t firewall.Target) Element {
-	return Element{Key: pack(packAddr(t.Addr.Addr()), packProto(t.Proto), packPort(t.Addr.Port()))}
+	return Element{Key: packPlace(t.Addr.Addr(), t.Proto, t.Addr.Port())}
 }
