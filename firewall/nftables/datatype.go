@@ -112,7 +112,11 @@ func packPort(p uint16) string { return string([]byte{byte(p >> 8), byte(p)}) }
 
 func packProto(p state.Proto) string { return string([]byte{byte(p)}) }
 
-func packName(name string) string { return name + strings.Repeat("\x00", ifname.size-len(name)) }
+// packName cuts what no link can be called.
+func packName(name string) string {
+	name = name[:min(len(name), ifname.size-1)]
+	return name + strings.Repeat("\x00", ifname.size-len(name))
+}
 
 func addrText(raw string) string {
 	a, _ := netip.AddrFromSlice([]byte(raw))

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/drawbridge-net/drawbridge/firewall"
 	"github.com/drawbridge-net/drawbridge/firewall/iptables"
@@ -515,6 +516,28 @@ func (l *lab) keepKnocking(t *testing.T) (stop func()) {
 		}
 	}()
 	return func() { close(stopped); <-done }
+}
+
+// TestKernelTakesAll goes from policy to policy, as TestDifference does with a fake. What the kernel then has, and what is
+// known of it, is what was wanted.
+func TestKernelTakesAll(t *testing.T) {
+	l := withBackend(firewalltest.NewBare(t, ""))
+	rapid.Check(t, func(rt *rapid.T) {
+		p := drawPolicy(rt)
+		if err := l.backend.Sync(t.Context(), func(firewall.Host) firewall.Policy { return p }); err != nil {
+			rt.Fatal(err)
+		}
+		have, err := l.backend.kernel.read()
+		if err != nil {
+			rt.Fatal(err)
+		}
+		if edits := difference(have, Render(p, true)); len(edits) > 0 {
+			rt.Fatalf("still to do: %v", edits)
+		}
+		if gen, err := l.backend.kernel.generation(); err != nil || gen != l.backend.gen {
+			rt.Fatalf("generation %d, error %v; known is %d", gen, err, l.backend.gen)
+		}
+	})
 }
 
 // TestDockerTable: bridges that Docker's nftables rules name are Docker's.
