@@ -5,6 +5,7 @@ BIN       := bin/drawbridge
 PREFIX    ?= /usr/local
 # The machine's own and that of Debian 13, see test/engine.
 ENGINES   := 20.10 26.1
+BACKENDS  := iptables nftables
 SUDO      := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Tools are pinned in a module of their own, so that their dependencies are not ours.
 TOOL      := $(GO) tool -modfile=tools/go.mod
@@ -41,11 +42,11 @@ test-kernel: ## Tests with real packets and rules in network namespaces (needs r
 
 .PHONY: test-engine
 test-engine: build ## Tests with real dockerds, D-Bus and firewalld in namespaces (needs root)
-	@failed=; for engine in $(ENGINES); do \
-		echo "test-engine: docker $$engine"; \
-		DRAWBRIDGE_ENGINE=$$engine DRAWBRIDGE_BIN=$(CURDIR)/$(BIN) \
-			$(GO) test -count=1 -parallel 4 -timeout 25m -tags engine ./test/engine || failed="$$failed $$engine"; \
-	done; \
+	@failed=; for engine in $(ENGINES); do for backend in $(BACKENDS); do \
+		echo "test-engine: docker $$engine, $$backend"; \
+		DRAWBRIDGE_ENGINE=$$engine DRAWBRIDGE_BACKEND=$$backend DRAWBRIDGE_BIN=$(CURDIR)/$(BIN) \
+			$(GO) test -count=1 -parallel 4 -timeout 25m -tags engine ./test/engine || failed="$$failed $$engine-$$backend"; \
+	done; done; \
 	$(GO) test -count=1 -p 1 -timeout 25m -tags engine ./test/lab/... ./test/demo || failed="$$failed lab"; \
 	[ -z "$$failed" ] || { echo "test-engine: failed:$$failed"; exit 1; }
 
@@ -75,7 +76,7 @@ race: ## Run the unit tests with the race detector
 .PHONY: docs
 docs: deps ## Write the generated parts of the documentation and the expected rules anew (needs root)
 	$(GO) test -count=1 ./cmd/drawbridge -run TestDocumentation -update
-	$(GO) test -count=1 ./firewall/iptables -run TestGolden -update
+	$(GO) test -count=1 ./firewall/iptables ./firewall/nftables -run TestGolden -update
 	$(GO) test -count=1 -tags kernel ./firewall/iptables -run TestDocumentation -update
 
 .PHONY: install

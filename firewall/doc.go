@@ -4,7 +4,7 @@
 //
 // [Render] is a pure function from a [state.Snapshot] to a [Policy]. A Policy has no rules in
 // it, only the elements that vary: subnets, published ports, the bridges of Docker's
-// own driver. A backend (firewall/iptables) has a constant skeleton of rules that
+// own driver. A backend (firewall/iptables or firewall/nftables) has a constant skeleton of rules that
 // looks these elements up in kernel sets, so the number of rules that a packet meets
 // does not grow with the number of networks and containers.
 //

@@ -10,9 +10,7 @@ import (
 	"github.com/drawbridge-net/drawbridge/control"
 	"github.com/drawbridge-net/drawbridge/driver"
 	"github.com/drawbridge-net/drawbridge/firewall"
-	"github.com/drawbridge-net/drawbridge/firewall/iptables"
 	"github.com/drawbridge-net/drawbridge/firewalld"
-	"github.com/drawbridge-net/drawbridge/internal/process"
 	"github.com/drawbridge-net/drawbridge/ipam"
 	"github.com/drawbridge-net/drawbridge/link"
 	"github.com/drawbridge-net/drawbridge/plugin"
@@ -159,7 +157,7 @@ type planes struct {
 	links   *link.Links
 	flows   *link.Flows
 	ports   *publish.Publisher
-	backend *iptables.Backend // nil with --iptables=false, as are the next two
+	backend *backends // nil with --iptables=false, as are the next two
 	rules   *firewall.Plane
 	zones   *firewalld.Plane // nil with --firewalld=off too
 }
@@ -181,7 +179,7 @@ func (d *daemonParts) newPlanes(s settings, log *slog.Logger) (*planes, error) {
 	if !s.iptables {
 		return p, nil
 	}
-	if p.backend, err = iptables.New(process.Run, p.links.ForeignBridges); err != nil {
+	if p.backend, err = newBackends(s.backend, p.links.ForeignBridges, log); err != nil {
 		return nil, err
 	}
 	d.onEnd(p.backend.Close)

@@ -100,7 +100,7 @@ func newRules() *cobra.Command {
 	}.command(&cobra.Command{
 		Use:   "rules",
 		Short: "Print the firewall rules and sets of Drawbridge",
-		Long: `Print the firewall rules and sets of Drawbridge as they were last written, in the languages of ipset restore and
+		Long: `Print the firewall rules and sets of Drawbridge as they were last written, in the languages of nft, ipset restore and
 iptables-restore. Nothing is printed while there is no network.`,
 	})
 }

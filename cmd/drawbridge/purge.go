@@ -13,7 +13,6 @@ import (
 	"github.com/drawbridge-net/drawbridge/control"
 	"github.com/drawbridge-net/drawbridge/firewall/iptables"
 	"github.com/drawbridge-net/drawbridge/firewalld"
-	"github.com/drawbridge-net/drawbridge/internal/process"
 	"github.com/drawbridge-net/drawbridge/link"
 	"github.com/drawbridge-net/drawbridge/state"
 	"github.com/drawbridge-net/drawbridge/store"
@@ -137,17 +136,11 @@ func cleanRules(ctx context.Context, out io.Writer) error {
 	defer backend.Close()
 	switch err := backend.Purge(ctx); {
 	case errors.Is(err, iptables.ErrNotInstalled):
-		fmt.Fprintln(out, "firewall: there is no iptables on this host")
+		fmt.Fprintln(out, "firewall: rules and sets removed; there is no iptables on this host")
 	case err != nil:
 		return err
 	default:
-		fmt.Fprintln(out, "firewall: chains and sets removed")
+		fmt.Fprintln(out, "firewall: rules and sets removed")
 	}
 	return nil
-}
-
-// leftoverRules returns a backend that is to look for rules of ours and remove them. It renders none, so that
-// Docker's bridges do not matter to it.
-func leftoverRules() (*iptables.Backend, error) {
-	return iptables.New(process.Run, func() ([]string, error) { return nil, nil })
 }

@@ -45,7 +45,7 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.BoolVar(&s.userlandProxy, "userland-proxy", true, "serve published ports on 127.0.0.1 and ::1 by a proxy; with false by translation, in IPv4 only")
 	f.IntVar(&s.mtu, "mtu", 0, "MTU of networks that name none, in bytes (0: that of the link with the default route)")
 	f.StringArrayVar(&s.addressPools, "default-address-pool", nil, "where subnets are taken from: base=10.0.0.0/8,size=24 (repeatable)")
-	f.StringVar(&s.backend, "firewall-backend", "auto", "how rules are written: auto or iptables")
+	f.StringVar(&s.backend, "firewall-backend", "auto", "how rules are written: iptables, nftables, or auto, which follows Docker")
 	f.StringVar(&s.firewalld, "firewalld", "auto", "auto: put bridges into firewalld's docker zone where firewalld runs; off: leave firewalld alone")
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
 }
@@ -104,16 +104,13 @@ func (s *settings) parseAll() (parsed, error) {
 		return p, fmt.Errorf("--log-level %s is not debug, info, warn or error", s.logLevel)
 	}
 	if !slices.Contains([]string{"auto", "iptables", "nftables"}, s.backend) {
-		return p, fmt.Errorf("--firewall-backend %s is not available: choose auto or iptables", s.backend)
+		return p, fmt.Errorf("--firewall-backend %s is not auto, iptables or nftables", s.backend)
 	}
 	if !slices.Contains([]string{"auto", "off"}, s.firewalld) {
 		return p, fmt.Errorf("--firewalld %s is not auto or off", s.firewalld)
 	}
 	if !s.iptables && !s.userlandProxy {
 		return p, fmt.Errorf("with --iptables=false only the proxy serves published ports: leave --userland-proxy on")
-	}
-	if s.backend == "nftables" {
-		return p, fmt.Errorf("--firewall-backend nftables is not available yet: choose auto or iptables")
 	}
 	if len(s.addressPools) > 0 {
 		p.pools = nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"sync/atomic"
 
@@ -28,11 +27,9 @@ type Backend struct {
 	sets setEditor
 	// lookPath finds a program, as exec.LookPath does.
 	lookPath func(program string) (string, error)
-	// bridges lists the host's other bridges; known are those of Docker that the last Sync saw.
-	bridges Bridges
-	known   []string
-	// bridgeSysctls is a directory that exists where br_netfilter does.
-	bridgeSysctls string
+	host     firewall.HostReader
+	// render is Render, or what a Marked has in its place.
+	render func(firewall.Family) Ruleset
 	// variant is nil until it is known. It is no lock, so that who asks for it
 	// does not wait for a program.
 	variant atomic.Pointer[string]
@@ -49,7 +46,7 @@ const attempts = 3
 // New returns a backend that will run its programs with run and looks for Docker's bridges among
 // bridges. It starts none: which variant to use, and whether there is one, is found out by the
 // first Sync. Sync must not be called concurrently.
-func New(run Runner, bridges Bridges) (*Backend, error) {
+func New(run Runner, bridges firewall.Bridges) (*Backend, error) {
 	sets, err := newKernelSets()
 	if err != nil {
 		return nil, err
@@ -57,8 +54,8 @@ func New(run Runner, bridges Bridges) (*Backend, error) {
 	return newBackend(run, sets, bridges), nil
 }
 
-func newBackend(run Runner, sets setEditor, bridges Bridges) *Backend {
-	return &Backend{run: run, sets: sets, bridges: bridges, lookPath: exec.LookPath, bridgeSysctls: "/proc/sys/net/bridge"}
+func newBackend(run Runner, sets setEditor, bridges firewall.Bridges) *Backend {
+	return &Backend{run: run, sets: sets, host: firewall.NewHostReader(bridges), render: Render, lookPath: exec.LookPath}
 }
 
 // Close gives back what New opened. No other method may be called afterwards.
@@ -78,36 +75,49 @@ func (b *Backend) Sync(ctx context.Context, render func(firewall.Host) firewall.
 	return err
 }
 
-// sync goes on where IPv6 cannot be read and nothing is wanted there: ip6tables may be
-// missing, or the kernel was booted without IPv6.
 func (b *Backend) sync(ctx context.Context, variant string, render func(firewall.Host) firewall.Policy) error {
-	d4, err := b.read(ctx, variant, false)
+	have, err := b.look(ctx, variant)
 	if err != nil {
 		return err
 	}
-	d6, err6 := b.read(ctx, variant, true)
-	if ctx.Err() != nil {
-		return errors.Join(ctx.Err(), err6)
-	}
-	p := render(firewall.Host{
-		DockerBridges:   b.dockerBridges(append(d4.dockerBridges(), d6.dockerBridges()...)),
-		BridgeNetfilter: b.hasBridgeNetfilter(),
-	})
-	if err6 != nil && !p.V6.IsEmpty() {
-		return err6
-	}
-	// A family that fails does not keep the other from being closed.
-	err = b.apply(ctx, variant, d4, Render(p.V4))
-	if failed := b.apply(ctx, variant, d6, Render(p.V6)); failed != nil {
-		// Sets that are in use belong to rules that could not be read.
-		return errors.Join(err, err6, failed)
-	}
-	return err
+	return b.write(ctx, variant, have, render(b.host.Read(have.dockerBridges())))
 }
 
-func (b *Backend) hasBridgeNetfilter() bool {
-	_, err := os.Stat(b.bridgeSysctls)
-	return err == nil
+// tablesOfBoth is what both families hold; err6 says why that of IPv6 could not be read.
+type tablesOfBoth struct {
+	d4, d6 dump
+	err6   error
+}
+
+func (t tablesOfBoth) dockerBridges() []string {
+	return append(t.d4.dockerBridges(), t.d6.dockerBridges()...)
+}
+
+// look goes on where IPv6 cannot be read: ip6tables may be missing, or the kernel was booted without IPv6.
+func (b *Backend) look(ctx context.Context, variant string) (tablesOfBoth, error) {
+	d4, err := b.read(ctx, variant, false)
+	if err != nil {
+		return tablesOfBoth{}, err
+	}
+	d6, err6 := b.read(ctx, variant, true)
+	if ctx.Err() != nil {
+		return tablesOfBoth{}, errors.Join(ctx.Err(), err6)
+	}
+	return tablesOfBoth{d4, d6, err6}, nil
+}
+
+// write makes both families as p says. What of IPv6 could not be read is no failure where nothing is wanted there.
+func (b *Backend) write(ctx context.Context, variant string, have tablesOfBoth, p firewall.Policy) error {
+	if have.err6 != nil && !p.V6.IsEmpty() {
+		return have.err6
+	}
+	// A family that fails does not keep the other from being closed.
+	err := b.apply(ctx, variant, have.d4, b.render(p.V4))
+	if failed := b.apply(ctx, variant, have.d6, b.render(p.V6)); failed != nil {
+		// Sets that are in use belong to rules that could not be read.
+		return errors.Join(err, have.err6, failed)
+	}
+	return err
 }
 
 // read returns what the family's tables hold.

@@ -34,7 +34,7 @@ func newFakeHost() *fakeHost {
 func (h *fakeHost) backend() *Backend {
 	b := newBackend(h.run, h, unlisted)
 	b.lookPath = programs("iptables-save", "iptables-nft-save", "iptables-legacy-save")
-	b.bridgeSysctls = ""
+	b.host.BridgeSysctls = ""
 	variant := "-nft"
 	b.variant.Store(&variant)
 	return b
@@ -358,10 +358,10 @@ func TestSyncTellsTheHost(t *testing.T) {
 // TestSyncTellsBridgeNetfilter: as its sysctls are there or not, at each Sync.
 func TestSyncTellsBridgeNetfilter(t *testing.T) {
 	b := newFakeHost().backend()
-	b.bridgeSysctls = filepath.Join(t.TempDir(), "bridge")
+	b.host.BridgeSysctls = filepath.Join(t.TempDir(), "bridge")
 	for _, want := range []bool{false, true, false} {
 		if want {
-			if err := os.Mkdir(b.bridgeSysctls, 0o755); err != nil {
+			if err := os.Mkdir(b.host.BridgeSysctls, 0o755); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -374,7 +374,7 @@ func TestSyncTellsBridgeNetfilter(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.RemoveAll(b.bridgeSysctls); err != nil {
+		if err := os.RemoveAll(b.host.BridgeSysctls); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/drawbridge-net/drawbridge/firewall"
 	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/test/firewalltest"
 )
 
 const rulesFolder = "../../docs/rules"
@@ -83,24 +84,16 @@ func writePages(t *testing.T, files map[string]string) {
 // newBareLab is a host with nothing on it. Rules may name links that are not there.
 func newBareLab(t *testing.T) *lab {
 	t.Helper()
-	l := &lab{t: t, variant: "-nft", hosts: map[string]*host{}}
-	l.router = l.newHost("router")
-	l.router.in(func() {
-		sets, err := newKernelSets()
-		must(t, err)
-		l.backend = newBackend(l.run, sets, unlisted)
-		t.Cleanup(l.backend.Close)
-	})
-	l.backend.variant.Store(&l.variant)
-	l.backend.bridgeSysctls = "/no/such/directory"
+	l := withBackend(firewalltest.NewBare(t, "-nft"))
+	l.backend.host.BridgeSysctls = "/no/such/directory"
 	return l
 }
 
 // version names the program whose words the pages have.
 func (l *lab) version() string {
-	l.t.Helper()
-	out, err := l.run(l.t.Context(), "", "iptables-nft", "--version")
-	must(l.t, err)
+	l.T.Helper()
+	out, err := l.Run(l.T.Context(), "", "iptables-nft", "--version")
+	must(l.T, err)
 	return strings.TrimSpace(out)
 }
 
@@ -112,11 +105,11 @@ type held struct {
 }
 
 func (l *lab) held(v6 bool) held {
-	l.t.Helper()
-	save, err := l.run(l.t.Context(), "", program(v6)+l.variant+"-save")
-	must(l.t, err)
-	sets, err := l.run(l.t.Context(), "", "ipset", "save", "-sorted")
-	must(l.t, err)
+	l.T.Helper()
+	save, err := l.Run(l.T.Context(), "", program(v6)+l.Variant+"-save")
+	must(l.T, err)
+	sets, err := l.Run(l.T.Context(), "", "ipset", "save", "-sorted")
+	must(l.T, err)
 	h := held{tables: parse(save), policy: map[string][]string{}}
 	table := ""
 	for line := range strings.Lines(save) {
@@ -156,7 +149,7 @@ func (h held) all() []string {
 func (p page) render(t *testing.T) string {
 	l := newBareLab(t)
 	_, parts := readArchive(t, filepath.Join("testdata", p.archive+".txtar"))
-	l.backend.bridges = func() ([]string, error) { return hostOf(parts).DockerBridges, nil }
+	l.backend.host.Bridges = func() ([]string, error) { return hostOf(parts).DockerBridges, nil }
 	l.sync(readState(t, parts))
 	if p.gone {
 		l.sync(state.Snapshot{})

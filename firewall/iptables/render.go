@@ -31,7 +31,8 @@ func Render(f firewall.Family) Ruleset {
 	if f.HasBridges() {
 		n := namesOf(f.V6)
 		r.Sets = sets(f, n)
-		r.Tables = []Table{mangle(f, n), filter(f, n), nat(f, n)}
+		open := unprotected(chainOpen, f.DockerBridges, Rule{Why: "unprotected network", Target: "ACCEPT"})
+		r.Tables = []Table{mangle(f, n), filter(permit(n, f.V6), open), nat(f, n)}
 	}
 	if f.Guard {
 		r.guard(guard(f))
@@ -58,7 +59,7 @@ func mangle(f firewall.Family, n names) Table {
 			refuse(n, f.V6), docker(f.DockerBridges), unprotected(chainUnprotected, f.DockerBridges), mss(), redirects(n, f.V6),
 		},
 		Jumps: []Jump{
-			{From: "PREROUTING", Place: Top, Rule: Rule{Why: "your rules, before DNAT", Target: chainUser}},
+			toUser,
 			{From: "FORWARD", Place: First, Rule: Rule{Why: "what is refused", Target: chainForward}},
 			{From: "OUTPUT", Place: Bottom, Rule: Rule{Match: "-p " + n.icmp, Why: "redirects", Target: chainOutput}},
 		},
@@ -70,11 +71,15 @@ func mangle(f firewall.Family, n names) Table {
 	return t
 }
 
-func filter(f firewall.Family, n names) Table {
+// toUser leads to the user's chain that sees published ports as they are outside.
+var toUser = Jump{From: "PREROUTING", Place: Top, Rule: Rule{Why: "your rules, before DNAT", Target: chainUser}}
+
+// filter has the chain that says what is permitted, behind the user's.
+func filter(chains ...Chain) Table {
 	return Table{
 		Name:   "filter",
 		User:   []string{chainDockerUser},
-		Chains: []Chain{permit(n, f.V6), unprotected(chainOpen, f.DockerBridges, Rule{Why: "unprotected network", Target: "ACCEPT"})},
+		Chains: chains,
 		Jumps: []Jump{
 			{From: "FORWARD", Place: Top, Plain: true, Rule: Rule{Target: chainDockerUser}},
 			{From: "FORWARD", Place: AfterUser, Rule: Rule{Why: "what is permitted", Target: chainForward}},

@@ -18,17 +18,18 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/test/firewalltest"
 )
 
 // save returns everything that both variants and nft hold, with counters, and the sets.
 func (l *lab) save() string {
-	l.t.Helper()
+	l.T.Helper()
 	var all strings.Builder
 	for _, argv := range [][]string{
-		{"iptables" + l.variant + "-save", "-c"}, {"ip6tables" + l.variant + "-save", "-c"}, {"ipset", "save"},
+		{"iptables" + l.Variant + "-save", "-c"}, {"ip6tables" + l.Variant + "-save", "-c"}, {"ipset", "save"},
 	} {
-		out, err := l.run(l.t.Context(), "", argv...)
-		must(l.t, err)
+		out, err := l.Run(l.T.Context(), "", argv...)
+		must(l.T, err)
 		fmt.Fprintf(&all, "# %s\n%s", strings.Join(argv, " "), out)
 	}
 	return regexp.MustCompile(`(?m)^# (Generated|Completed).*\n|^# Warning.*\n`).ReplaceAllString(all.String(), "")
@@ -36,8 +37,8 @@ func (l *lab) save() string {
 
 // foreign fills the tables with what other programs might have there.
 func (l *lab) foreign() {
-	policyDrop(l)
-	docker20(l, "-A")
+	firewalltest.PolicyDrop(l.Lab)
+	firewalltest.Docker20(l.Lab, "-A")
 	for _, r := range []string{
 		"-A FORWARD -i tun0 -m comment --comment vpn -j ACCEPT",
 		"-t nat -N DOCKER",
@@ -51,10 +52,10 @@ func (l *lab) foreign() {
 		"-A DOCKER-USER -j RETURN",
 		"-I FORWARD -j DOCKER-USER",
 	} {
-		l.both(r)
+		l.Both(r)
 	}
-	_, err := l.run(l.t.Context(), "create theirs hash:ip\nadd theirs 203.0.113.1\n", "ipset", "restore")
-	must(l.t, err)
+	_, err := l.Run(l.T.Context(), "create theirs hash:ip\nadd theirs 203.0.113.1\n", "ipset", "restore")
+	must(l.T, err)
 }
 
 // withoutOurs takes our lines out of a saved text: chains, jumps and sets.
@@ -83,16 +84,16 @@ func plain(save string) string {
 func TestForeignRules(t *testing.T) {
 	removals := map[string]func(*lab){
 		"empty state": func(l *lab) { l.sync(state.Snapshot{}) },
-		"purge":       func(l *lab) { must(l.t, l.backend.Purge(l.t.Context())) },
+		"purge":       func(l *lab) { must(l.T, l.backend.Purge(l.T.Context())) },
 		"purge by another program": func(l *lab) {
 			var b *Backend
-			l.router.in(func() {
+			l.In(func() {
 				sets, err := newKernelSets()
-				must(l.t, err)
-				b = newBackend(l.run, sets, unlisted)
-				l.t.Cleanup(b.Close)
+				must(l.T, err)
+				b = newBackend(l.Run, sets, unlisted)
+				l.T.Cleanup(b.Close)
 			})
-			must(l.t, b.Purge(l.t.Context()))
+			must(l.T, b.Purge(l.T.Context()))
 		},
 	}
 	for _, variant := range variants {
@@ -101,7 +102,7 @@ func TestForeignRules(t *testing.T) {
 				l := newLab(t, variant)
 				l.foreign()
 				before := l.save()
-				s := labState()
+				s := firewalltest.State()
 				s.Forwarding = state.Forwarding{V4: true, V6: true}
 				l.sync(s)
 				if diff := cmp.Diff(plain(before), plain(withoutOurs(l.save()))); diff != "" {
@@ -123,7 +124,7 @@ func TestNothingLeft(t *testing.T) {
 			l := newLab(t, variant)
 			before := l.save()
 			for range 10 { // sets are referred to until the kernel's worker has destroyed the rules
-				l.sync(labState())
+				l.sync(firewalltest.State())
 				l.sync(state.Snapshot{})
 			}
 			if diff := cmp.Diff(plain(before), plain(l.save())); diff != "" {
@@ -139,8 +140,8 @@ func TestSecondSyncWritesNothing(t *testing.T) {
 		t.Run(variant[1:], func(t *testing.T) {
 			l := newLab(t, variant)
 			l.foreign()
-			l.sync(labState())
-			l.check(t, packets[:6], func(packet) bool { return true })
+			l.sync(firewalltest.State())
+			l.Check(t, firewalltest.Packets[:6], func(firewalltest.Packet) bool { return true })
 			before := packetCounts(l.save())
 			l.wantIdleSync(t)
 			after := packetCounts(l.save())
@@ -169,12 +170,12 @@ func (l *lab) wantIdleSync(t *testing.T) {
 		return inner(ctx, stdin, argv...)
 	}
 	defer func() { l.backend.run = inner }()
-	l.sync(labState())
+	l.sync(firewalltest.State())
 }
 
 var countedRule = regexp.MustCompile(`(?m)^\[(\d+):\d+\] (-A .*)$`)
 
-// packetCounts returns the packets that each rule counted.
+// packetCounts returns the firewalltest.Packets that each rule counted.
 func packetCounts(save string) map[string]int {
 	out := map[string]int{}
 	for i, family := range strings.SplitN(save, "# ip6tables", 2) {
@@ -203,13 +204,13 @@ func TestRepair(t *testing.T) {
 		for name, commands := range damages {
 			t.Run(variant[1:]+"/"+name, func(t *testing.T) {
 				l := newLab(t, variant)
-				l.sync(labState())
+				l.sync(firewalltest.State())
 				for _, c := range commands {
-					l.both(c)
+					l.Both(c)
 				}
-				l.sync(labState())
+				l.sync(firewalltest.State())
 				l.wantIdleSync(t)
-				l.check(t, packets, func(p packet) bool { return p.name != "to docker0" })
+				l.Check(t, firewalltest.Packets, func(p firewalltest.Packet) bool { return p.Name != "to docker0" })
 			})
 		}
 	}
@@ -254,7 +255,7 @@ func TestSets(t *testing.T) {
 			if diff := cmp.Diff(s.Elements, got, cmp.Comparer(func(a, b Element) bool { return a == b })); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			printed, err := l.run(t.Context(), "", "ipset", "save", s.Name)
+			printed, err := l.Run(t.Context(), "", "ipset", "save", s.Name)
 			must(t, err)
 			for _, e := range s.Elements {
 				if !strings.Contains(printed, "add "+s.Name+" "+e.String()+"\n") {
@@ -283,7 +284,7 @@ func TestSets(t *testing.T) {
 
 // manyPorts is the lab's state with n ports on one more endpoint.
 func manyPorts(n int) state.Snapshot {
-	s := labState()
+	s := firewalltest.State()
 	for i := range n {
 		s.Endpoints[2].Ports = append(s.Endpoints[2].Ports, state.Port{
 			Proto: state.TCP, HostPort: uint16(20000 + i), ContainerPort: uint16(20000 + i),
@@ -304,8 +305,8 @@ func TestManyPorts(t *testing.T) {
 			s := manyPorts(2000)
 			s.Endpoints[2].Ports[1234+2].ContainerPort = 80
 			l.sync(s)
-			l.check(t, []packet{{name: "one of many", from: "out", proto: "tcp", to: at(ext0, "21234"), answers: "c2", sees: out}},
-				func(packet) bool { return true })
+			l.Check(t, []firewalltest.Packet{{Name: "one of many", From: "out", Proto: "tcp", To: firewalltest.At(firewalltest.Ext0, "21234"), Answers: "c2", Sees: firewalltest.Out}},
+				func(firewalltest.Packet) bool { return true })
 		})
 	}
 }
@@ -321,10 +322,10 @@ func TestManyDockerBridges(t *testing.T) {
 				fmt.Fprintf(&b, "-A DOCKER-ISOLATION-STAGE-2 -o br-%d -j DROP\n", i)
 			}
 			b.WriteString("-A DOCKER-ISOLATION-STAGE-2 -o docker0 -j DROP\nCOMMIT\n")
-			_, err := l.run(t.Context(), b.String(), "iptables"+variant+"-restore", "--noflush")
+			_, err := l.Run(t.Context(), b.String(), "iptables"+variant+"-restore", "--noflush")
 			must(t, err)
-			l.sync(labState())
-			l.check(t, packets, func(packet) bool { return true })
+			l.sync(firewalltest.State())
+			l.Check(t, firewalltest.Packets, func(firewalltest.Packet) bool { return true })
 		})
 	}
 }
@@ -360,7 +361,7 @@ func TestDetect(t *testing.T) {
 		t.Run("DOCKER-USER in "+test.in, func(t *testing.T) {
 			l := newLab(t, "-legacy")
 			if test.in != "" {
-				_, err := l.run(t.Context(), "", "iptables"+test.in, "-N", "DOCKER-USER")
+				_, err := l.Run(t.Context(), "", "iptables"+test.in, "-N", "DOCKER-USER")
 				must(t, err)
 			}
 			// Without counters: the namespace sends a packet of its own now and then. Tables stay in the comparison,

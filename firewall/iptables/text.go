@@ -58,7 +58,7 @@ func (b *Backend) Rules(p firewall.Policy) string {
 		if f.IsEmpty() {
 			continue
 		}
-		fmt.Fprintf(&out, "# %s\n%s", program(f.V6), Render(f).Text())
+		fmt.Fprintf(&out, "# %s\n%s", program(f.V6), b.render(f).Text())
 	}
 	return out.String()
 }

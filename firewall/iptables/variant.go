@@ -3,6 +3,8 @@ package iptables
 import (
 	"context"
 	"errors"
+
+	"github.com/drawbridge-net/drawbridge/firewall"
 )
 
 // ErrNotInstalled says that the host has no iptables at all.
@@ -10,6 +12,15 @@ var ErrNotInstalled = errors.New("the program iptables-save is not installed: in
 
 // named are the variants that have programs of their own, beside the host's default.
 var named = []string{"-nft", "-legacy"}
+
+// NewVariant is New for a variant that is known.
+func NewVariant(run Runner, bridges firewall.Bridges, variant string) (*Backend, error) {
+	b, err := New(run, bridges)
+	if err == nil {
+		b.variant.Store(&variant)
+	}
+	return b, err
+}
 
 // Variant names the programs in use, for people: iptables, iptables-nft or iptables-legacy. It is
 // iptables until the first Sync chose, and never waits.

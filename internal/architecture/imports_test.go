@@ -34,6 +34,7 @@ var allowed = map[string][]string{
 	"link":              {"state", "internal"},
 	"firewall":          {"state", "internal"},
 	"firewall/iptables": {"firewall", "state", "internal"},
+	"firewall/nftables": {"firewall", "state", "internal"},
 	"firewalld":         {"state", "internal"},
 	"publish":           {"state", "internal"},
 

@@ -87,11 +87,19 @@ func binary(t *testing.T) string {
 	return path
 }
 
+// onNFTables says that this run is about the nftables backend (DRAWBRIDGE_BACKEND=nftables). Otherwise it is about
+// iptables. It is never auto, which would be the one or the other by whether dockerd was there first.
+func onNFTables() bool { return os.Getenv("DRAWBRIDGE_BACKEND") == "nftables" }
+
 // startPlugin starts the daemon and waits until it answers.
 func (b *bed) startPlugin() {
 	b.t.Helper()
 	var err error
-	argv := append([]string{binary(b.t), "serve", "--log-level", "debug"}, b.serve...)
+	backend := "iptables"
+	if onNFTables() {
+		backend = "nftables"
+	}
+	argv := append([]string{binary(b.t), "serve", "--log-level", "debug", "--firewall-backend", backend}, b.serve...)
 	if b.plugin, err = b.Start("drawbridge", argv, nil); err != nil {
 		b.t.Fatal(err)
 	}

@@ -50,7 +50,13 @@ func TestNoUserlandProxy(t *testing.T) {
 			t.Fatalf("%s %v", out, err)
 		}
 		lab.Dropped(t, rogue, "tcp", "127.0.0.1:9000")
-		if counted := b.run("iptables", "-t", "mangle", "-v", "-n", "-L", "DRAWBRIDGE-PREROUTING"); strings.Contains(counted, "    0     0 DROP") {
+		counted, none := "", "    0     0 DROP"
+		if onNFTables() {
+			counted, none = b.run("nft", "list", "chain", "inet", "drawbridge", "prerouting"), "packets 0 bytes 0 drop"
+		} else {
+			counted = b.run("iptables", "-t", "mangle", "-v", "-n", "-L", "DRAWBRIDGE-PREROUTING")
+		}
+		if strings.Contains(counted, none) {
 			t.Errorf("the packet did not get as far as the rule: %s", counted)
 		}
 	})
@@ -90,8 +96,7 @@ func TestBadFlags(t *testing.T) {
 	b := up(t, options{})
 	for _, c := range []struct{ args, want string }{
 		{"--iptables=false --userland-proxy=false", "leave --userland-proxy on"},
-		{"--firewall-backend=nftables", "not available yet"},
-		{"--firewall-backend=x", "choose auto or iptables"},
+		{"--firewall-backend=x", "is not auto, iptables or nftables"},
 		{"--default-address-pool base=fd00::/48,size=40", "does not fit into base"},
 		{"--default-address-pool base=10.0.0.0/8", "has no size"},
 		{"--ip x", "--ip x is not an address"},

@@ -149,17 +149,31 @@ func TestStartFailures(t *testing.T) {
 	lab.Reaches(t, b.Host, "tcp", at(b.addr(c, "web"), 80)) // the container kept its link
 }
 
-// TestNoIPTablesInstalled: a host without iptables is told what to install.
+// TestNoIPTablesInstalled: a host without iptables is told what to install, or has nftables.
 func TestNoIPTablesInstalled(t *testing.T) {
 	b := up(t, options{})
 	if err := b.plugin.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	p, err := b.Start("poor", []string{"env", "PATH=/nowhere", binary(t), "serve"}, nil)
-	if err != nil {
+	b.run(binary(t), "purge", "--rules-only")
+	poor := func(args ...string) *lab.Process {
+		t.Helper()
+		p, err := b.Start("poor", append([]string{"env", "PATH=/nowhere", binary(t), "serve"}, args...), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	p := poor("--firewall-backend", "iptables")
+	b.fails("install the package iptables", "network", "create", "-d", "drawbridge", "--ipam-driver", "drawbridge", "web")
+	if err := p.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	b.fails("install the package iptables", "network", "create", "-d", "drawbridge", "--ipam-driver", "drawbridge", "web")
+	p = poor()
+	b.network("alone")
+	if status := b.run(binary(t), "status"); !strings.Contains(status, "nftables") {
+		t.Errorf("without iptables: %s", status)
+	}
 	if err := p.Stop(); err != nil {
 		t.Fatal(err)
 	}

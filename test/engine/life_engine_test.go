@@ -140,6 +140,9 @@ func (b *bed) nothingLeft() {
 	if sets := b.run("ipset", "list", "-n"); strings.Contains(sets, "DRAWBRIDGE") {
 		b.t.Errorf("sets are left: %s", sets)
 	}
+	if table := b.table(); table != "" {
+		b.t.Errorf("a table of nftables is left: %s", table)
+	}
 	links, err := b.Links(b.t.Context())
 	if err != nil {
 		b.t.Fatal(err)

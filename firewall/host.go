@@ -1,0 +1,51 @@
+package firewall
+
+import (
+	"os"
+	"slices"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// Bridges lists the names of the host's bridges that are not ours.
+type Bridges func() ([]string, error)
+
+// HostReader finds what Render must know of the host, for a backend. It remembers bridges.
+type HostReader struct {
+	Bridges Bridges
+	// BridgeSysctls is a directory that exists where br_netfilter does.
+	BridgeSysctls string
+	// known are the bridges of Docker that the last Read found.
+	known []string
+}
+
+// NewHostReader returns a reader of the host that the process runs on.
+func NewHostReader(bridges Bridges) HostReader {
+	return HostReader{Bridges: bridges, BridgeSysctls: "/proc/sys/net/bridge"}
+}
+
+// Read returns the host as it is; named are the bridges that Docker's own rules name.
+func (h *HostReader) Read(named []string) Host {
+	_, err := os.Stat(h.BridgeSysctls)
+	return Host{DockerBridges: h.dockerBridges(named), BridgeNetfilter: err == nil}
+}
+
+// dockerBridges returns the bridges of Docker's own driver, by three signs: Docker's chains name them, their
+// names are of the kind that only Docker gives, or they were known by their chains
+// before and are still there. The first is not enough: dockerd makes a bridge before its
+// rules, and a flush takes the rules and leaves the bridge.
+func (h *HostReader) dockerBridges(named []string) []string {
+	present, err := h.Bridges()
+	if err != nil {
+		present = append(slices.Clone(named), h.known...) // better too many than too few
+	}
+	var out []string
+	for _, name := range present {
+		if slices.Contains(named, name) || slices.Contains(h.known, name) || state.DockerBridgeName(name) {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	h.known = slices.Compact(out)
+	return slices.Clone(h.known)
+}

@@ -1,0 +1,225 @@
+package nftables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/drawbridge-net/drawbridge/firewall"
+)
+
+// editor is the kernel as a Backend uses it.
+type editor interface {
+	generation() (uint32, error)
+	read() (*held, error)
+	commit(generation uint32, edits []edit) error
+	check(edits []edit) error
+	dockerBridges() ([]string, error)
+	dockerTable() (bool, error)
+	close()
+}
+
+// Neighbour is iptables beside nftables: its FORWARD chain may refuse what we permit, and Docker and users have
+// rules there. iptables.Marked is one, made with MarkPermitted.
+type Neighbour interface {
+	// Read looks at the rules, and returns the bridges that Docker's own rules name. It is false where
+	// there is no iptables: then nothing else is called but Purge.
+	Read(ctx context.Context) (bridges []string, installed bool, err error)
+	// Write makes iptables accept what carries the mark. Without a Read since the last Write it
+	// writes only what another policy changed.
+	Write(ctx context.Context, p firewall.Policy) error
+	// Rules returns the rules of a policy as text.
+	Rules(p firewall.Policy) string
+	// Purge removes every rule of ours.
+	Purge(ctx context.Context) error
+}
+
+// Backend applies policies with nftables.
+type Backend struct {
+	kernel    editor
+	neighbour Neighbour
+	host      firewall.HostReader
+	list      firewall.Bridges
+	now       func() time.Time
+
+	// gen is the generation of the host's rules at which the table was as have says; known is false until it was
+	// read, and after a failure. have is nil where there is no table.
+	gen   uint32
+	known bool
+	have  *held
+	// looked is when the rules of others were last read: bridges are those that Docker's name, alone says that
+	// there is no iptables.
+	looked  time.Time
+	bridges []string
+	alone   atomic.Bool
+	// present are the host's bridges as last listed, unsettled until when there may be rules to come for them.
+	present   []string
+	unlisted  error
+	unsettled time.Time
+}
+
+// attempts is how often a change is tried anew when somebody changed rules between our reading and our writing.
+const attempts = 5
+
+// lookInterval is how long the rules of iptables are taken for unchanged while nftables' generation is: its legacy
+// variant has none. It is just below the interval of the loop, so that each pass which was due by time looks.
+const lookInterval = 25 * time.Second
+
+// settling is how long dockerd may take to write its rules for a bridge that it made. Until then they are looked for with
+// each pass: the generation does not tell of those in legacy iptables.
+const settling = 5 * time.Second
+
+// New returns a backend for the current network namespace that looks for Docker's bridges among bridges. Sync must
+// not be called concurrently.
+func New(neighbour Neighbour, bridges firewall.Bridges) (*Backend, error) {
+	k, err := newKernel()
+	if err != nil {
+		return nil, err
+	}
+	return newBackend(k, neighbour, bridges), nil
+}
+
+func newBackend(k editor, neighbour Neighbour, bridges firewall.Bridges) *Backend {
+	b := &Backend{kernel: k, neighbour: neighbour, list: bridges, now: time.Now}
+	b.host = firewall.NewHostReader(func() ([]string, error) { return b.present, b.unlisted })
+	return b
+}
+
+// Close gives back what New opened. No other method may be called afterwards.
+func (b *Backend) Close() { b.kernel.close() }
+
+// Sync implements firewall.Backend.
+func (b *Backend) Sync(ctx context.Context, render func(firewall.Host) firewall.Policy) error {
+	var err error
+	for range attempts {
+		if err = b.sync(ctx, render); !errors.Is(err, errChanged) || ctx.Err() != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// sync closes before it opens: what is refused and where ports lead is one transaction, and what iptables must accept
+// comes after it.
+func (b *Backend) sync(ctx context.Context, render func(firewall.Host) firewall.Policy) error {
+	if err := b.look(ctx); err != nil {
+		return err
+	}
+	p := render(b.host.Read(b.bridges))
+	if err := b.apply(Render(p, b.alone.Load())); err != nil || b.alone.Load() {
+		return err
+	}
+	return b.neighbour.Write(ctx, p)
+}
+
+// look reads what may have changed since the last look.
+func (b *Backend) look(ctx context.Context) error {
+	gen, err := b.kernel.generation()
+	if err != nil {
+		return err
+	}
+	b.listBridges()
+	changed := !b.known || gen != b.gen
+	if changed {
+		if err := b.reread(gen); err != nil {
+			return err
+		}
+	}
+	if changed || b.now().Before(b.unsettled) || b.now().Sub(b.looked) >= lookInterval {
+		return b.lookAround(ctx)
+	}
+	return nil
+}
+
+// listBridges lists the host's bridges, and notes when one came or went.
+func (b *Backend) listBridges() {
+	present, err := b.list()
+	slices.Sort(present)
+	if err == nil && !slices.Equal(present, b.present) {
+		b.unsettled = b.now().Add(settling)
+	}
+	b.present, b.unlisted = present, err
+}
+
+// reread reads the table, all of it at one generation.
+func (b *Backend) reread(gen uint32) error {
+	b.known = false
+	have, failed := b.kernel.read()
+	after, err := b.kernel.generation()
+	if err != nil {
+		return err
+	}
+	if after != gen {
+		return errChanged // which may be why it failed
+	}
+	if failed != nil {
+		return failed
+	}
+	b.have, b.gen, b.known = have, gen, true
+	return nil
+}
+
+// lookAround reads the rules of others.
+func (b *Backend) lookAround(ctx context.Context) error {
+	b.looked = time.Time{}
+	named, installed, err := b.neighbour.Read(ctx)
+	if err != nil {
+		return err
+	}
+	more, err := b.kernel.dockerBridges()
+	if err != nil {
+		return err
+	}
+	b.bridges, b.looked = append(named, more...), b.now()
+	b.alone.Store(!installed)
+	return nil
+}
+
+// apply makes the table what it should be. After it the generation is the next, or the kernel refused.
+func (b *Backend) apply(want Ruleset) error {
+	edits := difference(b.have, want)
+	if len(edits) == 0 {
+		return nil
+	}
+	b.known = false
+	if err := b.kernel.commit(b.gen, edits); err != nil {
+		return err
+	}
+	if b.gen++; b.gen == 0 {
+		b.gen++ // as the kernel does
+	}
+	b.have, b.known = want.holds(), true
+	return nil
+}
+
+// Rules implements firewall.Backend: the table, and what iptables is told.
+func (b *Backend) Rules(p firewall.Policy) string {
+	text := Render(p, b.alone.Load()).Text()
+	if text != "" {
+		text = "# nftables\n" + text
+	}
+	if b.alone.Load() {
+		return text
+	}
+	return text + b.neighbour.Rules(p)
+}
+
+// Variant names the backend, for people.
+func (b *Backend) Variant() string { return "nftables" }
+
+// Usable returns why the kernel cannot take our table, nil if it can. It changes nothing.
+func (b *Backend) Usable() error {
+	if _, err := b.kernel.generation(); err != nil {
+		return err
+	}
+	edits := difference(nil, Render(sample(), true))
+	if err := b.kernel.check(edits); err != nil {
+		return fmt.Errorf("the kernel does not take the rules: %w", err)
+	}
+	return nil
+}
+
+var _ firewall.Backend = (*Backend)(nil)

@@ -1,0 +1,141 @@
+package nftables
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/drawbridge-net/drawbridge/firewall"
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// drawFamily returns a policy that nobody validated: prefixes within each other, ports that are said twice.
+func drawFamily(t *rapid.T, v6 bool) firewall.Family {
+	f := firewall.Family{
+		V6: v6, Guard: rapid.Bool().Draw(t, "guard"), Loopback: rapid.Bool().Draw(t, "loopback"),
+		Strangers: rapid.Bool().Draw(t, "strangers"), BridgeNetfilter: rapid.Bool().Draw(t, "netfilter"),
+	}
+	addr := func(n int) netip.Addr {
+		if v6 {
+			return address(fmt.Sprintf("fd00::%x:0", n))
+		}
+		return address(fmt.Sprintf("10.0.%d.0", n))
+	}
+	is := func(what string) bool { return rapid.IntRange(0, 2).Draw(t, what) == 0 }
+	for range rapid.IntRange(0, 5).Draw(t, "networks") {
+		bits := rapid.IntRange(1, 8).Draw(t, "bits")
+		a := addr(rapid.IntRange(0, 255).Draw(t, "subnet"))
+		n := firewall.Network{
+			Prefix: netip.PrefixFrom(a, a.BitLen()-16*(1+a.BitLen()/128)+bits-8*(a.BitLen()/128)).Masked(), Bridge: rapid.SampledFrom([]string{"br-a", "br-b"}).Draw(t, "bridge"),
+			Masquerade: is("masquerade"), NoICC: is("icc"), Routed: is("routed"), Unprotected: is("unprotected"),
+		}
+		if n.Masquerade && is("snat") {
+			n.SNAT = addr(200)
+		}
+		if is("trusted") {
+			n.Trusted = []string{"eth0"}
+		}
+		f.Networks = append(f.Networks, n)
+	}
+	sortNetworks(f.Networks)
+	for range rapid.IntRange(0, 3).Draw(t, "ports") {
+		p := firewall.Port{Proto: rapid.SampledFrom([]state.Proto{state.TCP, state.UDP}).Draw(t, "proto")}
+		if is("host") {
+			p.Host = addr(100)
+		}
+		target := addr(rapid.IntRange(1, 2).Draw(t, "target"))
+		first := rapid.IntRange(1, 30).Draw(t, "first")
+		shift := rapid.IntRange(0, 1).Draw(t, "shift")
+		for port := first; port < first+rapid.IntRange(1, 20).Draw(t, "length"); port++ {
+			p.HostPort, p.Target = uint16(port), netip.AddrPortFrom(target, uint16(port+shift))
+			f.Ports = append(f.Ports, p)
+		}
+	}
+	if rapid.Bool().Draw(t, "docker") {
+		f.DockerBridges = []string{"docker0"}
+	}
+	return f
+}
+
+func drawPolicy(t *rapid.T) firewall.Policy {
+	p := firewall.Policy{V6: firewall.Family{V6: true}}
+	if rapid.Bool().Draw(t, "v4") {
+		p.V4 = drawFamily(t, false)
+	}
+	if rapid.Bool().Draw(t, "v6") {
+		p.V6 = drawFamily(t, true)
+	}
+	return p
+}
+
+// TestDifference goes from policy to policy: the kernel takes each step, has then what was wanted, and as much as if
+// it never had anything else.
+func TestDifference(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		k := &fakeKernel{}
+		alone := rapid.Bool().Draw(t, "alone")
+		for range rapid.IntRange(1, 4).Draw(t, "steps") {
+			want := Render(drawPolicy(t), alone)
+			have, _ := k.read()
+			if err := k.commit(k.gen, difference(have, want)); err != nil {
+				t.Fatal(err)
+			}
+			have, _ = k.read()
+			if edits := difference(have, want); len(edits) > 0 {
+				t.Fatalf("still to do: %v", edits)
+			}
+			if edits := difference(want.holds(), want); len(edits) > 0 {
+				t.Fatalf("not known to be done: %v", edits)
+			}
+		}
+	})
+}
+
+// TestMembership: sets of intervals leave out what others hold, and hold no address less or more.
+func TestMembership(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		f := drawFamily(t, false)
+		f.Strangers = true
+		n := namesOf(false)
+		in := func(set string, key string) bool {
+			for _, s := range sets(f, n) {
+				if s.Name == set {
+					for _, e := range s.Elements {
+						if s.overlap(e, Element{Key: key, End: key}) {
+							return true
+						}
+					}
+				}
+			}
+			return false
+		}
+		a := address(fmt.Sprintf("10.0.%d.%d", rapid.IntRange(0, 255).Draw(t, "c"), rapid.IntRange(0, 255).Draw(t, "d")))
+		var member, masqueraded, apart, published bool
+		for _, network := range f.Networks {
+			if network.Prefix.Contains(a) {
+				member = true
+				masqueraded = masqueraded || network.Masquerade
+				apart = apart || network.NoICC && network.Bridge == "br-a"
+			}
+		}
+		port := uint16(rapid.IntRange(1, 50).Draw(t, "port"))
+		target := address("10.0.1.0")
+		for _, r := range runs(f.Ports) {
+			first := r.Target.Port()
+			published = published || r.Proto == state.TCP && r.Target.Addr() == target && first <= port && port <= first+r.last-r.HostPort
+		}
+		key := pack(packAddr(target), packProto(state.TCP), packPort(port))
+		for name, pair := range map[string][2]bool{
+			n.subnets:    {member, in(n.subnets, packAddr(a))},
+			n.masquerade: {masqueraded, in(n.masquerade, packAddr(a))},
+			n.apart:      {apart, in(n.apart, pack(packAddr(a), packName("br-a")))},
+			n.ports:      {published, in(n.ports, key) || in(n.portRanges, key)},
+		} {
+			if pair[0] != pair[1] {
+				t.Errorf("%s: %v, wanted %v", name, pair[1], pair[0])
+			}
+		}
+	})
+}

@@ -1,0 +1,18 @@
+package nftables
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/drawbridge-net/drawbridge/firewall"
+)
+
+func address(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+// sortNetworks does as firewall.Render.
+func sortNetworks(networks []firewall.Network) {
+	slices.SortFunc(networks, func(a, b firewall.Network) int {
+		return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()), cmp.Compare(a.Bridge, b.Bridge))
+	})
+}

@@ -1,0 +1,23 @@
+package nftables
+
+// MarkPermitted is the bit of a packet's mark by which the chains of this table tell iptables what they permit. No other
+// program in wide use takes it alone: Kubernetes has bits 14 and 15, Tailscale 16 to 23, Weave 17 and 18, wg-quick and
+// people's own policy routing small numbers; Cilium and Calico may be given all the upper half, and are not run beside
+// Docker's networks.
+const MarkPermitted uint32 = 1 << 27
+
+// permit is gone to by what may pass.
+func permit() Chain {
+	return Chain{Name: chainPermit, Rules: []Rule{
+		rule("tell iptables", setMark),
+		rule("permitted", accept),
+	}}
+}
+
+// unmark takes the bit off what was permitted, on its way out. Others' packets keep theirs.
+func unmark(n names) []Rule {
+	return []Rule{
+		rule("to a container", n.only(), marked, toOurs, clearMark),
+		rule("from a container", n.only(), marked, fromOurs, clearMark),
+	}
+}

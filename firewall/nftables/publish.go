@@ -1,0 +1,128 @@
+package nftables
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/drawbridge-net/drawbridge/firewall"
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// published redirects what arrives at published ports: a map says for the host's address and port, or for the port
+// alone, where to. A map of intervals cannot shift a port's number; it holds ranges that keep theirs.
+func published(n names) Chain {
+	return Chain{Name: n.published, Rules: []Rule{
+		rule("published ports of one address", n.dnat(n.here, true, n.to, l4, toPort)),
+		rule("published ranges of one address", n.dnat(n.hereRanges, false, n.to, l4, toPort)),
+		rule("published ports", n.dnat(n.everywhere, true, l4, toPort)),
+		rule("published ranges", n.dnat(n.ranges, false, l4, toPort)),
+	}}
+}
+
+// fromOutside leads to published ports. A reply to a link-local client would need its interface, which NAT does not
+// keep (RFC 4007, section 6).
+func fromOutside(n names) Rule {
+	parts := []Part{n.only()}
+	if n.v6 {
+		parts = append(parts, n.from.notIn(netip.MustParsePrefix("fe80::/10")))
+	}
+	return rule("published ports", append(parts, n.noLoopback, isLocal, jump(n.published))...)
+}
+
+func fromHost(f firewall.Family, n names) Rule {
+	parts := []Part{n.only()}
+	if !f.Loopback {
+		parts = append(parts, n.noLoopback)
+	}
+	return rule("published ports, from the host", append(parts, isLocal, jump(n.published))...)
+}
+
+// leastRange is how many ports in a row make a range. Few are cheaper by themselves: a set of intervals is copied
+// with each change.
+const leastRange = 8
+
+// run is a row of published ports that follow each other on the host and lead to the same numbers of one container;
+// or a single port.
+type run struct {
+	firewall.Port
+	last uint16 // of the host's ports
+}
+
+func (r run) isRange() bool { return r.last != r.HostPort }
+
+// runs groups ports. Of ports with the same place on the host the first counts, as with rules in a row.
+func runs(ports []firewall.Port) []run {
+	ports = slices.Clone(ports)
+	place := func(a, b firewall.Port) int {
+		return cmp.Or(cmp.Compare(a.Proto, b.Proto), a.Host.Compare(b.Host), cmp.Compare(a.HostPort, b.HostPort))
+	}
+	if !slices.IsSortedFunc(ports, place) {
+		slices.SortStableFunc(ports, place)
+	}
+	ports = slices.CompactFunc(ports, func(a, b firewall.Port) bool { return place(a, b) == 0 })
+	out := make([]run, 0, len(ports))
+	for len(ports) > 0 {
+		n := 1
+		for n < len(ports) && follows(ports[n-1], ports[n]) {
+			n++
+		}
+		if n < leastRange {
+			n = 1
+		}
+		out = append(out, run{ports[0], ports[n-1].HostPort})
+		ports = ports[n:]
+	}
+	return out
+}
+
+func follows(a, b firewall.Port) bool {
+	return a.Proto == b.Proto && a.Host == b.Host && a.Target.Addr() == b.Target.Addr() &&
+		int(a.HostPort)+1 == int(b.HostPort) && a.HostPort == a.Target.Port() && b.HostPort == b.Target.Port()
+}
+
+// addPorts adds the elements of published ports.
+func addPorts(add func(set string, e Element), n names, ports []firewall.Port) {
+	var targets []targetRange
+	for _, r := range runs(ports) {
+		one, many := n.everywhere, n.ranges
+		if r.Host.IsValid() {
+			one, many = n.here, n.hereRanges
+		}
+		place, target := packPlace(r.Host, r.Proto, r.HostPort), r.Target
+		if r.isRange() {
+			add(many, Element{Key: place, End: packPlace(r.Host, r.Proto, r.last), Value: packAddr(target.Addr())})
+			targets = append(targets, targetRange{target.Addr(), r.Proto, r.HostPort, r.last})
+			continue
+		}
+		add(one, Element{Key: place, Value: packValue(target.Addr(), target.Port())})
+		add(n.ports, targetElement(firewall.Target{Proto: r.Proto, Addr: target}))
+	}
+	for _, t := range merged(targets) {
+		add(n.portRanges, Element{Key: packPlace(t.addr, t.proto, t.first), End: packPlace(t.addr, t.proto, t.last)})
+	}
+}
+
+// targetRange is a row of ports of a container.
+type targetRange struct {
+	addr        netip.Addr
+	proto       state.Proto
+	first, last uint16
+}
+
+// merged joins rows that overlap, as those do that are published on several addresses of the host: a set of
+// intervals refuses them.
+func merged(targets []targetRange) []targetRange {
+	slices.SortFunc(targets, func(a, b targetRange) int {
+		return cmp.Or(a.addr.Compare(b.addr), cmp.Compare(a.proto, b.proto), cmp.Compare(a.first, b.first))
+	})
+	var out []targetRange
+	for _, t := range targets {
+		if n := len(out) - 1; n >= 0 && out[n].addr == t.addr && out[n].proto == t.proto && t.first <= out[n].last {
+			out[n].last = max(out[n].last, t.last)
+			continue
+		}
+		out = append(out, t)
+	}
+	return out
+}

@@ -1,0 +1,149 @@
+package nftables
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/firewall"
+)
+
+// The chains. Those of a family have its number behind the name.
+const (
+	chainForward     = "forward"
+	chainDestination = "dstnat"
+	chainOutputNAT   = "dstnat_output"
+	chainSource      = "srcnat"
+	chainPrerouting  = "prerouting"
+	chainOutput      = "output"
+	chainPostrouting = "postrouting"
+	chainGuard       = "guard"
+	chainPermit      = "permit" // only gone to
+)
+
+// bases are the places of the base chains, and why there:
+//
+//	forward        -1     Just ahead of everybody's filter rules (0). A drop is final at any priority; but the mark that tells
+//	                      iptables what is permitted must come after mangle (-150), where a MARK rule would overwrite it.
+//	dstnat        -99     Published ports, behind nft's dstnat (-100): who translates first wins, and that is an administrator's
+//	                      rule in iptables' nat table, behind which our jump is with that backend too.
+//	dstnat_output -99     The same for what the host itself sends.
+//	srcnat        101     Masquerade, behind nft's srcnat (100), for the same reason.
+//	prerouting   -150     nft's mangle: before the destination changes, since what it guards are addresses of the host.
+//	output       -150     The same place on the way out of the host: redirects to linked containers.
+//	postrouting  -300     nft's raw, the first: nobody behind the forward hook sees our mark.
+//	guard        1000     Behind whatever refuses or counts. Only where no iptables can do it, see Backend.
+var bases = map[string]Base{
+	chainForward:     {"filter", unix.NF_INET_FORWARD, -1},
+	chainDestination: {"nat", unix.NF_INET_PRE_ROUTING, -99},
+	chainOutputNAT:   {"nat", unix.NF_INET_LOCAL_OUT, -99},
+	chainSource:      {"nat", unix.NF_INET_POST_ROUTING, 101},
+	chainPrerouting:  {"filter", unix.NF_INET_PRE_ROUTING, -150},
+	chainOutput:      {"filter", unix.NF_INET_LOCAL_OUT, -150},
+	chainPostrouting: {"filter", unix.NF_INET_POST_ROUTING, -300},
+	chainGuard:       {"filter", unix.NF_INET_FORWARD, 1000},
+}
+
+// order is that in which base chains are written; the chains of the families come before.
+var order = []string{
+	chainPrerouting, chainDestination, chainForward, chainOutput, chainOutputNAT, chainPostrouting, chainSource, chainGuard,
+}
+
+// Render returns the table of a policy. alone says that there is no iptables on the host, so that the guard is
+// the table's too.
+func Render(p firewall.Policy, alone bool) Ruleset {
+	var r Ruleset
+	base := map[string][]Rule{}
+	bridges := false
+	for _, f := range p.Families() {
+		n := namesOf(f.V6)
+		if f.HasBridges() {
+			bridges = true
+			r.Sets = append(r.Sets, sets(f, n)...)
+			r.family(base, f, n)
+		}
+		if f.Guard && alone {
+			if !f.HasBridges() {
+				r.Sets = append(r.Sets, dockerSet(f, n))
+			}
+			base[chainGuard] = append(base[chainGuard], guard(f, n)...)
+		}
+	}
+	if bridges {
+		r.Chains = append(r.Chains, permit())
+	}
+	for _, name := range order {
+		if rules := base[name]; rules != nil {
+			r.Chains = append(r.Chains, Chain{Name: name, Base: bases[name], Rules: rules})
+		}
+	}
+	return r
+}
+
+// family adds the chains of a family, and to the base chains what leads to them.
+func (r *Ruleset) family(base map[string][]Rule, f firewall.Family, n names) {
+	add := func(chain string, rules ...Rule) { base[chain] = append(base[chain], rules...) }
+	r.Chains = append(r.Chains, refuse(n), published(n), sources(f, n))
+	if f.Loopback {
+		add(chainPrerouting, loopbackGuard(n))
+	}
+	add(chainDestination, fromOutside(n))
+	add(chainForward, rule("what is refused and permitted", n.only(), jump(n.forward)))
+	add(chainOutput, redirects(n))
+	add(chainOutputNAT, fromHost(f, n))
+	add(chainPostrouting, unmark(n)...)
+	add(chainSource, rule("sources", n.only(), jump(n.sources)))
+}
+
+func rule(why string, parts ...Part) Rule { return Rule{Parts: parts, Why: why} }
+
+// names are the family's words, and its names of chains and sets.
+type names struct {
+	family
+	v6 bool
+
+	forward   string // chain: what is refused and permitted
+	published string // chain: published ports
+	sources   string // chain: masquerade
+
+	nets        string // subnet and bridge of each network
+	subnets     string // subnets
+	masquerade  string // those whose source is rewritten
+	snat        string // map: those of them with a source address of their own, and that address
+	ports       string // container ports to which published ports lead
+	portRanges  string // the same, many at a time
+	open        string // container ports that are open at their own address
+	routed      string // subnets that are reached without translation
+	unprotected string // subnets that are open to the world
+	trusted     string // subnet and the link from which its published ports are reached directly
+	apart       string // subnet and bridge of each network that keeps its containers apart
+	links       string // container port, and the container that may reach it
+	docker      string // bridges of Docker's own driver
+
+	here       string // map: published ports of one address of the host
+	everywhere string // map: of all its addresses
+	hereRanges string // map: many ports at a time, which keep their numbers
+	ranges     string
+}
+
+func namesOf(v6 bool) names {
+	number := "4"
+	if v6 {
+		number = "6"
+	}
+	return names{
+		family: familyOf(v6), v6: v6,
+		forward: "forward" + number, published: "published" + number, sources: "sources" + number,
+		nets: "nets" + number, subnets: "subnets" + number, masquerade: "masquerade" + number, snat: "snat" + number,
+		ports: "ports" + number, portRanges: "port_ranges" + number, open: "open" + number,
+		routed: "routed" + number, unprotected: "unprotected" + number, trusted: "trusted" + number,
+		apart: "apart" + number, links: "links" + number, docker: "docker" + number,
+		here: "published_on" + number, everywhere: "published_any" + number,
+		hereRanges: "ranges_on" + number, ranges: "ranges_any" + number,
+	}
+}
+
+// What packets of the family are looked up by.
+
+// toPublished are the two ways to find that a packet's destination is a container port that is published.
+func (n names) toPublished() []Part {
+	return []Part{in(n.ports, n.to, l4, toPort), in(n.portRanges, n.to, l4, toPort)}
+}
