@@ -36,8 +36,8 @@
 // # Options
 //
 // What a user may set is in two tables, one for networks and one for endpoints, with what the commands and the
-// documentation say of each. An option is refused where it cannot have its effect, and a key that is
-// almost one of them is taken for a mistake.
+// documentation say of each. A value that makes no sense is refused, and a key that is
+// almost one of them is taken for a mistake. As with Docker, an option says nothing where another one leaves it nothing to do.
 //
 // What depends on the host is found out once, when the network is made, and kept: whether its bridge was there, and the MTU.
 package driver

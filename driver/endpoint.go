@@ -77,8 +77,8 @@ func (d *Driver) admitEndpoint(tx *store.Tx, e state.Endpoint) (known bool, err 
 	if err := e.Validate(n); err != nil {
 		return false, err
 	}
-	if d.options.NoRules && n.NoICC && len(e.Links) > 0 {
-		return false, errors.New("option drawbridge.link needs firewall rules, and the daemon runs with --iptables=false: leave the option out, or start the daemon without the flag")
+	if err := d.checkLinks(n, e); err != nil {
+		return false, err
 	}
 	if old, ok := tx.Endpoint(e.ID); ok {
 		if sameRequest(old, e) {
@@ -96,6 +96,29 @@ func (d *Driver) admitEndpoint(tx *store.Tx, e state.Endpoint) (known bool, err 
 		}
 	}
 	return false, nil
+}
+
+// maxExposed bounds what a link opens: each port is an element for every container that is linked to it.
+const maxExposed = 1024
+
+// checkLinks refuses links that could not work, or would do harm.
+func (d *Driver) checkLinks(n state.Network, e state.Endpoint) error {
+	if !n.NoICC || e.Name == "" && len(e.Links) == 0 {
+		return nil
+	}
+	switch {
+	case e.Name != "" && len(e.Exposed) > maxExposed:
+		return fmt.Errorf("a container that others are linked to can expose %d ports, not %d: expose fewer, or leave drawbridge.name out", maxExposed, len(e.Exposed))
+	case len(e.Links) == 0:
+		return nil
+	case d.options.NoRules:
+		return errors.New("option drawbridge.link needs firewall rules, and the daemon runs with --iptables=false: leave the option out, or start the daemon without the flag")
+	case n.Adopted:
+		return fmt.Errorf("containers cannot be linked on bridge %s, which was there before the network: it would answer for all addresses there, to your other machines too. Leave drawbridge.link out, or use a network with a bridge of its own", n.Bridge)
+	case n.V4.Mode == state.ModeIsolated, n.V6.Mode == state.ModeIsolated, n.V4.NoAddress:
+		return errors.New("containers are linked by way of the host, which has no address on this network (gateway mode isolated, or inhibit_ipv4): leave drawbridge.link out, or create the network without that option")
+	}
+	return nil
 }
 
 // sameRequest reports whether both endpoints were asked for in the same words. Exposed ports are left

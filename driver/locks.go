@@ -31,6 +31,16 @@ func (d *Driver) lockEndpoint(ctx context.Context, networkID, endpointID string)
 	return state.Scope{Network: nid, Endpoint: eid}, release, err
 }
 
+// lockContainer waits for the turn of the container that the endpoint is in: what it publishes is taken from its other endpoints
+// (families), whose locks are taken while its own is held.
+func (d *Driver) lockContainer(ctx context.Context, endpointID string) (func(), error) {
+	e, ok := d.store.Snapshot().Endpoint(state.EndpointID(endpointID))
+	if !ok || !e.Joined() {
+		return func() {}, nil
+	}
+	return d.locks.take(ctx, "container "+e.Sandbox)
+}
+
 // take waits for the object's turn and returns what ends it.
 func (l *locks) take(ctx context.Context, id string) (release func(), err error) {
 	l.mu.Lock()

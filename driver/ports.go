@@ -18,6 +18,11 @@ import (
 // ProgramExternalConnectivity makes the endpoint's published ports those of the request:
 // all of them, or, with an error, those it had before.
 func (d *Driver) ProgramExternalConnectivity(ctx context.Context, r *network.ProgramExternalConnectivityRequest) error {
+	leave, err := d.lockContainer(ctx, r.EndpointID)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	at, release, err := d.lockEndpoint(ctx, r.NetworkID, r.EndpointID)
 	if err != nil {
 		return err

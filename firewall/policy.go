@@ -123,6 +123,7 @@ type Plane struct {
 	backend  Backend
 	settings Settings
 	applied  atomic.Pointer[Policy]
+	dockers  atomic.Pointer[[]string]
 }
 
 // NewPlane returns the plane of a backend.
@@ -134,6 +135,7 @@ func (p *Plane) Apply(ctx context.Context, s state.Snapshot) error {
 	var policy Policy
 	err := p.backend.Sync(ctx, func(h Host) Policy {
 		h.Settings = p.settings
+		p.dockers.Store(&h.DockerBridges)
 		policy = Render(s, h)
 		return policy
 	})
@@ -141,6 +143,14 @@ func (p *Plane) Apply(ctx context.Context, s state.Snapshot) error {
 		p.applied.Store(&policy)
 	}
 	return err
+}
+
+// DockerBridges returns the bridges of Docker's own driver that the last Apply found on the host.
+func (p *Plane) DockerBridges() []string {
+	if found := p.dockers.Load(); found != nil {
+		return *found
+	}
+	return nil
 }
 
 // Rules returns what Apply last made true, as text; empty before the first success.

@@ -17,7 +17,7 @@ import (
 // the gateway's addresses, and the containers' links. What has to be undone is written into its alias, in front of
 // the alias that it had, so that a process with no memory can give it back:
 //
-//	drawbridge adopted 0123… 10.1.0.1/24,proxy: uplink of the lab
+//	drawbridge adopted 0123… 10.1.0.1/24,ipv6: uplink of the lab
 //
 // Its MTU, its ports and all its other settings are its owner's.
 
@@ -30,8 +30,8 @@ const maxAlias = 255
 type adoption struct {
 	network state.NetworkID
 	added   []netip.Prefix // addresses that are ours
-	proxy   bool           // proxy ARP and its like are ours to switch
 	ipv6    bool           // IPv6 was off
+	local   bool           // route_localnet was off
 	before  string         // the alias that it had
 }
 
@@ -41,11 +41,11 @@ func (a adoption) String() string {
 	for _, p := range a.added {
 		items = append(items, p.String())
 	}
-	if a.proxy {
-		items = append(items, "proxy")
-	}
 	if a.ipv6 {
 		items = append(items, "ipv6")
+	}
+	if a.local {
+		items = append(items, "local")
 	}
 	if len(items) == 0 {
 		items = []string{"-"}
@@ -66,8 +66,8 @@ func parseAdoption(alias string) (adoption, bool) {
 		if p, err := netip.ParsePrefix(item); err == nil {
 			a.added = append(a.added, p)
 		}
-		a.proxy = a.proxy || item == "proxy"
 		a.ipv6 = a.ipv6 || item == "ipv6"
+		a.local = a.local || item == "local"
 	}
 	return a, true
 }
@@ -82,16 +82,17 @@ func adopted(link netlink.Link) bool {
 // checkAdoption says whether a bridge that is there can be a network's.
 func checkAdoption(link netlink.Link, n state.Network) error {
 	name, a := link.Attrs().Name, link.Attrs()
+	mark, marked := parseAdoption(a.Alias)
 	switch {
 	case link.Type() != "bridge":
 		return fmt.Errorf("a link named %s exists already on this host and is no bridge: choose another name with -o com.docker.network.bridge.name=…", name)
 	case state.DockerBridgeName(name):
 		return fmt.Errorf("bridge %s is Docker's own: choose another name with -o com.docker.network.bridge.name=…", name)
-	case adopted(link) && !carries(link, state.Network{ID: n.ID, Adopted: true}):
+	case marked && mark.network != n.ID:
 		return fmt.Errorf("bridge %s is in use by another network of drawbridge", name)
-	case a.Group != 0 && !adopted(link):
+	case a.Group != 0 && !marked && !n.Adopted:
 		return fmt.Errorf("bridge %s is in device group %d, and drawbridge has to put it into its own: free it with `ip link set %s group default`", name, a.Group, name)
-	case len(a.Alias) > maxAlias-len(adoption{network: n.ID, added: slices.Collect(keys(bridgeAddrs(n))), proxy: true, ipv6: true}.String()):
+	case len(a.Alias) > maxAlias-len(adoption{network: n.ID, added: slices.Collect(keys(bridgeAddrs(n))), ipv6: true, local: true}.String()):
 		return fmt.Errorf("the alias of bridge %s is too long to be kept: shorten it with `ip link set %s alias …`", name, name)
 	}
 	return nil
@@ -118,13 +119,18 @@ func (l *Links) ensureAdopted(have inventory, addrs map[int][]netlink.Addr, n st
 		return err
 	}
 	a, marked := parseAdoption(link.Attrs().Alias)
-	if !marked {
+	if !marked || a.network != n.ID {
 		a = l.adoptionOf(link, n)
 	}
 	lacks := missingAddrs(bridgeAddrs(n), addrs[link.Attrs().Index])
 	for _, p := range lacks {
 		if !slices.Contains(a.added, p) {
 			a.added = append(a.added, p)
+		}
+	}
+	if a.local, ok = l.localnet(n, a.local); !ok {
+		if err := l.sysctl.set(routeLocalnet(n.Bridge), "0"); err != nil {
+			return err
 		}
 	}
 	if err := l.setAlias(link, a.String()); err != nil {
@@ -149,15 +155,11 @@ func (l *Links) ensureAdopted(have inventory, addrs map[int][]netlink.Addr, n st
 // adoptionOf says what the network is going to change of its owner's settings. What the owner has switched on is not
 // ours to switch off.
 func (l *Links) adoptionOf(link netlink.Link, n state.Network) adoption {
-	a := adoption{network: n.ID, before: link.Attrs().Alias, proxy: n.NoICC}
-	for _, key := range proxySwitches(n.Bridge) {
-		if on, _ := l.sysctl.get(key); on == "1" {
-			a.proxy = false
-		}
-	}
 	off, _ := l.sysctl.get(disableIPv6(n.Bridge))
-	a.ipv6 = off == "1" && !n.V6.IsZero() && n.V6.Mode != state.ModeIsolated
-	return a
+	return adoption{
+		network: n.ID, before: link.Attrs().Alias,
+		ipv6: off == "1" && !n.V6.IsZero() && n.V6.Mode != state.ModeIsolated,
+	}
 }
 
 func disableIPv6(link string) string { return "net/ipv6/conf/" + link + "/disable_ipv6" }
@@ -190,13 +192,10 @@ func (l *Links) release(link netlink.Link) error {
 			errs = append(errs, fmt.Errorf("removing address %s from %s: %w", p, link.Attrs().Name, err))
 		}
 	}
-	if a.proxy {
-		errs = append(errs, l.stopProxies(link))
-	}
 	if a.ipv6 {
 		errs = append(errs, l.sysctl.set(disableIPv6(link.Attrs().Name), "1"))
 	}
-	if l.RouteLocalnet {
+	if a.local {
 		errs = append(errs, l.sysctl.set(routeLocalnet(link.Attrs().Name), "0"))
 	}
 	errs = append(errs, l.setGroup(link, 0))

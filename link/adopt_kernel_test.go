@@ -81,7 +81,21 @@ func TestAdoptedCrashes(t *testing.T) {
 	must(t, netlink.LinkSetAlias(link, half.String()))
 	l.apply(snapshot(n))
 	l.same("addresses", l.addresses("lan0"), "10.1.0.1/16 10.1.0.7/16 fd00:1::1/64")
-	must(t, netlink.LinkSetAlias(l.link("lan0"), "")) // somebody took the mark
+	must(t, netlink.LinkSetAlias(l.link("lan0"), "mine again")) // somebody took the mark
+	must(t, netlink.LinkSetGroup(l.link("lan0"), 7))
+	l.apply(snapshot(n))
+	l.same("group again", l.link("lan0").Attrs().Group, state.GroupBridge|state.GroupAdoptedBit)
+	must(t, netlink.LinkSetAlias(l.link("lan0"), ""))
+	l.apply(snapshot(n))
+	l.same("group of one whose mark alone went", l.link("lan0").Attrs().Group, state.GroupBridge|state.GroupAdoptedBit)
+	must(t, netlink.LinkSetDown(l.link("lan0")))
+	must(t, netlink.LinkSetName(l.link("lan0"), "lan9"))
+	if err := l.links.Prepare().Apply(t.Context(), snapshot(n)); err == nil || !strings.Contains(err.Error(), "rename it back") {
+		t.Errorf("renamed: %v", err)
+	}
+	l.same("group of the renamed", l.link("lan9").Attrs().Group, state.GroupBridge|state.GroupAdoptedBit)
+	must(t, netlink.LinkSetName(l.link("lan9"), "lan0"))
+	must(t, netlink.LinkSetAlias(l.link("lan0"), ""))
 	l.apply(snapshot())
 	if !l.has("lan0") {
 		t.Fatal("a bridge of somebody else was removed")
@@ -120,15 +134,15 @@ func TestAdoptRefuses(t *testing.T) {
 }
 
 func TestAliasOfAdopted(t *testing.T) {
-	a := adoption{network: state.NetworkID(id(1)), proxy: true, before: "a: b"}
+	a := adoption{network: state.NetworkID(id(1)), ipv6: true, local: true, before: "a: b"}
 	for p := range bridgeAddrs(network(1)) {
 		a.added = append(a.added, p)
 	}
 	back, ok := parseAdoption(a.String())
-	if !ok || back.String() != a.String() || back.before != a.before || back.network != a.network || len(back.added) != 2 || !back.proxy {
+	if !ok || back.String() != a.String() || back.before != a.before || back.network != a.network || len(back.added) != 2 || !back.ipv6 || !back.local {
 		t.Errorf("%q became %+v", a, back)
 	}
-	if none, ok := parseAdoption(adoption{network: a.network}.String()); !ok || len(none.added) != 0 || none.proxy || none.before != "" {
+	if none, ok := parseAdoption(adoption{network: a.network}.String()); !ok || len(none.added) != 0 || none.ipv6 || none.local || none.before != "" {
 		t.Errorf("%+v", none)
 	}
 	if _, ok := parseAdoption(network(1).Alias()); ok {

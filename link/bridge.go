@@ -37,6 +37,11 @@ func (l *Links) ensureBridge(have inventory, addrs map[int][]netlink.Addr, n sta
 	if err := l.configureIPv6(n); err != nil {
 		return err
 	}
+	if !l.wantsLocalnet(n) {
+		if err := l.sysctl.set(routeLocalnet(n.Bridge), "0"); err != nil {
+			return err
+		}
+	}
 	return l.ensureAddresses(link, addrs[link.Attrs().Index], n)
 }
 
@@ -164,13 +169,27 @@ func (l *Links) raiseBridge(have inventory, n state.Network) error {
 	if !ok || !carries(link, n) {
 		return nil // Prepare has said why
 	}
-	// A bridge of somebody else keeps its own setting where we need none.
-	if localnet := l.RouteLocalnet && !n.Internal; localnet || !n.Adopted {
-		if err := l.sysctl.set(routeLocalnet(n.Bridge), map[bool]string{true: "1", false: "0"}[localnet]); err != nil {
+	if l.wantsLocalnet(n) {
+		if err := l.sysctl.set(routeLocalnet(n.Bridge), "1"); err != nil {
 			return err
 		}
 	}
 	return l.raise(link)
+}
+
+// wantsLocalnet reports whether the host's loopback addresses lead to the network.
+func (l *Links) wantsLocalnet(n state.Network) bool {
+	return l.RouteLocalnet && !n.Internal && !n.V4.IsZero()
+}
+
+// localnet says of an adopted bridge whether its route_localnet is ours, which it becomes where the owner has it off, and
+// whether it may stay on: what is ours goes off before the rules do that keep containers from the host's loopback services.
+func (l *Links) localnet(n state.Network, ours bool) (bool, bool) {
+	if !l.wantsLocalnet(n) {
+		return false, !ours
+	}
+	on, _ := l.sysctl.get(routeLocalnet(n.Bridge))
+	return ours || on != "1", true
 }
 
 func routeLocalnet(bridge string) string { return "net/ipv4/conf/" + bridge + "/route_localnet" }

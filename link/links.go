@@ -181,9 +181,9 @@ func (l *Links) removeStale(have inventory, s state.Snapshot) []error {
 		n, isBridge := bridges[name]
 		e, isVeth := veths[name]
 		switch {
-		case isBridge && carries(link, n), isVeth && link.Attrs().Alias == e.Alias():
+		case isBridge && carries(link, n), isVeth && e.Carries(link.Attrs().Alias):
 		case adopted(link):
-			errs = append(errs, l.release(link))
+			errs = append(errs, l.releaseStale(link, s))
 		case ours(link):
 			if err := l.remove(link); err != nil {
 				errs = append(errs, err)
@@ -193,6 +193,23 @@ func (l *Links) removeStale(have inventory, s state.Snapshot) []error {
 		}
 	}
 	return errs
+}
+
+// releaseStale gives an adopted bridge back, unless its network is still there: then its owner took the mark off or renamed it
+// while containers are on it, and without our group they would be open to everybody.
+func (l *Links) releaseStale(link netlink.Link, s state.Snapshot) error {
+	name := link.Attrs().Name
+	mark, marked := parseAdoption(link.Attrs().Alias)
+	for _, n := range s.Networks {
+		switch {
+		case !n.Adopted:
+		case n.Bridge == name && !marked:
+			return nil // ensureAdopted marks it again
+		case marked && mark.network == n.ID:
+			return &state.ObjectError{Network: n.ID, Err: fmt.Errorf("bridge %s was renamed to %s: rename it back, or remove the network", n.Bridge, name)}
+		}
+	}
+	return l.release(link)
 }
 
 func (l *Links) remove(link netlink.Link) error {
@@ -215,4 +232,21 @@ func (l *Links) Purge() ([]string, error) {
 		}
 	}
 	return bridges, errors.Join(l.removeStale(have, state.Snapshot{})...)
+}
+
+// CloseLoopback keeps packets of the host's loopback addresses off the bridges again, which somebody is about to leave
+// without the rule that guards them (RouteLocalnet).
+func (l *Links) CloseLoopback() error {
+	have, err := l.inventory()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for name, link := range have {
+		mark, _ := parseAdoption(link.Attrs().Alias)
+		if link.Type() == "bridge" && ours(link) || mark.local {
+			errs = append(errs, l.sysctl.set(routeLocalnet(name), "0"))
+		}
+	}
+	return errors.Join(errs...)
 }

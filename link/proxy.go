@@ -31,17 +31,15 @@ func proxyManners(bridge string) []string {
 	}
 }
 
-// ensureProxies makes the bridge answer for the linked containers of its network, and for nobody else.
+// ensureProxies makes the bridge answer for the linked containers of its network, and for nobody else. On an adopted
+// bridge it would answer its owner's machines too, for the whole subnet: there are no links there.
 func (l *Links) ensureProxies(have inventory, n state.Network, endpoints []state.Endpoint) error {
 	link, ok := have[n.Bridge]
-	if !ok || !n.NoICC || !carries(link, n) {
+	if !ok || !n.NoICC || n.Adopted || !carries(link, n) {
 		return nil
 	}
 	linked := n.Linkages(endpoints)
 	if len(linked) == 0 {
-		if a, adopted := parseAdoption(link.Attrs().Alias); adopted && !a.proxy {
-			return l.setProxies(link, nil)
-		}
 		return l.stopProxies(link)
 	}
 	wanted := map[netip.Addr]bool{}

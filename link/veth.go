@@ -26,7 +26,7 @@ func (l *Links) ensureVeth(have inventory, n state.Network, e state.Endpoint) er
 		return nil // the container took its end with it
 	case !ok:
 		return l.addVeth(bridge, n, e)
-	case link.Attrs().Alias != e.Alias():
+	case !e.Carries(link.Attrs().Alias):
 		return fmt.Errorf("a link named %s exists already on this host and is not ours: rename it", e.HostLink())
 	}
 	return l.adjustVeth(link, bridge, n, e)
@@ -66,9 +66,12 @@ func hostMAC(e state.Endpoint) state.MAC {
 }
 
 func (l *Links) adjustVeth(link, bridge netlink.Link, n state.Network, e state.Endpoint) error {
+	if err := l.setAlias(link, e.Alias()); err != nil {
+		return err
+	}
 	if link.Attrs().MasterIndex != bridge.Attrs().Index {
-		if err := l.handle.LinkSetMaster(link, bridge); err != nil {
-			return fmt.Errorf("attaching %s to %s: %w", e.HostLink(), n.Bridge, err)
+		if err := l.attach(link, bridge, n); err != nil {
+			return err
 		}
 	}
 	if err := l.setGroup(link, state.GroupPort); err != nil {
@@ -77,12 +80,26 @@ func (l *Links) adjustVeth(link, bridge netlink.Link, n state.Network, e state.E
 	return l.setMTU(link, n.LinkMTU())
 }
 
+// attach makes the link a port of the bridge. It is down meanwhile, so that no frame passes before the port is isolated where it
+// has to be; Activate brings it up again.
+func (l *Links) attach(link, bridge netlink.Link, n state.Network) error {
+	if n.NoICC {
+		if err := l.handle.LinkSetDown(link); err != nil {
+			return fmt.Errorf("taking %s down: %w", link.Attrs().Name, err)
+		}
+	}
+	if err := l.handle.LinkSetMaster(link, bridge); err != nil {
+		return fmt.Errorf("attaching %s to %s: %w", link.Attrs().Name, bridge.Attrs().Name, err)
+	}
+	return nil
+}
+
 // raiseVeth brings the host's end up. Its port is isolated before, where the network keeps containers
 // apart, and lets frames back where they came from if that is what a container needs to reach
 // itself by a published port.
 func (l *Links) raiseVeth(have inventory, ports map[int]port, n state.Network, e state.Endpoint) error {
 	link, ok := have[e.HostLink()]
-	if !ok || link.Attrs().Alias != e.Alias() {
+	if !ok || !e.Carries(link.Attrs().Alias) {
 		return nil // the container took it with it, or Prepare has said why
 	}
 	now, isPort := ports[link.Attrs().Index]

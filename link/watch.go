@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/state"
 )
 
 // Watch calls changed when a bridge of somebody else appears or disappears, which the
@@ -86,9 +88,12 @@ func judge(u netlink.LinkUpdate, seen map[int32]bool) string {
 	name := u.Link.Attrs().Name
 	switch {
 	case u.IfInfomsg.Family == unix.AF_BRIDGE: // tells of a port, not of a link
-	case ours(u.Link):
+	case ours(u.Link), adopted(u.Link):
 		if removed {
 			return "link " + name + " was removed"
+		}
+		if a := u.Link.Attrs(); adopted(u.Link) && (a.Group&state.GroupAdoptedBit == 0 || !state.OurAlias(a.Alias)) {
+			return "bridge " + name + " lost our mark"
 		}
 	case u.Link.Type() != "bridge":
 	case removed:

@@ -48,8 +48,14 @@ func (m GatewayMode) String() string {
 // does (eth0:eth1). It is comparable.
 type LinkNames string
 
+// maxLinkNames is how many links one prefix can have in a kernel set (hash:net,iface of ipset(8)).
+const maxLinkNames = 64
+
 // ParseLinkNames checks a list.
 func ParseLinkNames(s string) (LinkNames, error) {
+	if n := strings.Count(s, ":") + 1; n > maxLinkNames {
+		return "", fmt.Errorf("%d links are more than the %d that are possible", n, maxLinkNames)
+	}
 	for name := range strings.SplitSeq(s, ":") {
 		if err := CheckLinkName(name); err != nil {
 			return "", fmt.Errorf("%w; a list of links is written eth0:eth1", err)

@@ -48,6 +48,12 @@ func (e Endpoint) Alias() string {
 	return aliasPrefix + "endpoint " + string(e.ID) + " of network " + string(e.Network)
 }
 
+// Carries reports whether a link with this alias is the host's end of the endpoint's veth pair. Links that earlier versions
+// made do not name the network.
+func (e Endpoint) Carries(alias string) bool {
+	return alias == e.Alias() || alias == aliasPrefix+"endpoint "+string(e.ID)
+}
+
 // dockerName matches the names that Docker's own driver gives to bridges.
 var dockerName = regexp.MustCompile(`^(docker0|docker_gwbridge|br-[0-9a-f]{12})$`)
 

@@ -13,7 +13,11 @@ type migration func(tx *bolt.Tx) error
 // migrations[i] leads from version i+1 to version i+2. Once released an entry is
 // never changed or removed; it works on the bytes of its time and does not use the
 // types of package state, which go on changing.
-var migrations []migration
+var migrations = []migration{
+	// 2: networks and endpoints have settings that a program of format 1 would drop, and open what they close. What
+	// they lack in a file of format 1 has Docker's default.
+	func(*bolt.Tx) error { return nil },
+}
 
 // newerError is a file that a newer program wrote.
 type newerError struct{ have, known int }

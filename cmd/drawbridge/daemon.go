@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/drawbridge-net/drawbridge/control"
@@ -48,6 +50,16 @@ func (d *daemonParts) onEnd(end func()) {
 type host struct {
 	*link.Links
 	link.Sysctl
+	rules *firewall.Plane // nil without rules
+}
+
+// FitNetwork adopts no bridge of Docker's own driver. Those with a name of the user's are known by Docker's rules.
+func (h host) FitNetwork(ctx context.Context, n state.Network) (state.Network, error) {
+	n, err := h.Links.FitNetwork(ctx, n)
+	if err == nil && n.Adopted && h.rules != nil && slices.Contains(h.rules.DockerBridges(), n.Bridge) {
+		return n, fmt.Errorf("bridge %s is that of a network of Docker's own: choose another name with -o com.docker.network.bridge.name=…", n.Bridge)
+	}
+	return n, err
 }
 
 // newDaemon wires the parts. With rules it starts no process and waits for nobody, so that dockerd is
@@ -90,7 +102,7 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 		return err
 	}
 	loop := reconcile.New(st, planes.steps(), reconcile.Options{Log: log, Interval: checkInterval, Debounce: debounce})
-	network := driver.New(st, loop, planes.ports, host{planes.links, planes.sysctl}, planes.flows, p.driver)
+	network := driver.New(st, loop, planes.ports, host{planes.links, planes.sysctl, planes.rules}, planes.flows, p.driver)
 	if err := network.Restore(ctx); err != nil {
 		return err
 	}

@@ -57,12 +57,17 @@ func (p purge) run(ctx context.Context, out io.Writer) error {
 	if _, err := control.Dial(p.controlSocket).Status(ctx); !errors.Is(err, control.ErrUnreachable) {
 		return errors.New("the daemon is running: stop it first")
 	}
+	alone, err := claimHost()
+	if err != nil {
+		return err
+	}
+	defer alone.Close()
 	known, err := p.readState()
 	if err != nil {
 		return err
 	}
 	if p.rulesOnly {
-		return cleanRules(ctx, out)
+		return p.cleanRulesOnly(ctx, out)
 	}
 	if n := len(known.Endpoints); n > 0 && !p.force {
 		return fmt.Errorf("%d containers are attached to drawbridge networks: stop them, or purge with --force", n)
@@ -126,6 +131,19 @@ func restoreRA(links *link.Links, names state.LinkNames, out io.Writer) error {
 		fmt.Fprintf(out, "note: accept_ra stays 2 on %s: with 1 the host would lose its IPv6 routes while it forwards\n", names)
 	}
 	return err
+}
+
+// cleanRulesOnly leaves bridges behind: what a rule of ours guarded there is closed first.
+func (p purge) cleanRulesOnly(ctx context.Context, out io.Writer) error {
+	links, err := link.New(link.Sysctl{Root: "/proc/sys"})
+	if err != nil {
+		return err
+	}
+	defer links.Close()
+	if err := links.CloseLoopback(); err != nil {
+		return err
+	}
+	return cleanRules(ctx, out)
 }
 
 func cleanRules(ctx context.Context, out io.Writer) error {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drawbridge-net/drawbridge/control"
+	"github.com/drawbridge-net/drawbridge/internal/unixsocket"
 	"github.com/drawbridge-net/drawbridge/internal/version"
 	"github.com/drawbridge-net/drawbridge/plugin"
 	"github.com/drawbridge-net/drawbridge/store"
@@ -52,6 +54,11 @@ networks: rules and links stay until "drawbridge purge" or until their networks 
 // then the sockets of published ports.
 func serve(ctx context.Context, s settings, p parsed) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: p.level}))
+	alone, err := claimHost()
+	if err != nil {
+		return err
+	}
+	defer alone.Close()
 	st, err := store.Open(s.state)
 	if err != nil {
 		return err
@@ -94,6 +101,15 @@ func serve(ctx context.Context, s settings, p parsed) error {
 	stop()
 	running.Wait()
 	return err
+}
+
+// claimHost keeps a second daemon, and purge, off the host: each would remove the links and rules of the other.
+func claimHost() (io.Closer, error) {
+	held, err := unixsocket.Claim("drawbridge-host")
+	if errors.Is(err, unixsocket.ErrClaimed) {
+		return nil, errors.New("another drawbridge daemon serves this host: stop it first")
+	}
+	return held, err
 }
 
 // answer serves both sockets until ctx ends. If one of them fails the other is ended too.

@@ -66,7 +66,7 @@ func mangle(f firewall.Family, n names) Table {
 	}
 	if f.Loopback {
 		t.Chains = append(t.Chains, loopbackGuard(n))
-		t.Jumps = append(t.Jumps, Jump{From: "PREROUTING", Place: Bottom, Rule: Rule{Match: "-d " + n.loopback, Why: "loopback addresses", Target: chainPrerouting}})
+		t.Jumps = append(t.Jumps, Jump{From: "PREROUTING", Place: Bottom, Rule: Rule{Match: fromOurs, Why: "loopback addresses", Target: chainPrerouting}})
 	}
 	return t
 }

@@ -94,8 +94,11 @@ func redirects(n names) Rule {
 
 // loopbackGuard keeps containers from the services that listen on the host's loopback addresses. Where those are
 // translated (route_localnet), the kernel itself no longer refuses them on the bridges.
-func loopbackGuard(n names) Rule {
-	return rule("loopback is the host's alone", n.loopback, fromOurs, drop)
+func loopbackGuard(n names) []Rule {
+	return []Rule{
+		rule("loopback is the host's alone", n.loopback, fromOurs, drop),
+		rule("loopback is the host's alone", n.ofLoopback, fromOurs, drop),
+	}
 }
 
 // guard refuses to forward between interfaces that have nothing to do with containers. Beside iptables it is the last

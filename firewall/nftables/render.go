@@ -83,7 +83,7 @@ func (r *Ruleset) family(base map[string][]Rule, f firewall.Family, n names) {
 	add := func(chain string, rules ...Rule) { base[chain] = append(base[chain], rules...) }
 	r.Chains = append(r.Chains, refuse(n), published(n), sources(f, n))
 	if f.Loopback {
-		add(chainPrerouting, loopbackGuard(n))
+		add(chainPrerouting, loopbackGuard(n)...)
 	}
 	add(chainDestination, fromOutside(n))
 	add(chainForward, rule("what is refused and permitted", n.only(), jump(n.forward)))
