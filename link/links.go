@@ -102,9 +102,14 @@ func (p Activate) Apply(_ context.Context, s state.Snapshot) error {
 	if err != nil {
 		return err
 	}
+	bound, err := p.readBindings(s)
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for _, n := range s.Networks {
-		if err := errors.Join(p.raiseBridge(have, n), p.ensureProxies(have, n, s.Endpoints)); err != nil {
+		err := errors.Join(p.raiseBridge(have, n), p.bindNeighbours(have, bound, n, s.Endpoints), p.ensureProxies(have, n, s.Endpoints))
+		if err != nil {
 			errs = append(errs, &state.ObjectError{Network: n.ID, Err: err})
 		}
 	}
@@ -113,7 +118,7 @@ func (p Activate) Apply(_ context.Context, s state.Snapshot) error {
 		if !ok {
 			continue
 		}
-		if err := p.raiseVeth(have, ports, n, e); err != nil {
+		if err := p.raiseVeth(have, ports, bound, n, e); err != nil {
 			errs = append(errs, &state.ObjectError{Network: e.Network, Endpoint: e.ID, Err: err})
 		}
 	}

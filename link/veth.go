@@ -97,7 +97,7 @@ func (l *Links) attach(link, bridge netlink.Link, n state.Network) error {
 // raiseVeth brings the host's end up. Its port is isolated before, where the network keeps containers
 // apart, and lets frames back where they came from if that is what a container needs to reach
 // itself by a published port.
-func (l *Links) raiseVeth(have inventory, ports map[int]port, n state.Network, e state.Endpoint) error {
+func (l *Links) raiseVeth(have inventory, ports map[int]port, bound bindings, n state.Network, e state.Endpoint) error {
 	link, ok := have[e.HostLink()]
 	if !ok || !e.Carries(link.Attrs().Alias) {
 		return nil // the container took it with it, or Prepare has said why
@@ -111,6 +111,11 @@ func (l *Links) raiseVeth(have inventory, ports map[int]port, n state.Network, e
 			return fmt.Errorf("isolating bridge port %s: %w", link.Attrs().Name, err)
 		}
 	}
+	if binds(n) {
+		if err := l.bindStation(link, bound, now, e); err != nil {
+			return err
+		}
+	}
 	if hairpin := len(e.Ports) > 0 && l.bridgeNetfilter(); now.hairpin != hairpin {
 		if err := l.setHairpin(link, hairpin); err != nil {
 			return err
@@ -120,7 +125,7 @@ func (l *Links) raiseVeth(have inventory, ports map[int]port, n state.Network, e
 }
 
 // port is the settings of a bridge port that are ours to make.
-type port struct{ hairpin, isolated bool }
+type port struct{ hairpin, isolated, locked bool }
 
 // setHairpin is needed only where br_netfilter translates addresses within the bridge: otherwise
 // such packets are routed, and leave the bridge itself.
@@ -169,7 +174,24 @@ func portOf(protinfo []byte) port {
 			return a.Attr.Type == kind && len(a.Value) > 0 && a.Value[0] != 0
 		})
 	}
-	return port{hairpin: is(nl.IFLA_BRPORT_MODE), isolated: is(nl.IFLA_BRPORT_ISOLATED)}
+	return port{hairpin: is(nl.IFLA_BRPORT_MODE), isolated: is(nl.IFLA_BRPORT_ISOLATED), locked: is(brportLocked)}
+}
+
+// brportLocked is IFLA_BRPORT_LOCKED of linux/if_link.h, which the library lacks.
+const brportLocked = 39
+
+// lock has the port take no frame but from the addresses that are tied to it.
+func (l *Links) lock(link netlink.Link) error {
+	req := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
+	req.Sockets = l.ports
+	msg := nl.NewIfInfomsg(unix.AF_BRIDGE)
+	msg.Index = int32(link.Attrs().Index)
+	req.AddData(msg)
+	settings := nl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
+	settings.AddRtAttr(brportLocked, []byte{1})
+	req.AddData(settings)
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
 }
 
 // bridgeNetfilter reports whether bridged packets of either family pass iptables on this host.
