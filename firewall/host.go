@@ -41,6 +41,9 @@ func (h *HostReader) dockerBridges(named []string) []string {
 	}
 	var out []string
 	for _, name := range present {
+		if state.CheckLinkName(name) != nil {
+			continue // nobody calls a bridge so, and in a rule it could mean others
+		}
 		if slices.Contains(named, name) || slices.Contains(h.known, name) || state.DockerBridgeName(name) {
 			out = append(out, name)
 		}

@@ -58,22 +58,37 @@ func (f *Flows) Forget(_ context.Context, addrs []netip.Addr) error {
 }
 
 // ForgetPublished deletes the flows that reached the endpoint by one of the ports, which are not
-// published any more. The container's own connections stay, and so do those to its address
-// that were not translated, unless that is how the port was published.
+// published any more. The container's own connections stay, and so do the host's and its neighbours' to its address.
+// What came to its address from elsewhere goes: a trusted link, or a routed network, was the way.
 func (f *Flows) ForgetPublished(_ context.Context, e state.Endpoint, gone []state.Port) error {
 	if len(gone) == 0 {
 		return nil
 	}
+	local, err := f.local()
+	if err != nil {
+		return err
+	}
 	return f.remove(func(c flow) bool {
-		return slices.ContainsFunc(gone, func(p state.Port) bool { return cameBy(c, e, p) })
+		direct := !local[c.sent.from.Addr()] && !neighbour(e, c.sent.from.Addr())
+		return slices.ContainsFunc(gone, func(p state.Port) bool { return cameBy(c, e, p) || direct && went(c, e, p) })
 	})
+}
+
+// neighbour reports whether the address is in one of the endpoint's own subnets.
+func neighbour(e state.Endpoint, a netip.Addr) bool {
+	return e.Addr4.IsValid() && e.Addr4.Contains(a) || e.Addr6.IsValid() && e.Addr6.Contains(a)
+}
+
+// went reports whether a flow went to the endpoint's side of p without translation.
+func went(c flow, e state.Endpoint, p state.Port) bool {
+	target, ok := p.Target(e, c.sent.to.Addr().Is6())
+	return ok && c.proto == p.Proto && c.sent.to == target
 }
 
 // cameBy reports whether a flow was translated from the host's side of p to the endpoint's.
 func cameBy(c flow, e state.Endpoint, p state.Port) bool {
 	if p.Routed() {
-		target, ok := p.Target(e, c.sent.to.Addr().Is6())
-		return ok && c.proto == p.Proto && c.sent.to == target
+		return went(c, e, p)
 	}
 	if !leads(p, c) {
 		return false

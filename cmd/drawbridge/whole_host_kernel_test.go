@@ -177,7 +177,7 @@ func (h *wholeHost) furnish() {
 // start starts the daemon and waits until the host is as it should be.
 func (h *wholeHost) start() {
 	h.t.Helper()
-	h.daemon = exec.Command("/proc/self/exe", "serve", "--firewalld", "off",
+	h.daemon = exec.Command("/proc/self/exe", "serve", "--firewall-backend", "iptables", "--firewalld", "off",
 		"--plugin-socket", h.path("plugin.sock"), "--control-socket", h.path("control.sock"), "--state", h.path("state.db"))
 	h.daemon.Env = append(os.Environ(), programEnv+"=1")
 	h.daemon.Stderr = &h.log

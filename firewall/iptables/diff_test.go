@@ -347,7 +347,7 @@ func TestScriptText(t *testing.T) {
 		{
 			"a chain of ours flushed",
 			func(m *model) { in(m, "mangle", chainUser); in(m, "filter", chainForward) },
-			"*filter\n:DRAWBRIDGE-FORWARD - [0:0]\n" + strings.TrimSuffix(permit(namesOf(false), false).text(), "\n") + "\nCOMMIT\n",
+			"*filter\n:DRAWBRIDGE-FORWARD - [0:0]\n" + strings.TrimSuffix(permit(namesOf(false), firewall.Family{}).text(), "\n") + "\nCOMMIT\n",
 		},
 	}
 	for _, test := range tests {

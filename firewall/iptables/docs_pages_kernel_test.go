@@ -65,9 +65,8 @@ docker network create -d drawbridge --ipam-driver drawbridge --ipv6 --internal \
     --subnet 10.2.0.0/24 --subnet fd00:2::/64 -o com.docker.network.bridge.name=br-int internal
 docker run -d --network internal -p 8080:80 nginx`,
 		matters: []matter{
-			{`internal network, out" -j DROP`, "Nothing leaves, not even to a published port."},
+			{`internal network, out" -j DROP`, "Nothing leaves, not even to a published port. It stands in `filter` too, should `mangle` have been flushed a moment ago."},
 			{`internal network, in" -j DROP`, "Nothing gets in."},
-			{`internal network, out" -j RETURN`, "In `filter`, nothing of it is accepted, should `mangle` have been flushed a moment ago."},
 			{"add DRAWBRIDGE-subnets4 10.2.0.0/24", "It is among the subnets, whose addresses nobody outside may use. It is not in `DRAWBRIDGE-masq4`."},
 		},
 	},
@@ -187,6 +186,7 @@ var chainTexts = []struct{ table, chain, text string }{
 	{"mangle", "DRAWBRIDGE-DOCKER", "Keeps containers away from the bridges of Docker's own driver, a rule for each."},
 	{"mangle", "DRAWBRIDGE-UNPROTECTED", "The way into networks that are open to the world, but not to Docker's own."},
 	{"filter", "DRAWBRIDGE-OPEN", "The same for what is accepted."},
+	{"filter", "DRAWBRIDGE-OUT", "What leaves for the world is accepted, and not what goes to a bridge of Docker."},
 	{"mangle", "DRAWBRIDGE-MSS", "Keeps TCP connections from segments that would not pass on their way: path MTU discovery fails wherever somebody drops ICMP."},
 	{"mangle", "DRAWBRIDGE-OUTPUT", "Keeps the host from telling linked containers of a shorter way to each other."},
 	{"filter", "", "The ways in. `DOCKER-USER` comes first: a DROP there is final."},

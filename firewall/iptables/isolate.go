@@ -9,21 +9,21 @@ import "github.com/drawbridge-net/drawbridge/firewall"
 // incoming interface ("dst,src") it says that a packet stays in its network: true for
 // bridged packets where br_netfilter shows them to iptables, without a
 // physdev match, which would load br_netfilter for the whole host.
-func refuse(n names, v6 bool) Chain {
+func refuse(n names, f firewall.Family) Chain {
 	published := join(toOurs, redirected, inSet(n.ports, "dst,dst"))
 	rules := []Rule{
 		{Match: syn, Why: "segment size", Target: chainMSS},
 		{Match: established, Why: "established", Target: "RETURN"},
 	}
 	rules = append(rules, apart(n, published, "RETURN")...)
-	rules = append(rules, Rule{Match: join(fromOurs, inSet(n.nets, "dst,src")), Why: "same network", Target: "RETURN"})
-	rules = append(rules, onLink(v6, "RETURN")...)
+	rules = append(rules, within(n, f, "RETURN")...)
 	return Chain{Name: chainForward, Rules: append(rules, []Rule{
 		{Match: join(toOurs, invalid), Why: "belongs to no connection", Target: "DROP"},
 		{Match: join(fromOurs, invalid, inSet(n.masquerade, "src")), Why: "belongs to no connection, and would leave untranslated", Target: "DROP"},
 		{Match: fromInternal, Why: "internal network, out", Target: "DROP"},
 		{Match: toInternal, Why: "internal network, in", Target: "DROP"},
 		{Match: join(fromMade, "-m set ! --match-set "+n.nets+" src,src"), Why: "source is not of the network", Target: "DROP"},
+		{Match: join(fromOurs, inSet(n.subnets, "src"), "-m set ! --match-set "+n.nets+" src,src"), Why: "source is of another network", Target: "DROP"},
 		{Match: join(fromOthers, inSet(n.subnets, "src")), Why: "source is of a container network", Target: "DROP"},
 		{Match: published, Why: "published port", Target: "RETURN"},
 		{Match: join(toOurs, inSet(n.open, "dst,dst")), Why: "published port of a routed network", Target: "RETURN"},
@@ -39,10 +39,10 @@ func refuse(n names, v6 bool) Chain {
 // what is seen here was routed by the host, because its bridge answered for a linked container, or came by a
 // port of the bridge that is not a container's. A link is a pair of rules, there and back.
 func apart(n names, published, target string) []Rule {
-	within := join(fromOurs, toOurs, inSet(n.apart, "dst,src"))
+	inside := join(fromOurs, toOurs, inSet(n.apart, "dst,src"))
 	return []Rule{
-		{Match: join(within, inSet(n.links, "dst,dst,src")), Why: "link", Target: target},
-		{Match: join(within, notNew, inSet(n.links, "src,src,dst")), Why: "link, back", Target: target},
+		{Match: join(inside, inSet(n.links, "dst,dst,src")), Why: "link", Target: target},
+		{Match: join(inside, answering, inSet(n.links, "src,src,dst")), Why: "link, back", Target: target},
 		{Match: join(fromOurs, inSet(n.apart, "dst,src"), published), Why: "published port, from the same network", Target: target},
 		{Match: join(fromOurs, inSet(n.apart, "dst,src")), Why: "containers are kept apart", Target: "DROP"},
 	}
@@ -90,6 +90,16 @@ func unprotected(name string, bridges []string, then ...Rule) Chain {
 	return c
 }
 
+// within lets pass what stays in its network. Where br_netfilter is already, a physdev match says so of frames that stay on their
+// bridge, wherever they go from there: by a neighbour that routes, or between other machines on an adopted bridge.
+func within(n names, f firewall.Family, target string) []Rule {
+	rules := []Rule{{Match: join(fromOurs, inSet(n.nets, "dst,src")), Why: "same network", Target: target}}
+	if f.BridgeNetfilter {
+		rules = append(rules, Rule{Match: join(fromOurs, toOurs, "-m physdev --physdev-is-bridged"), Why: "stays on its bridge", Target: target})
+	}
+	return append(rules, onLink(f.V6, target)...)
+}
+
 // onLink lets pass what the host does not route and br_netfilter shows all the same: neighbour
 // discovery above all, without which IPv6 ends inside a network. The kernel takes
 // link-local destinations to the link they came from, and multicast to another only where
@@ -108,12 +118,13 @@ func onLink(v6 bool, target string) []Rule {
 
 // docker is the chain that keeps container networks away from the bridges of Docker's own
 // driver, a rule for each. A set cannot hold them: hash:net,iface takes the same
-// prefix with at most 64 interfaces.
-func docker(bridges []string) Chain {
-	c := Chain{Name: chainDocker}
-	for _, name := range bridges {
-		c.Rules = append(c.Rules, Rule{Match: "-o " + name, Why: "a bridge of Docker", Target: "DROP"})
+// prefix with at most 64 interfaces. What is not refused there gets the rules that follow.
+func docker(name string, bridges []string, then ...Rule) Chain {
+	c := Chain{Name: name}
+	for _, bridge := range bridges {
+		c.Rules = append(c.Rules, Rule{Match: "-o " + bridge, Why: "a bridge of Docker", Target: "DROP"})
 	}
+	c.Rules = append(c.Rules, then...)
 	return c
 }
 

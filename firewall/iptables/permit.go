@@ -1,23 +1,26 @@
 package iptables
 
-// permit is the chain that accepts what others might refuse. It says for itself what may pass, rather
+import "github.com/drawbridge-net/drawbridge/firewall"
+
+// permit is the chain that accepts what others might refuse. It says for itself what may pass, and what may not, rather
 // than rely on refuse having dropped the rest: mangle may have been flushed a moment ago.
-func permit(n names, v6 bool) Chain {
+func permit(n names, f firewall.Family) Chain {
 	published := join(toOurs, redirected, inSet(n.ports, "dst,dst"))
 	rules := []Rule{
 		{Match: join(toOurs, established), Why: "established", Target: "ACCEPT"},
 		{Match: join(fromOurs, established), Why: "established", Target: "ACCEPT"},
 	}
 	rules = append(rules, apart(n, published, "ACCEPT")...)
-	rules = append(rules, Rule{Match: join(fromOurs, inSet(n.nets, "dst,src")), Why: "same network", Target: "ACCEPT"})
-	rules = append(rules, onLink(v6, "ACCEPT")...)
+	rules = append(rules, within(n, f, "ACCEPT")...)
 	return Chain{Name: chainForward, Rules: append(rules, []Rule{
-		{Match: fromInternal, Why: "internal network, out", Target: "RETURN"},
+		{Match: fromInternal, Why: "internal network, out", Target: "DROP"},
 		{Match: published, Why: "published port", Target: "ACCEPT"},
 		{Match: join(toOurs, inSet(n.open, "dst,dst")), Why: "published port of a routed network", Target: "ACCEPT"},
 		{Match: join(toOurs, "-p "+n.icmp, inSet(n.routed, "dst")), Why: "ICMP to a routed network", Target: "ACCEPT"},
 		{Match: join(toOurs, inSet(n.trusted, "dst,src"), inSet(n.ports, "dst,dst")), Why: "published port, from a trusted link", Target: "ACCEPT"},
 		{Match: join(fromOthers, toOurs, inSet(n.unprotected, "dst")), Why: "unprotected network", Target: chainOpen, Goto: true},
-		{Match: join(fromOrdinary, toOthers, inSet(n.nets, "src,src")), Why: "outwards", Target: "ACCEPT"},
+		{Match: toOurs, Why: "not published, or another network", Target: "DROP"},
+		{Match: join(fromOrdinary, inSet(n.nets, "src,src"), notRedirected), Why: "outwards, or a bridge of Docker", Target: chainOut},
+		{Match: join(fromOrdinary, inSet(n.nets, "src,src")), Why: "published by Docker", Target: "ACCEPT"},
 	}...)}
 }

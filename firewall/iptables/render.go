@@ -16,6 +16,7 @@ const (
 	chainPrerouting  = prefix + "-PREROUTING"
 	chainUnprotected = prefix + "-UNPROTECTED" // in mangle
 	chainOpen        = prefix + "-OPEN"        // its like in filter
+	chainOut         = prefix + "-OUT"         // the like of chainDocker in filter
 	chainDocker      = prefix + "-DOCKER"
 	chainGuard       = prefix + "-GUARD"
 	chainDNAT        = prefix + "-DNAT"
@@ -32,7 +33,8 @@ func Render(f firewall.Family) Ruleset {
 		n := namesOf(f.V6)
 		r.Sets = sets(f, n)
 		open := unprotected(chainOpen, f.DockerBridges, Rule{Why: "unprotected network", Target: "ACCEPT"})
-		r.Tables = []Table{mangle(f, n), filter(permit(n, f.V6), open), nat(f, n)}
+		out := docker(chainOut, f.DockerBridges, Rule{Why: "outwards", Target: "ACCEPT"})
+		r.Tables = []Table{mangle(f, n), filter(permit(n, f), open, out), nat(f, n)}
 	}
 	if f.Guard {
 		r.guard(guard(f))
@@ -56,7 +58,7 @@ func mangle(f firewall.Family, n names) Table {
 		Name: "mangle",
 		User: []string{chainUser},
 		Chains: []Chain{
-			refuse(n, f.V6), docker(f.DockerBridges), unprotected(chainUnprotected, f.DockerBridges), mss(), redirects(n, f.V6),
+			refuse(n, f), docker(chainDocker, f.DockerBridges), unprotected(chainUnprotected, f.DockerBridges), mss(), redirects(n, f.V6),
 		},
 		Jumps: []Jump{
 			toUser,
@@ -179,7 +181,7 @@ const (
 	answered      = "-m conntrack --ctstate RELATED,ESTABLISHED,DNAT"
 	notRedirected = "-m conntrack ! --ctstate DNAT"
 	invalid       = "-m conntrack --ctstate INVALID"
-	notNew        = "-m conntrack ! --ctstate NEW"
+	answering     = "-m conntrack ! --ctstate NEW,INVALID"
 )
 
 // inSet matches a packet against a set; dimensions are src and dst as in ipset(8): for an

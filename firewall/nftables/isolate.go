@@ -24,6 +24,7 @@ func refuse(n names) Chain {
 	add("established, and not ours", established, accept)
 	c.Rules = append(c.Rules, apart(n, pass)...)
 	add("same network", fromOurs, in(n.nets, n.to, iif), pass)
+	add("stays on its bridge", in(n.bridges, iif, oif), pass)
 	for _, p := range onLink(n.v6) {
 		add("same link", fromOurs, toOurs, n.to.in(p), pass)
 	}
@@ -32,6 +33,7 @@ func refuse(n names) Chain {
 	add("internal network, out", fromInternal, drop)
 	add("internal network, in", toInternal, drop)
 	add("source is not of the network", fromMade, notIn(n.nets, n.from, iif), drop)
+	add("source is of another network", fromOurs, in(n.subnets, n.from), notIn(n.nets, n.from, iif), drop)
 	add("source is of a container network", fromOthers, in(n.subnets, n.from), drop)
 	c.Rules = append(c.Rules, inwards(n, pass)...)
 	add("not published, or another network", toOurs, drop)
@@ -39,7 +41,7 @@ func refuse(n names) Chain {
 	// deny.
 	add("published by Docker", fromOurs, redirected, pass)
 	add("a bridge of Docker", fromOurs, in(n.docker, oif), drop)
-	add("outwards", fromOurs, pass)
+	add("outwards", fromOurs, in(n.nets, n.from, iif), pass)
 	return c
 }
 
@@ -68,7 +70,7 @@ func apart(n names, pass Part) []Rule {
 	within := in(n.apart, n.to, iif)
 	rules := []Rule{
 		rule("link", fromOurs, toOurs, within, in(n.links, n.to, l4, toPort, n.from), pass),
-		rule("link, back", fromOurs, toOurs, within, notNew, in(n.links, n.from, l4, ofPort, n.to), pass),
+		rule("link, back", fromOurs, toOurs, within, answering, in(n.links, n.from, l4, ofPort, n.to), pass),
 	}
 	for _, p := range n.toPublished() {
 		rules = append(rules, rule("published port, from the same network", fromOurs, within, toOurs, redirected, p, pass))

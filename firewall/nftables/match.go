@@ -107,9 +107,11 @@ var (
 	established = ctBits("ct state established,related", expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
 	invalid     = ctBits("ct state invalid", expr.CtKeySTATE, expr.CtStateBitINVALID)
 	redirected  = ctBits("ct status dnat", expr.CtKeySTATUS, ipsDstNAT)
-	notNew      = Part{
-		Text:  "ct state != new",
-		Exprs: []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: reg}, unequal(native(expr.CtStateBitNEW))},
+	answering   = Part{
+		Text: "ct state ! invalid,new",
+		Exprs: []expr.Any{
+			&expr.Ct{Key: expr.CtKeySTATE, Register: reg}, masked(native(expr.CtStateBitINVALID | expr.CtStateBitNEW)), equal(native(0)),
+		},
 	}
 )
 

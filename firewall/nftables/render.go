@@ -105,6 +105,7 @@ type names struct {
 	sources   string // chain: masquerade
 
 	nets        string // subnet and bridge of each network
+	bridges     string // bridge and itself, of networks that do not keep containers apart
 	subnets     string // subnets
 	masquerade  string // those whose source is rewritten
 	snat        string // map: those of them with a source address of their own, and that address
@@ -132,7 +133,7 @@ func namesOf(v6 bool) names {
 	return names{
 		family: familyOf(v6), v6: v6,
 		forward: "forward" + number, published: "published" + number, sources: "sources" + number,
-		nets: "nets" + number, subnets: "subnets" + number, masquerade: "masquerade" + number, snat: "snat" + number,
+		nets: "nets" + number, bridges: "bridges" + number, subnets: "subnets" + number, masquerade: "masquerade" + number, snat: "snat" + number,
 		ports: "ports" + number, portRanges: "port_ranges" + number, open: "open" + number,
 		routed: "routed" + number, unprotected: "unprotected" + number, trusted: "trusted" + number,
 		apart: "apart" + number, links: "links" + number, docker: "docker" + number,

@@ -41,6 +41,7 @@ func declarations(n names) []Set {
 	target := []datatype{addr, service}
 	return []Set{
 		{Name: n.nets, Key: pair, Interval: true},
+		{Name: n.bridges, Key: []datatype{ifname, ifname}},
 		{Name: n.subnets, Key: []datatype{addr}, Interval: true},
 		{Name: n.masquerade, Key: []datatype{addr}, Interval: true},
 		{Name: n.snat, Key: []datatype{addr}, Value: []datatype{addr}, Interval: true},
@@ -98,6 +99,9 @@ func addNetwork(add func(string, Element), n names, network firewall.Network, be
 	}
 	if network.Unprotected {
 		unless(func(b firewall.Network) bool { return b.Unprotected }, n.unprotected, subnet)
+	}
+	if !network.NoICC {
+		add(n.bridges, Element{Key: pack(packName(network.Bridge), packName(network.Bridge))})
 	}
 	if network.NoICC {
 		unless(func(b firewall.Network) bool { return b.NoICC && sameBridge(b) }, n.apart, pair)
