@@ -304,7 +304,7 @@ func TestServe(t *testing.T) {
 			t.Errorf("%s: %v %v", path, info, err)
 		}
 	}
-	if _, err := b.Run(t.Context(), binary(t), "serve"); err == nil || !strings.Contains(err.Error(), "in use by another drawbridge process") {
+	if _, err := b.Run(t.Context(), binary(t), "serve"); err == nil || !strings.Contains(err.Error(), "another drawbridge daemon serves this host: stop it first") {
 		t.Errorf("a second daemon: %v", err)
 	}
 	b.network("web")
