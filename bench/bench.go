@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/drawbridge-net/drawbridge/bench/execs"
+	"github.com/drawbridge-net/drawbridge/bench/report"
+)
+
+// calm is the pause before a subject's turn: what another one still does in the background, such as the removal of links,
+// must not be counted to this one.
+const calm = 200 * time.Millisecond
+
+// A bench is one run.
+type bench struct {
+	options
+	began   time.Time
+	results *report.Results
+	live    []*subject // of the running scenario
+}
+
+func (b *bench) say(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "%6.1fs  %s\n", time.Since(b.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// stage gives every subject a new host for the time of a scenario.
+func (b *bench) stage(ctx context.Context, sc scenario) (err error) {
+	b.say("%s: starting the hosts", sc.name)
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	b.live = nil
+	var opened []*subject
+	defer func() {
+		for _, s := range opened {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	for _, name := range b.subjects {
+		s := &subject{name: name, self: self, plugin: b.plugin, verbose: sc.name == "published"}
+		opened = append(opened, s)
+		switch err := s.open(ctx, b.root); {
+		case errors.Is(err, errRefused):
+			b.results.Note(fmt.Sprintf("Without %s: this Drawbridge has no such backend.", name))
+		case err != nil:
+			return fmt.Errorf("%s: %w", name, err)
+		default:
+			b.live = append(b.live, s)
+		}
+	}
+	if len(b.live) == 0 {
+		return errors.New("there is nothing to measure")
+	}
+	b.versions(ctx, b.live)
+	return sc.run(b, ctx)
+}
+
+// each does something on every host. One on which it fails is out of the scenario, and the report says so.
+func (b *bench) each(ctx context.Context, what string, do func(*subject) error) {
+	b.say("%s", what)
+	for _, s := range b.live {
+		b.try(ctx, s, what, do)
+	}
+}
+
+func (b *bench) try(ctx context.Context, s *subject, what string, do func(*subject) error) {
+	if s.failed != nil || ctx.Err() != nil {
+		return
+	}
+	if s.failed = do(s); s.failed != nil {
+		b.say("%s: %s: %v", what, s.name, s.failed)
+		b.results.Note(fmt.Sprintf("%s failed at: %s (%v).", s.name, what, s.failed))
+	}
+}
+
+// rounds lets the subjects take turns, each round beginning with another one, so that whatever else the machine does
+// in a round it does to all.
+func (b *bench) rounds(ctx context.Context, n int, what string, do func(s *subject, round int) error) {
+	b.say("%s: %d rounds", what, n)
+	for round := range n {
+		for i := range b.live {
+			s := b.live[(i+round)%len(b.live)]
+			time.Sleep(calm)
+			b.try(ctx, s, what, func(s *subject) error { return do(s, round) })
+		}
+	}
+}
+
+// timed enters the milliseconds that something takes.
+func (b *bench) timed(c report.Case, s *subject, round int, do func() error) error {
+	began := time.Now()
+	err := do()
+	b.results.Add(c, s.name, round, float64(time.Since(began).Microseconds())/1000)
+	return err
+}
+
+// counted enters how many programs something starts.
+func (b *bench) counted(c report.Case, s *subject, do func() error) (int, error) {
+	counter, err := execs.New(s.pid())
+	if err != nil {
+		return 0, err
+	}
+	defer counter.Close()
+	if err := do(); err != nil {
+		return 0, err
+	}
+	n, err := counter.Count()
+	if err == nil && c.Metric != "" {
+		b.results.Add(c, s.name, 0, float64(n))
+	}
+	return n, err
+}
+
+// write writes what there is.
+func (b *bench) write() error {
+	title := "Results"
+	if b.quick {
+		title += " of a quick run"
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(b.out, "results.md"), []byte(b.results.Markdown(title, "results.svg")), 0o644),
+		os.WriteFile(filepath.Join(b.out, "results.svg"), []byte(b.results.SVG()), 0o644))
+}
+
+func at(metric string, level int) report.Case { return report.Case{Metric: metric, Level: strconv.Itoa(level)} }
+
+// drop takes those out of the running that are not to have part in what follows.
+func (b *bench) drop(out func(*subject) bool) {
+	b.live = slices.DeleteFunc(slices.Clone(b.live), out)
+}
