@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/drawbridge-net/drawbridge/bench/execs"
@@ -41,11 +42,11 @@ func (b *bench) stage(ctx context.Context, sc scenario) (err error) {
 	var opened []*subject
 	defer func() {
 		for _, s := range opened {
-			err = errors.Join(err, s.close())
+			err = errors.Join(err, b.keepLog(s, sc.name), s.close())
 		}
 	}()
 	for _, name := range b.subjects {
-		s := &subject{name: name, self: self, plugin: b.plugin, verbose: sc.name == "published"}
+		s := &subject{name: name, self: self, plugin: b.plugin, verbose: b.debug || sc.name == "published"}
 		opened = append(opened, s)
 		switch err := s.open(ctx, b.root); {
 		case errors.Is(err, errRefused):
@@ -63,12 +64,30 @@ func (b *bench) stage(ctx context.Context, sc scenario) (err error) {
 	return sc.run(b, ctx)
 }
 
+// keepLog copies the log of a daemon that was asked to say more.
+func (b *bench) keepLog(s *subject, scenario string) error {
+	if !b.debug || !s.ours() || s.daemon == nil {
+		return nil
+	}
+	return os.WriteFile(filepath.Join(b.out, scenario+"-"+s.name+".log"), []byte(s.daemon.Log()), 0o644)
+}
+
 // each does something on every host. One on which it fails is out of the scenario, and the report says so.
 func (b *bench) each(ctx context.Context, what string, do func(*subject) error) {
 	b.say("%s", what)
 	for _, s := range b.live {
 		b.try(ctx, s, what, do)
 	}
+}
+
+// prepare does the same for what is not measured, on all hosts at the same time.
+func (b *bench) prepare(ctx context.Context, what string, do func(*subject) error) {
+	b.say("%s", what)
+	var wg sync.WaitGroup
+	for _, s := range b.live {
+		wg.Go(func() { b.try(ctx, s, what, do) })
+	}
+	wg.Wait()
 }
 
 func (b *bench) try(ctx context.Context, s *subject, what string, do func(*subject) error) {
@@ -130,7 +149,9 @@ func (b *bench) write() error {
 		os.WriteFile(filepath.Join(b.out, "results.svg"), []byte(b.results.SVG()), 0o644))
 }
 
-func at(metric string, level int) report.Case { return report.Case{Metric: metric, Level: strconv.Itoa(level)} }
+func at(metric string, level int) report.Case {
+	return report.Case{Metric: metric, Level: strconv.Itoa(level)}
+}
 
 // drop takes those out of the running that are not to have part in what follows.
 func (b *bench) drop(out func(*subject) bool) {

@@ -22,7 +22,7 @@ func withPorts(n int) string { return fmt.Sprintf("with%d", n) }
 // connect measures how long it takes to connect a running container and to disconnect it, which publishes its ports and
 // withdraws them.
 func (b *bench) connect(ctx context.Context) error {
-	b.each(ctx, "connect: containers", func(s *subject) error {
+	b.prepare(ctx, "connect: containers", func(s *subject) error {
 		for i, n := range own {
 			if err := s.startApart(ctx, withPorts(n), publish("", 10000+1000*i, n)); err != nil {
 				return err
@@ -35,7 +35,7 @@ func (b *bench) connect(ctx context.Context) error {
 	}
 	b.countPrograms(ctx)
 	b.connectOften(ctx, b.options.rounds, 1, at(report.ConnectOne, 0), at(report.DisconnectOne, 0))
-	b.each(ctx, fmt.Sprintf("connect: %d ports of others", others), func(s *subject) error {
+	b.prepare(ctx, fmt.Sprintf("connect: %d ports of others", others), func(s *subject) error {
 		for i := range others / 100 {
 			if err := s.start(ctx, fmt.Sprintf("other%d", i), publish("", 20000+100*i, 100)); err != nil {
 				return err
@@ -79,7 +79,7 @@ const crowd = 16
 
 // flight measures requests that come together.
 func (b *bench) flight(ctx context.Context) error {
-	b.each(ctx, "flight: containers", func(s *subject) error {
+	b.prepare(ctx, "flight: containers", func(s *subject) error {
 		for i := range crowd {
 			p := []engine.Port{{Host: 10000 + i, Container: 80, Proto: "tcp"}}
 			if err := s.startApart(ctx, fmt.Sprintf("c%d", i), p); err != nil {

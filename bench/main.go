@@ -30,7 +30,7 @@ import (
 type options struct {
 	plugin, out, root   string
 	subjects, scenarios []string
-	quick               bool
+	quick, debug        bool
 	rounds              int   // 0: as many as the mode has
 	networks, ports     []int // levels
 	bridgePorts         int   // the most ports that Docker's own driver is asked for
@@ -59,6 +59,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.out, "out", "docs/benchmarks", "where results.md and results.svg are written")
 	f.StringVar(&o.root, "root", "", "the hosts' files: empty for this machine's, or trixie")
 	f.BoolVar(&o.quick, "quick", os.Getenv("BENCH_QUICK") == "1", "fewer rounds and lower levels (also BENCH_QUICK=1)")
+	f.BoolVar(&o.debug, "debug", false, "have the daemons log their passes, and keep the logs beside the results")
 	f.IntVar(&o.rounds, "rounds", 0, "rounds of every measurement; 0 for 3 (-quick) or 7")
 	subjects := f.String("subjects", "bridge,floor,iptables,nftables", "what is compared; the last two are backends of Drawbridge, and any other backend may be named")
 	scenarios := f.String("scenarios", strings.Join(names(), ","), "what is measured")

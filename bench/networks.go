@@ -17,11 +17,11 @@ func (b *bench) removeAt(level int) bool { return level == choose(b.quick, 50, 2
 // networks measures the creation and removal of a network beside others, and what their number costs a container
 // that talks to the outside.
 func (b *bench) networks(ctx context.Context) error {
-	b.each(ctx, "networks: a container", func(s *subject) error {
+	b.prepare(ctx, "networks: a container", func(s *subject) error {
 		return errors.Join(s.start(ctx, "target", nil), s.serve(ctx, "outside", s.outside()))
 	})
 	for _, level := range b.options.networks {
-		b.each(ctx, fmt.Sprintf("networks: %d of them", level), func(s *subject) error { return s.fillNetworks(ctx, level) })
+		b.prepare(ctx, fmt.Sprintf("networks: %d of them", level), func(s *subject) error { return s.fillNetworks(ctx, level) })
 		b.rounds(ctx, b.options.rounds, fmt.Sprintf("networks: one more beside %d", level), func(s *subject, round int) error {
 			err := b.timed(at(report.NetworkCreate, level), s, round, func() error { return s.createNetwork(ctx, "one") })
 			return errors.Join(err, b.timed(at(report.NetworkRemove, level), s, round, func() error { return s.api.RemoveNetwork(ctx, "one") }))

@@ -22,7 +22,7 @@ const (
 // published measures what the number of published ports costs the packets to the last of them, and what it costs to
 // publish one more, to start again, and in memory.
 func (b *bench) published(ctx context.Context) error {
-	b.each(ctx, "published: a container", func(s *subject) error {
+	b.prepare(ctx, "published: a container", func(s *subject) error {
 		ports := []engine.Port{{HostIP: "0.0.0.0", Host: hostPort, Container: port, Proto: "tcp"}, {HostIP: "0.0.0.0", Host: hostPort, Container: port, Proto: "udp"}}
 		if err := s.start(ctx, "target", ports); err != nil {
 			return err
@@ -36,7 +36,7 @@ func (b *bench) published(ctx context.Context) error {
 		if level > b.bridgePorts {
 			b.lastOf(ctx, memory, func(s *subject) bool { return s.name == report.Bridge })
 		}
-		b.each(ctx, fmt.Sprintf("published: %d ports", level), func(s *subject) error { return s.fillPorts(ctx, level) })
+		b.prepare(ctx, fmt.Sprintf("published: %d ports", level), func(s *subject) error { return s.fillPorts(ctx, level) })
 		b.inwards(ctx, level)
 	}
 	b.lastOf(ctx, memory, func(*subject) bool { return true })

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/drawbridge-net/drawbridge/bench/stats"
@@ -65,7 +66,7 @@ func (v Verdict) text(t Target) string {
 	if unit != "" {
 		unit = " " + unit
 	}
-	text := fmt.Sprintf("%s %.3g%s: %s", sign, v.Limit, unit, number(v.Got))
+	text := fmt.Sprintf("%s %s%s: %s", sign, limitText(v.Limit), unit, number(v.Got))
 	if v.Spread.N > 1 {
 		text += fmt.Sprintf(" [%s–%s]", number(v.Spread.Min), number(v.Spread.Max))
 	}
@@ -109,6 +110,14 @@ func (r *Results) cell(c Case, subject string) string {
 		text += " ×" + number(s.Median/ref.Median)
 	}
 	return text
+}
+
+// limitText is a limit as it was set: whole or a fraction.
+func limitText(v float64) string {
+	if v >= 1 || v == 0 {
+		return strconv.FormatFloat(v, 'f', -1, 64)
+	}
+	return fmt.Sprintf("%.3g", v)
 }
 
 // number has three digits that count, and no more than the measurement bears.

@@ -4,6 +4,7 @@ package report
 
 import (
 	"slices"
+	"sync"
 
 	"github.com/drawbridge-net/drawbridge/bench/stats"
 )
@@ -23,7 +24,8 @@ type Results struct {
 	Facts    []Fact
 	Notes    []string // what a reader must know to judge the numbers
 
-	cases  []Case // in the order in which they were first measured
+	mu     sync.Mutex // guards what follows, and Notes; what reads is called when the run is over
+	cases  []Case     // in the order in which they were first measured
 	series map[key]*stats.Series
 }
 
@@ -34,6 +36,8 @@ type key struct {
 
 // Add enters the number of a round.
 func (r *Results) Add(c Case, subject string, round int, v float64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if !slices.Contains(r.cases, c) {
 		r.cases = append(r.cases, c)
 	}
@@ -49,6 +53,8 @@ func (r *Results) Add(c Case, subject string, round int, v float64) {
 
 // Note enters a sentence once.
 func (r *Results) Note(text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if !slices.Contains(r.Notes, text) {
 		r.Notes = append(r.Notes, text)
 	}
