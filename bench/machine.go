@@ -32,9 +32,13 @@ func (b *bench) describe() {
 	var name unix.Utsname
 	_ = unix.Uname(&name)
 	b.fact("Kernel", unix.ByteSliceToString(name.Release[:]))
-	load, _ := os.ReadFile("/proc/loadavg")
-	b.fact("Load average before", strings.Join(strings.Fields(string(load))[:3], " ")+" (what else the machine did)")
+	b.fact("Load average before the run, which adds about 1", loadAverage())
 	b.fact("Rounds", fmt.Sprintf("%d, with the subjects taking turns; fewer where one takes long", b.options.rounds))
+}
+
+func loadAverage() string {
+	text, _ := os.ReadFile("/proc/loadavg")
+	return strings.Join(strings.Fields(string(text))[:3], " ")
 }
 
 // field finds the first value of a key in a file of "key : value" lines.

@@ -56,7 +56,7 @@ func parse(args []string) (options, error) {
 	var o options
 	f := flag.NewFlagSet("bench", flag.ExitOnError)
 	f.StringVar(&o.plugin, "plugin", "bin/drawbridge", "the built program")
-	f.StringVar(&o.out, "out", "docs/benchmarks", "where results.md and results.svg are written")
+	f.StringVar(&o.out, "out", "", "where results.md and results.svg are written; default bin/benchmarks (-quick) or docs/benchmarks")
 	f.StringVar(&o.root, "root", "", "the hosts' files: empty for this machine's, or trixie")
 	f.BoolVar(&o.quick, "quick", os.Getenv("BENCH_QUICK") == "1", "fewer rounds and lower levels (also BENCH_QUICK=1)")
 	f.BoolVar(&o.debug, "debug", false, "have the daemons log their passes, and keep the logs beside the results")
@@ -85,6 +85,9 @@ func parse(args []string) (options, error) {
 	}
 	if o.rounds == 0 {
 		o.rounds = choose(o.quick, 3, 7)
+	}
+	if o.out == "" {
+		o.out = choose(o.quick, "bin/benchmarks", "docs/benchmarks")
 	}
 	o.plugin, err = filepath.Abs(o.plugin)
 	return o, err
