@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-net/drawbridge/bench/floor"
+	"github.com/drawbridge-net/drawbridge/bench/report"
 	"github.com/drawbridge-net/drawbridge/bench/traffic"
 )
 
@@ -23,8 +24,8 @@ func help(ctx context.Context, args []string) error {
 		return errNoHelper
 	}
 	switch words := args[1:]; {
-	case args[0] == "floor" && len(words) == 1:
-		return floor.Serve(ctx, words[0])
+	case (args[0] == report.Floor || args[0] == report.Direct) && len(words) == 1:
+		return floor.Serve(ctx, words[0], args[0] == report.Direct)
 	case args[0] == "serve" && len(words) == 1:
 		port, err := strconv.ParseUint(words[0], 10, 16)
 		if err != nil {

@@ -56,7 +56,7 @@ func (b *bench) lastOf(ctx context.Context, before map[*subject]float64, of func
 
 // fillPorts publishes ports until there are n with the target's, which is then connected anew, so that it is the last.
 func (s *subject) fillPorts(ctx context.Context, n int) error {
-	if s.name == report.Floor {
+	if s.bare() {
 		return nil // it publishes none
 	}
 	for s.filled < n-1 {
@@ -71,7 +71,7 @@ func (s *subject) fillPorts(ctx context.Context, n int) error {
 
 // entrance is where clients outside reach the target's server: the floor publishes nothing, and is asked directly.
 func (s *subject) entrance(ctx context.Context) (netip.AddrPort, error) {
-	if s.name != report.Floor {
+	if !s.bare() {
 		return netip.AddrPortFrom(s.visitor.Host.Addr4(), hostPort), nil
 	}
 	addr, err := s.api.Address(ctx, "target", busy)
@@ -93,7 +93,7 @@ func (b *bench) inwards(ctx context.Context, level int) {
 func (b *bench) paths(ctx context.Context) {
 	w := way{rate: report.PathRate, stream: report.PathStream}
 	b.rounds(ctx, b.dataRounds(), "published: ways to a port", func(s *subject, round int) error {
-		if s.name == report.Floor {
+		if s.bare() {
 			return nil
 		}
 		outer := netip.AddrPortFrom(s.visitor.Host.Addr4(), hostPort)
@@ -108,7 +108,7 @@ func (b *bench) paths(ctx context.Context) {
 // oneMore publishes a port beside all others.
 func (b *bench) oneMore(ctx context.Context) {
 	b.rounds(ctx, b.options.rounds, "published: one port more", func(s *subject, round int) error {
-		if s.name == report.Floor {
+		if s.bare() {
 			return nil
 		}
 		seen := s.logged()
@@ -120,7 +120,7 @@ func (b *bench) oneMore(ctx context.Context) {
 		return errors.Join(err, s.api.Disconnect(ctx, busy, "more"))
 	})
 	b.each(ctx, "published: counting programs", func(s *subject) error {
-		if s.name == report.Floor {
+		if s.bare() {
 			return nil
 		}
 		_, err := b.counted(at(report.OneMoreExecs, s.filled+1), s, func() error { return s.api.Connect(ctx, busy, "more") })

@@ -45,14 +45,17 @@ type subject struct {
 }
 
 // ours says whether it is Drawbridge.
-func (s *subject) ours() bool { return s.name != report.Bridge && s.name != report.Floor }
+func (s *subject) ours() bool { return s.name != report.Bridge && !s.bare() }
+
+// bare says whether it is a floor.
+func (s *subject) bare() bool { return s.name == report.Floor || s.name == report.Direct }
 
 // drivers are the network driver and the IPAM driver.
 func (s *subject) drivers() (string, string) {
 	switch {
 	case s.ours():
 		return "drawbridge", "drawbridge"
-	case s.name == report.Floor:
+	case s.bare():
 		return "floor", "default"
 	}
 	return "bridge", "default"
@@ -71,7 +74,7 @@ func (s *subject) open(ctx context.Context, root string) error {
 		return err
 	}
 	args := []string{"--default-address-pool", "base=10.0.0.0/9,size=24"}
-	if s.name == report.Floor {
+	if s.bare() {
 		args = append(args, "--iptables=false", "--bridge=none")
 	}
 	if s.docker, err = s.host.StartDocker(ctx, lab.DockerOptions{Args: args}); err != nil {
@@ -90,7 +93,7 @@ func (s *subject) open(ctx context.Context, root string) error {
 // tune has closed connections forgotten quickly, and the floor track connections as any router behind
 // which containers are: without a rule that asks for it, the kernel tracks none.
 func (s *subject) tune(ctx context.Context) error {
-	if s.name == report.Floor {
+	if s.bare() {
 		script := "add table inet bench\n" +
 			"add chain inet bench forward { type filter hook forward priority 0; }\n" +
 			"add rule inet bench forward ct state established,related accept\n"
@@ -120,8 +123,8 @@ func (s *subject) startPlugin(ctx context.Context) error {
 	switch {
 	case s.name == report.Bridge:
 		return nil
-	case s.name == report.Floor:
-		argv = []string{s.self, "floor", socket}
+	case s.bare():
+		argv = []string{s.self, s.name, socket}
 	default:
 		argv = []string{s.plugin, "serve", "--plugin-socket", socket, "--firewall-backend", s.name}
 		if s.verbose {

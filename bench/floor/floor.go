@@ -1,6 +1,10 @@
 // Package floor is a network plugin that does next to nothing: a bridge, a veth pair, and the answers that the
 // engine wants. It has no firewall, no state, publishes nothing, and removes links in the background. What
 // the engine takes with it is what any plugin has to pay.
+//
+// A direct one makes the container's end where it belongs, in the container's namespace, which the engine names in Join,
+// and configures it. Moving a link between namespaces takes the kernel as long as removing one, and the engine does it at
+// each connect and disconnect.
 package floor
 
 import (
@@ -10,13 +14,16 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 
 	"github.com/docker/go-plugins-helpers/network"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // Serve answers on the socket until ctx ends.
-func Serve(ctx context.Context, socket string) error {
+func Serve(ctx context.Context, socket string, direct bool) error {
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		return err
@@ -26,7 +33,7 @@ func Serve(ctx context.Context, socket string) error {
 		return err
 	}
 	defer h.Close()
-	s := http.Server{Handler: (&plugin{links: h}).routes()}
+	s := http.Server{Handler: (&plugin{links: h, direct: direct, addrs: map[string]string{}}).routes()}
 	context.AfterFunc(ctx, func() { _ = s.Close() })
 	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
@@ -35,7 +42,13 @@ func Serve(ctx context.Context, socket string) error {
 }
 
 // plugin has one lasting netlink socket: one that is closed after it removed a link makes its closer wait.
-type plugin struct{ links *netlink.Handle }
+type plugin struct {
+	links  *netlink.Handle
+	direct bool
+
+	mu    sync.Mutex
+	addrs map[string]string // guarded by mu: of endpoints that have not joined, if direct
+}
 
 func (p *plugin) routes() http.Handler {
 	mux := http.NewServeMux()
@@ -101,18 +114,61 @@ func (p *plugin) createNetwork(r *network.CreateNetworkRequest) (any, error) {
 }
 
 func (p *plugin) createEndpoint(r *network.CreateEndpointRequest) (any, error) {
-	master, err := p.links.LinkByName(bridge(r.NetworkID))
+	answer := network.CreateEndpointResponse{Interface: &network.EndpointInterface{}}
+	if p.direct {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.addrs[r.EndpointID] = r.Interface.Address
+		return answer, nil
+	}
+	return answer, p.addVeth(r.NetworkID, r.EndpointID, inner(r.EndpointID), nil)
+}
+
+// addVeth makes both ends, the container's in a namespace if one is given.
+func (p *plugin) addVeth(networkID, endpointID, peer string, namespace any) error {
+	master, err := p.links.LinkByName(bridge(networkID))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MasterIndex = outer(r.EndpointID), master.Attrs().Index
+	attrs.Name, attrs.MasterIndex = outer(endpointID), master.Attrs().Index
 	link := netlink.NewVeth(attrs)
-	link.PeerName = inner(r.EndpointID)
+	link.PeerName, link.PeerNamespace = peer, namespace
 	if err := p.links.LinkAdd(link); err != nil {
-		return nil, fmt.Errorf("creating the veth pair: %w", err)
+		return fmt.Errorf("creating the veth pair: %w", err)
 	}
-	return network.CreateEndpointResponse{Interface: &network.EndpointInterface{}}, p.links.LinkSetUp(link)
+	return p.links.LinkSetUp(link)
+}
+
+// joinDirectly makes the pair and configures the container's end.
+func (p *plugin) joinDirectly(r *network.JoinRequest) error {
+	p.mu.Lock()
+	addr := p.addrs[r.EndpointID]
+	delete(p.addrs, r.EndpointID)
+	p.mu.Unlock()
+	sandbox, err := netns.GetFromPath(r.SandboxKey)
+	if err != nil {
+		return fmt.Errorf("opening the container's namespace: %w", err)
+	}
+	defer sandbox.Close()
+	const name = "eth0"
+	if err := p.addVeth(r.NetworkID, r.EndpointID, name, netlink.NsFd(sandbox)); err != nil {
+		return err
+	}
+	h, err := netlink.NewHandleAt(sandbox, unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	link, err := h.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	a, err := netlink.ParseAddr(addr)
+	if err != nil {
+		return err
+	}
+	return errors.Join(h.AddrAdd(link, a), h.LinkSetUp(link))
 }
 
 func (p *plugin) join(r *network.JoinRequest) (any, error) {
@@ -123,6 +179,9 @@ func (p *plugin) join(r *network.JoinRequest) (any, error) {
 	addrs, err := p.links.AddrList(master, netlink.FAMILY_V4)
 	if err != nil || len(addrs) == 0 {
 		return nil, errors.Join(err, errors.New("the bridge has no address"))
+	}
+	if p.direct {
+		return map[string]string{"Gateway": addrs[0].IP.String()}, p.joinDirectly(r)
 	}
 	return network.JoinResponse{
 		InterfaceName: network.InterfaceName{SrcName: inner(r.EndpointID), DstPrefix: "eth"},

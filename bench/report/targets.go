@@ -10,6 +10,7 @@ import (
 const (
 	Bridge   = "bridge"
 	Floor    = "floor"
+	Direct   = "direct"
 	IPTables = "iptables"
 	NFTables = "nftables"
 )
