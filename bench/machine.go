@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/bench/report"
+	"github.com/drawbridge-net/drawbridge/bench/stats"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 )
 
@@ -33,6 +35,7 @@ func (b *bench) describe() {
 	_ = unix.Uname(&name)
 	b.fact("Kernel", unix.ByteSliceToString(name.Release[:]))
 	b.fact("Load average before the run, which adds about 1", loadAverage())
+	b.fact("A sync of the disk that has the state files and the engines' data", fmt.Sprintf("%.2f ms", syncTime()))
 	b.fact("Rounds", fmt.Sprintf("%d, with the subjects taking turns; fewer where one takes long", b.options.rounds))
 }
 
@@ -54,6 +57,27 @@ func field(path, key string) string {
 		}
 	}
 	return "unknown"
+}
+
+// syncTime is how many milliseconds a small write takes to be on the disk, in the median: daemons and engines wait
+// for some of them in each call.
+func syncTime() float64 {
+	f, err := os.CreateTemp("", "bench-sync-")
+	if err != nil {
+		return 0
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	var times stats.Series
+	for range 21 {
+		began := time.Now()
+		_, err := f.WriteAt(make([]byte, 8192), 0)
+		if err := errors.Join(err, unix.Fdatasync(int(f.Fd()))); err != nil {
+			return 0
+		}
+		times = append(times, float64(time.Since(began).Microseconds())/1000)
+	}
+	return stats.Summarize(times).Median
 }
 
 // versions tells the programs of the hosts.

@@ -25,7 +25,7 @@ func (b *bench) restart(ctx context.Context) {
 		if err := s.daemon.Stop(); err != nil {
 			return err
 		}
-		if _, err := s.host.Run(ctx, s.plugin, "purge", "--rules-only"); err != nil {
+		if _, err := s.host.Run(ctx, s.plugin, "purge", "--rules-only", "--state", s.state()); err != nil {
 			return err
 		}
 		return b.timed(at(report.Restart, s.filled+1), s, round, func() error {

@@ -126,7 +126,7 @@ func (s *subject) startPlugin(ctx context.Context) error {
 	case s.bare():
 		argv = []string{s.self, s.name, socket}
 	default:
-		argv = []string{s.plugin, "serve", "--plugin-socket", socket, "--firewall-backend", s.name}
+		argv = []string{s.plugin, "serve", "--plugin-socket", socket, "--firewall-backend", s.name, "--state", s.state()}
 		if s.verbose {
 			argv = append(argv, "--log-level", "debug")
 		}
@@ -137,6 +137,9 @@ func (s *subject) startPlugin(ctx context.Context) error {
 	}
 	return s.awaitSocket(ctx, s.host.Path(socket))
 }
+
+// state is beside the engine's own data, on a disk: the hosts' /var/lib is in memory, where a commit waits for nothing.
+func (s *subject) state() string { return filepath.Join(s.host.Dir(), "state.db") }
 
 func (s *subject) awaitSocket(ctx context.Context, path string) error {
 	for {
