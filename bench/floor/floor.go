@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"sync"
@@ -180,12 +181,20 @@ func (p *plugin) join(r *network.JoinRequest) (any, error) {
 	if err != nil || len(addrs) == 0 {
 		return nil, errors.Join(err, errors.New("the bridge has no address"))
 	}
+	gateway := addrs[0].IP.String()
 	if p.direct {
-		return map[string]string{"Gateway": addrs[0].IP.String()}, p.joinDirectly(r)
+		err := p.joinDirectly(r)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return map[string]string{"Gateway": gateway}, err
+		}
+		// Docker 20.10 names a namespace that is not there yet where a container starts.
+		if err := p.addVeth(r.NetworkID, r.EndpointID, inner(r.EndpointID), nil); err != nil {
+			return nil, err
+		}
 	}
 	return network.JoinResponse{
 		InterfaceName: network.InterfaceName{SrcName: inner(r.EndpointID), DstPrefix: "eth"},
-		Gateway:       addrs[0].IP.String(),
+		Gateway:       gateway,
 	}, nil
 }
 
