@@ -25,6 +25,7 @@ type bench struct {
 	began   time.Time
 	results *report.Results
 	live    []*subject // of the running scenario
+	opened  []*subject // all that have a host
 }
 
 func (b *bench) say(format string, args ...any) {
@@ -39,15 +40,15 @@ func (b *bench) stage(ctx context.Context, sc scenario) (err error) {
 		return err
 	}
 	b.live = nil
-	var opened []*subject
 	defer func() {
-		for _, s := range opened {
+		for _, s := range b.opened {
 			err = errors.Join(err, b.keepLog(s, sc.name), s.close())
 		}
+		b.opened = nil
 	}()
 	for _, name := range b.subjects {
 		s := &subject{name: name, self: self, plugin: b.plugin, verbose: b.debug || sc.name == "published"}
-		opened = append(opened, s)
+		b.opened = append(b.opened, s)
 		switch err := s.open(ctx, b.root); {
 		case errors.Is(err, errRefused):
 			b.results.Note(fmt.Sprintf("Without %s: this Drawbridge has no such backend.", name))
@@ -64,9 +65,34 @@ func (b *bench) stage(ctx context.Context, sc scenario) (err error) {
 	return sc.run(b, ctx)
 }
 
+// twins gives the subjects that are live second hosts, on which nothing is in the way. What is measured on both in
+// the same rounds can be compared, which it cannot with what was measured minutes ago.
+func (b *bench) twins(ctx context.Context, furnish func(*subject) error) []*subject {
+	var out []*subject
+	for _, s := range b.live {
+		if s.failed == nil {
+			out = append(out, &subject{name: s.name, self: s.self, plugin: s.plugin, twin: true})
+		}
+	}
+	b.opened = append(b.opened, out...)
+	main := b.live
+	b.live = out
+	b.prepare(ctx, "second hosts", func(s *subject) error { return errors.Join(s.open(ctx, b.root), furnish(s)) })
+	b.live = main
+	return out
+}
+
+// beside lets twins take turns with the others.
+func (b *bench) beside(twins []*subject, do func()) {
+	main := b.live
+	b.live = append(slices.Clone(main), twins...)
+	do()
+	b.live = main
+}
+
 // keepLog copies the log of a daemon that was asked to say more.
 func (b *bench) keepLog(s *subject, scenario string) error {
-	if !b.debug || !s.ours() || s.daemon == nil {
+	if !b.debug || s.twin || !s.ours() || s.daemon == nil {
 		return nil
 	}
 	return os.WriteFile(filepath.Join(b.out, scenario+"-"+s.name+".log"), []byte(s.daemon.Log()), 0o644)

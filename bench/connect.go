@@ -31,11 +31,15 @@ func (b *bench) connect(ctx context.Context) error {
 		}
 		return nil
 	})
-	for _, n := range own {
-		b.connectOften(ctx, choose(n == 100, (b.options.rounds+1)/2, b.options.rounds), n, at(report.Connect, n), at(report.Disconnect, n))
-	}
+	b.rounds(ctx, b.options.rounds, "connect: own ports", func(s *subject, round int) error {
+		for _, n := range own {
+			if err := b.onAndOff(ctx, s, round, n, at(report.Connect, n), at(report.Disconnect, n)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	b.countPrograms(ctx)
-	b.connectOften(ctx, b.options.rounds, 1, at(report.ConnectOne, 0), at(report.DisconnectOne, 0))
 	b.prepare(ctx, fmt.Sprintf("connect: %d ports of others", others), func(s *subject) error {
 		for i := range others / 100 {
 			if err := s.start(ctx, fmt.Sprintf("other%d", i), publish("", 20000+100*i, 100)); err != nil {
@@ -44,15 +48,19 @@ func (b *bench) connect(ctx context.Context) error {
 		}
 		return nil
 	})
-	b.connectOften(ctx, b.options.rounds, 1, at(report.ConnectOne, others), at(report.DisconnectOne, others))
+	twins := b.twins(ctx, func(s *subject) error { return s.startApart(ctx, withPorts(1), publish("", 10000, 1)) })
+	b.beside(twins, func() {
+		b.rounds(ctx, b.options.rounds, "connect: ports of others", func(s *subject, round int) error {
+			present := choose(s.twin, 0, others)
+			return b.onAndOff(ctx, s, round, 1, at(report.ConnectOne, present), at(report.DisconnectOne, present))
+		})
+	})
 	return ctx.Err()
 }
 
-func (b *bench) connectOften(ctx context.Context, rounds, ports int, on, off report.Case) {
-	b.rounds(ctx, rounds, fmt.Sprintf("connect: %s=%s", on.Metric, on.Level), func(s *subject, round int) error {
-		err := b.timed(on, s, round, func() error { return s.api.Connect(ctx, busy, withPorts(ports)) })
-		return errors.Join(err, b.timed(off, s, round, func() error { return s.api.Disconnect(ctx, busy, withPorts(ports)) }))
-	})
+func (b *bench) onAndOff(ctx context.Context, s *subject, round, ports int, on, off report.Case) error {
+	err := b.timed(on, s, round, func() error { return s.api.Connect(ctx, busy, withPorts(ports)) })
+	return errors.Join(err, b.timed(off, s, round, func() error { return s.api.Disconnect(ctx, busy, withPorts(ports)) }))
 }
 
 func (b *bench) countPrograms(ctx context.Context) {

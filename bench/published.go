@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,14 +23,7 @@ const (
 // published measures what the number of published ports costs the packets to the last of them, and what it costs to
 // publish one more, to start again, and in memory.
 func (b *bench) published(ctx context.Context) error {
-	b.prepare(ctx, "published: a container", func(s *subject) error {
-		ports := []engine.Port{{HostIP: "0.0.0.0", Host: hostPort, Container: port, Proto: "tcp"}, {HostIP: "0.0.0.0", Host: hostPort, Container: port, Proto: "udp"}}
-		if err := s.start(ctx, "target", ports); err != nil {
-			return err
-		}
-		more := []engine.Port{{HostIP: "0.0.0.0", Host: hostPort + 1, Container: 80, Proto: "tcp"}}
-		return errors.Join(s.startApart(ctx, "more", more), s.serve(ctx, "target", s.inside("target")))
-	})
+	b.prepare(ctx, "published: a container", func(s *subject) error { return s.startTarget(ctx) })
 	b.paths(ctx)
 	memory := b.memoryNow()
 	for _, level := range b.options.ports {
@@ -37,10 +31,28 @@ func (b *bench) published(ctx context.Context) error {
 			b.lastOf(ctx, memory, func(s *subject) bool { return s.name == report.Bridge })
 		}
 		b.prepare(ctx, fmt.Sprintf("published: %d ports", level), func(s *subject) error { return s.fillPorts(ctx, level) })
+		if level == slices.Max(b.options.ports) {
+			twins := b.twins(ctx, func(s *subject) error { return s.startTarget(ctx) })
+			b.beside(twins, func() { b.inwards(ctx, level) })
+			continue
+		}
 		b.inwards(ctx, level)
 	}
 	b.lastOf(ctx, memory, func(*subject) bool { return true })
 	return ctx.Err()
+}
+
+// startTarget makes the container with the server, and one for a port more.
+func (s *subject) startTarget(ctx context.Context) error {
+	var ports []engine.Port
+	for _, proto := range []string{"tcp", "udp"} {
+		ports = append(ports, engine.Port{HostIP: "0.0.0.0", Host: hostPort, Container: port, Proto: proto})
+	}
+	if err := s.start(ctx, "target", ports); err != nil {
+		return err
+	}
+	more := []engine.Port{{HostIP: "0.0.0.0", Host: hostPort + 1, Container: 80, Proto: "tcp"}}
+	return errors.Join(s.startApart(ctx, "more", more), s.serve(ctx, "target", s.inside("target")))
 }
 
 // lastOf measures what is asked once, at the highest level, of some, who then leave.
@@ -85,7 +97,11 @@ func (b *bench) inwards(ctx context.Context, level int) {
 		if err != nil {
 			return err
 		}
-		return b.measureWay(ctx, s, round, metrics, fmt.Sprint(level), s.outside(), to)
+		name := fmt.Sprint(level)
+		if s.twin {
+			name = report.Again
+		}
+		return b.measureWay(ctx, s, round, metrics, name, s.outside(), to)
 	})
 }
 

@@ -32,6 +32,7 @@ type subject struct {
 	name    string
 	self    string // this program
 	plugin  string // Drawbridge's
+	twin    bool   // whether it is a second host, on which nothing is in the way
 	verbose bool   // whether the daemon logs its passes
 	host    *lab.Host
 	docker  *lab.Docker

@@ -82,7 +82,7 @@ func (r *Results) levels(metric string) []string {
 // last is the highest level at which a subject was measured, "" if none.
 func (r *Results) last(metric, subject string) string {
 	for _, level := range slices.Backward(r.levels(metric)) {
-		if len(r.get(Case{metric, level}, subject)) > 0 {
+		if level != Again && len(r.get(Case{metric, level}, subject)) > 0 {
 			return level
 		}
 	}

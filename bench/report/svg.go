@@ -16,7 +16,7 @@ var panels = []string{Connect, Disconnect, NetworkCreate, DisconnectRate, PortsR
 var colors = []string{"#5b6770", "#b0b7bc", "#e07b39", "#1f77b4", "#2ca02c", "#9467bd"}
 
 const (
-	panelWidth, panelHeight = 360, 240
+	panelWidth, panelHeight = 520, 240
 	marginLeft, marginTop   = 58, 34
 	marginRight, marginDown = 14, 40
 	columns                 = 2
