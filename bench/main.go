@@ -64,7 +64,7 @@ func parse(args []string) (options, error) {
 	subjects := f.String("subjects", "bridge,floor,iptables,nftables", "what is compared: bridge, floor, direct (a floor that makes the link in the container itself), or any backend of Drawbridge")
 	scenarios := f.String("scenarios", strings.Join(names(), ","), "what is measured")
 	networks := f.String("networks", "", "numbers of networks; default 0,50 (-quick) or 0,50,200,500")
-	ports := f.String("ports", "", "numbers of published ports; default 1,100,1000 (-quick) or 1,100,1000,10000")
+	ports := f.String("ports", "", "numbers of published ports; default 1,200 (-quick) or 1,100,1000,10000")
 	f.IntVar(&o.bridgePorts, "bridge-ports", 1000, "the most ports that bridge is asked for: it takes two processes and several rules for each")
 	_ = f.Parse(args)
 	if f.NArg() > 0 {
@@ -80,7 +80,7 @@ func parse(args []string) (options, error) {
 	if o.networks, err = levels(*networks, o.quick, []int{0, 50}, []int{0, 50, 200, 500}); err != nil {
 		return o, err
 	}
-	if o.ports, err = levels(*ports, o.quick, []int{1, 100, 1000}, []int{1, 100, 1000, 10000}); err != nil {
+	if o.ports, err = levels(*ports, o.quick, []int{1, 200}, []int{1, 100, 1000, 10000}); err != nil {
 		return o, err
 	}
 	if o.rounds == 0 {
