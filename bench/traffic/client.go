@@ -68,10 +68,11 @@ type Packets struct {
 // later is how many packets a flow has after its first.
 const later = 4
 
-// Flows makes flows of datagrams, one after the other, each from another port.
+// Flows makes flows of datagrams, one after the other, each from another port. It keeps the thread that it is called on.
 func Flows(to netip.AddrPort, flows int) (Packets, error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	if err := pin(); err != nil {
+		return Packets{}, err
+	}
 	var trips, first, rest []float64
 	lost := 0
 	for range flows {

@@ -9,6 +9,7 @@ package traffic
 import (
 	"fmt"
 	"net/netip"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -61,6 +62,18 @@ func dial(kind int, to netip.AddrPort) (int, error) {
 		return -1, fmt.Errorf("connecting to %v: %w", to, err)
 	}
 	return fd, nil
+}
+
+// pin binds the caller to one processor. Both ends of datagram flows are on it: whether the kernel has to wake another
+// processor for the receiver, which a virtual machine takes longer for than for the packet, is left to no chance.
+func pin() error {
+	runtime.LockOSThread()
+	var one unix.CPUSet
+	one.Set(0)
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		return fmt.Errorf("binding a thread to a processor: %w", err)
+	}
+	return nil
 }
 
 // again repeats a call that a signal interrupted: the runtime sends them to its threads.

@@ -91,6 +91,9 @@ func swallow(c int, total int64) {
 }
 
 func reflect(fd int) error {
+	if err := pin(); err != nil {
+		return err
+	}
 	buf := make([]byte, 64)
 	for {
 		n, from, err := unix.Recvfrom(fd, buf, 0)
