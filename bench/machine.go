@@ -36,6 +36,9 @@ func (b *bench) describe() {
 	b.fact("Kernel", unix.ByteSliceToString(name.Release[:]))
 	b.fact("Load average before the run, which adds about 1", loadAverage())
 	b.fact("A sync of the disk that has the state files and the engines' data", fmt.Sprintf("%.2f ms", syncTime()))
+	if b.note != "" {
+		b.results.Note(b.note)
+	}
 	b.fact("Rounds", fmt.Sprintf("%d, with the subjects taking turns; fewer where one takes long", b.options.rounds))
 }
 

@@ -29,6 +29,7 @@ import (
 // options are what is measured, and how often.
 type options struct {
 	plugin, out, root   string
+	note                string // for the report
 	subjects, scenarios []string
 	quick, debug        bool
 	rounds              int   // 0: as many as the mode has
@@ -58,6 +59,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.plugin, "plugin", "bin/drawbridge", "the built program")
 	f.StringVar(&o.out, "out", "", "where results.md and results.svg are written; default bin/benchmarks (-quick) or docs/benchmarks")
 	f.StringVar(&o.root, "root", "", "the hosts' files: empty for this machine's, or trixie")
+	f.StringVar(&o.note, "note", "", "a sentence for the results, such as what else the machine does")
 	f.BoolVar(&o.quick, "quick", os.Getenv("BENCH_QUICK") == "1", "fewer rounds and lower levels (also BENCH_QUICK=1)")
 	f.BoolVar(&o.debug, "debug", false, "have the daemons log their passes, and keep the logs beside the results")
 	f.IntVar(&o.rounds, "rounds", 0, "rounds of every measurement; 0 for 3 (-quick) or 7")

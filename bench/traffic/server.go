@@ -2,6 +2,7 @@ package traffic
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"runtime"
@@ -91,7 +92,7 @@ func swallow(c int, total int64) {
 }
 
 func reflect(fd int) error {
-	if err := pin(); err != nil {
+	if err := errors.Join(pin(), yield()); err != nil {
 		return err
 	}
 	buf := make([]byte, 64)
