@@ -29,6 +29,10 @@ deps: ## Install the Debian packages that tests and the demo need, and a Debian 
 demo: deps build ## Show a network with a published port on a throw-away engine (needs root)
 	$(GO) run ./test/demo -plugin $(CURDIR)/$(BIN)
 
+.PHONY: bench
+bench: deps build ## Measure against Docker's own bridge, into docs/benchmarks (needs root; BENCH_QUICK=1 for 2 minutes)
+	CGO_ENABLED=0 $(GO) run ./bench -plugin $(CURDIR)/$(BIN) $(BENCH_FLAGS)
+
 .PHONY: test
 test: deps test-unit test-kernel test-engine ## Run all tests (needs root)
 

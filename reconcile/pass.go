@@ -23,6 +23,7 @@ type result struct {
 type stepResult struct {
 	name string
 	errs []error // each for one object, or for all
+	took time.Duration
 }
 
 // err returns everything that went wrong, in a form that state.Scope can select from.
@@ -32,6 +33,15 @@ func (r result) err() error {
 		all = append(all, s.errs...)
 	}
 	return errors.Join(all...)
+}
+
+// took says how long each step was at work.
+func (r result) took() string {
+	var parts []string
+	for _, s := range r.steps {
+		parts = append(parts, fmt.Sprintf("%s %v", s.name, s.took))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // pass applies the state once and returns the time after which the next pass is due if
@@ -60,13 +70,14 @@ func (l *Loop) apply(ctx context.Context, snap state.Snapshot) result {
 	r := result{revision: snap.Revision}
 	for _, step := range l.steps {
 		l.enter(step.Name)
+		began := time.Now()
 		errs, objects := split(l.run(ctx, step, snap))
 		for i, err := range errs {
 			if !isObject(err) {
 				errs[i] = fmt.Errorf("%s: %w", step.Name, err)
 			}
 		}
-		r.steps = append(r.steps, stepResult{step.Name, errs})
+		r.steps = append(r.steps, stepResult{step.Name, errs, time.Since(began)})
 		if !objects {
 			r.stopped = true
 			break
@@ -120,7 +131,7 @@ func (l *Loop) delay(r result, err error, due bool) time.Duration {
 func (l *Loop) report(ctx context.Context, r result, err error, reasons []string) {
 	log := l.opts.Log.With("rev", r.revision)
 	log.DebugContext(ctx, "pass ended", "reason", strings.Join(reasons, ", "), // empty if due by time
-		"duration", time.Since(r.began), "failed", err != nil)
+		"duration", time.Since(r.began), "steps", r.took(), "failed", err != nil)
 	text := summary(err)
 	switch {
 	case text == l.last:

@@ -45,6 +45,7 @@ var allowed = map[string][]string{
 	"internal": {"internal"},
 	"cmd":      {anything},
 	"test":     {anything},
+	"bench":    {anything},
 }
 
 // processes are the folders that may use os/exec, and what of it. Programs are started in one
