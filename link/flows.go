@@ -42,12 +42,13 @@ func (f *Flows) Close() {
 	f.tracked.close()
 }
 
-// Forget deletes every flow from or to one of the addresses.
+// Forget deletes every flow from or to one of the addresses, and what their packets wait for: those that were sent while
+// nobody had the address would reach the next owner.
 func (f *Flows) Forget(_ context.Context, addrs []netip.Addr) error {
 	if len(addrs) == 0 {
 		return nil
 	}
-	return f.remove(func(c flow) bool {
+	err := f.remove(func(c flow) bool {
 		for _, a := range []netip.AddrPort{c.sent.from, c.sent.to, c.answer.from, c.answer.to} {
 			if slices.Contains(addrs, a.Addr()) {
 				return true
@@ -55,6 +56,28 @@ func (f *Flows) Forget(_ context.Context, addrs []netip.Addr) error {
 		}
 		return false
 	})
+	return errors.Join(err, f.forgetNeighbours(addrs))
+}
+
+// forgetNeighbours deletes the neighbours with one of the addresses, with their queues of packets (linux/net/core/neighbour.c,
+// neigh_invalidate). Those that are tied to a MAC address (bindNeighbours) have none.
+func (f *Flows) forgetNeighbours(addrs []netip.Addr) error {
+	list, err := dumped(func() ([]netlink.Neigh, error) { return f.handle.NeighList(0, netlink.FAMILY_ALL) })
+	if err != nil {
+		return fmt.Errorf("listing the neighbours: %w", err)
+	}
+	var errs []error
+	for _, n := range list {
+		addr, _ := netip.AddrFromSlice(n.IP)
+		if n.State&netlink.NUD_PERMANENT != 0 || !slices.Contains(addrs, addr.Unmap()) {
+			continue
+		}
+		n := netlink.Neigh{LinkIndex: n.LinkIndex, Family: n.Family, IP: n.IP}
+		if err := f.handle.NeighDel(&n); err != nil && !errors.Is(err, unix.ENOENT) && !gone(err) {
+			errs = append(errs, fmt.Errorf("forgetting neighbour %s: %w", addr, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // ForgetPublished deletes the flows that reached the endpoint by one of the ports, which are not

@@ -169,3 +169,30 @@ func TestFlows(t *testing.T) {
 		})
 	}
 }
+
+// TestForgetQueued: datagrams that wait for an address to be resolved go with the flows of its last owner.
+func TestForgetQueued(t *testing.T) {
+	for _, tt := range []struct{ family, to, addr string }{
+		{"-4", "10.9.0.77:5353", "10.9.0.77"},
+		{"-6", "[fd09::77]:5353", "fd09::77"},
+	} {
+		t.Run(tt.addr, func(t *testing.T) {
+			l, flows := newFlowLab(t)
+			waiting := func() string {
+				out, err := exec.CommandContext(t.Context(), "ip", tt.family, "neigh", "show", "nud", "all", tt.addr).CombinedOutput()
+				must(t, err)
+				return string(out)
+			}
+			for range 3 {
+				l.send("udp", tt.to)
+			}
+			if waiting() == "" {
+				t.Fatal("nobody resolves the address")
+			}
+			must(t, flows.Forget(t.Context(), []netip.Addr{netip.MustParseAddr(tt.addr)}))
+			if left := waiting(); left != "" {
+				t.Errorf("still waiting: %s", left)
+			}
+		})
+	}
+}
