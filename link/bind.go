@@ -35,10 +35,10 @@ type station struct {
 	mac  state.MAC
 }
 
-// readBindings lists what is bound, if a network of s needs that.
-func (l *Links) readBindings(s state.Snapshot) (bindings, error) {
+// readBindings lists what is bound, if one of the networks needs that.
+func (l *Links) readBindings(networks []state.Network) (bindings, error) {
 	b := bindings{map[boundNeighbour]state.MAC{}, map[station]bool{}}
-	for _, n := range s.Networks {
+	for _, n := range networks {
 		if binds(n) {
 			return b, l.listBindings(b)
 		}

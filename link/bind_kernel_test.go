@@ -19,9 +19,9 @@ func TestBindings(t *testing.T) {
 	l.apply(snapshot(apart, together, e, gone, other))
 	check := func(neighbours, stations int) {
 		t.Helper()
-		ports, err := l.links.bridgePorts()
+		ports, err := l.links.bridgePorts(part{whole: true}, nil)
 		must(t, err)
-		b, err := l.links.readBindings(snapshot(apart))
+		b, err := l.links.readBindings(snapshot(apart).Networks)
 		must(t, err)
 		n := 0
 		for key, mac := range b.neighbours {

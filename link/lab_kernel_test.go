@@ -92,7 +92,18 @@ func (l *lab) namespace() netns.NsHandle {
 	return ns
 }
 
-func (l *lab) prepare(s state.Snapshot) { l.Helper(); must(l, l.links.Prepare().Apply(l.Context(), s)) }
+// prepare also waits for the end of what is doomed.
+func (l *lab) prepare(s state.Snapshot) {
+	l.Helper()
+	must(l, l.links.Prepare().Apply(l.Context(), s))
+	must(l, l.links.reaper.reap())
+}
+
+func (l *lab) follow(from, to state.Snapshot) {
+	l.Helper()
+	must(l, l.links.Prepare().Follow(l.Context(), from, to))
+	must(l, l.links.Activate().Follow(l.Context(), from, to))
+}
 
 func (l *lab) apply(s state.Snapshot) {
 	l.Helper()

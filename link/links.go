@@ -24,6 +24,7 @@ type Links struct {
 	handle *netlink.Handle
 	ports  map[int]*nl.SocketHandle // for what netlink.Handle cannot ask, see bridgePorts
 	sysctl Sysctl
+	reaper reaper
 }
 
 // New returns Links for the current network namespace. It keeps its netlink sockets: one
@@ -33,19 +34,34 @@ func New(sysctl Sysctl) (*Links, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening a netlink socket: %w", err)
 	}
-	socket, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
+	ports, err := routeSocket()
 	if err != nil {
 		h.Close()
-		return nil, fmt.Errorf("opening a netlink socket: %w", err)
+		return nil, err
 	}
-	ports := map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}
-	return &Links{handle: h, ports: ports, sysctl: sysctl}, nil
+	deletions, err := routeSocket()
+	if err != nil {
+		h.Close()
+		ports[unix.NETLINK_ROUTE].Close()
+		return nil, err
+	}
+	return &Links{handle: h, ports: ports, sysctl: sysctl, reaper: reaper{sockets: deletions}}, nil
 }
 
-// Close gives the netlink sockets back.
+func routeSocket() (map[int]*nl.SocketHandle, error) {
+	socket, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("opening a netlink socket: %w", err)
+	}
+	return map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}, nil
+}
+
+// Close deletes the links that are doomed and gives the netlink sockets back.
 func (l *Links) Close() {
+	_ = l.reaper.reap() // the next process finds what is left
 	l.handle.Close()
 	l.ports[unix.NETLINK_ROUTE].Close()
+	l.reaper.sockets[unix.NETLINK_ROUTE].Close()
 }
 
 // Prepare is the plane that makes links exist.
@@ -62,27 +78,31 @@ func (l *Links) Activate() Activate { return Activate{l} }
 
 // Apply removes links of ours that s does not have, then makes the ones it has. New
 // bridges stay down.
-func (p Prepare) Apply(_ context.Context, s state.Snapshot) error {
-	have, err := p.inventory()
+func (p Prepare) Apply(_ context.Context, s state.Snapshot) error { return p.prepare(wholeOf(s), s) }
+
+// Follow does the same with the links of what differs.
+func (p Prepare) Follow(_ context.Context, from, to state.Snapshot) error {
+	return p.prepare(partBetween(from, to), to)
+}
+
+func (l *Links) prepare(p part, s state.Snapshot) error {
+	have, err := l.look(p)
 	if err != nil {
 		return err
 	}
-	addrs, err := p.addresses()
+	addrs, err := l.addressesOf(p, have)
 	if err != nil {
 		return err
 	}
-	errs := p.removeStale(have, s)
-	for _, n := range s.Networks {
-		if err := p.ensureBridge(have, addrs, n); err != nil {
+	errs := l.removeStale(have, s)
+	for _, n := range p.made {
+		if err := l.ensureBridge(have, addrs, n); err != nil {
 			errs = append(errs, &state.ObjectError{Network: n.ID, Err: err})
 		}
 	}
-	for _, e := range s.Endpoints {
-		n, ok := s.Network(e.Network)
-		if !ok {
-			continue
-		}
-		if err := p.ensureVeth(have, n, e); err != nil {
+	for _, e := range p.endpoints {
+		n, _ := s.Network(e.Network)
+		if err := l.ensureVeth(have, n, e); err != nil {
 			errs = append(errs, &state.ObjectError{Network: n.ID, Endpoint: e.ID, Err: err})
 		}
 	}
@@ -90,35 +110,39 @@ func (p Prepare) Apply(_ context.Context, s state.Snapshot) error {
 }
 
 // Apply brings the links of s up and turns forwarding on where s says so.
-func (p Activate) Apply(_ context.Context, s state.Snapshot) error {
-	if err := p.forward(s); err != nil {
+func (p Activate) Apply(_ context.Context, s state.Snapshot) error { return p.activate(wholeOf(s), s) }
+
+// Follow does the same with the links of what differs.
+func (p Activate) Follow(_ context.Context, from, to state.Snapshot) error {
+	return p.activate(partBetween(from, to), to)
+}
+
+func (l *Links) activate(p part, s state.Snapshot) error {
+	if err := l.forward(s); err != nil {
 		return err
 	}
-	have, err := p.inventory()
+	have, err := l.look(p)
 	if err != nil {
 		return err
 	}
-	ports, err := p.bridgePorts()
+	ports, err := l.bridgePorts(p, have)
 	if err != nil {
 		return err
 	}
-	bound, err := p.readBindings(s)
+	bound, err := l.readBindings(p.networks)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, n := range s.Networks {
-		err := errors.Join(p.raiseBridge(have, n), p.bindNeighbours(have, bound, n, s.Endpoints), p.ensureProxies(have, n, s.Endpoints))
+	for _, n := range p.networks {
+		err := errors.Join(l.raiseBridge(have, n), l.bindNeighbours(have, bound, n, s.Endpoints), l.ensureProxies(have, n, s.Endpoints))
 		if err != nil {
 			errs = append(errs, &state.ObjectError{Network: n.ID, Err: err})
 		}
 	}
-	for _, e := range s.Endpoints {
-		n, ok := s.Network(e.Network)
-		if !ok {
-			continue
-		}
-		if err := p.raiseVeth(have, ports, bound, n, e); err != nil {
+	for _, e := range p.endpoints {
+		n, _ := s.Network(e.Network)
+		if err := l.raiseVeth(have, ports, bound, n, e); err != nil {
 			errs = append(errs, &state.ObjectError{Network: e.Network, Endpoint: e.ID, Err: err})
 		}
 	}
@@ -167,7 +191,7 @@ func dumped[T any](list func() (T, error)) (T, error) {
 // ours reports whether a link was made by Drawbridge.
 func ours(link netlink.Link) bool {
 	a := link.Attrs()
-	grouped := a.Group&state.GroupBridgeMask == state.GroupBridge || a.Group == state.GroupPort
+	grouped := a.Group&state.GroupBridgeMask == state.GroupBridge || a.Group == state.GroupPort || a.Group == state.GroupDoomed
 	return grouped && !adopted(link) && (a.Alias == "" || state.OurAlias(a.Alias))
 }
 
@@ -182,20 +206,25 @@ func (l *Links) removeStale(have inventory, s state.Snapshot) []error {
 		veths[e.HostLink()] = e
 	}
 	var errs []error
+	taken := false // a name is to be used again at once
 	for name, link := range have {
 		n, isBridge := bridges[name]
 		e, isVeth := veths[name]
 		switch {
-		case isBridge && carries(link, n), isVeth && e.Carries(link.Attrs().Alias):
+		case !doomed(link) && (isBridge && carries(link, n) || isVeth && e.Carries(link.Attrs().Alias)):
 		case adopted(link):
 			errs = append(errs, l.releaseStale(link, s))
 		case ours(link):
-			if err := l.remove(link); err != nil {
+			if err := l.doom(link); err != nil {
 				errs = append(errs, err)
 				continue
 			}
 			delete(have, name)
+			taken = taken || isBridge || isVeth
 		}
+	}
+	if taken {
+		errs = append(errs, l.reaper.reap())
 	}
 	return errs
 }
@@ -217,13 +246,6 @@ func (l *Links) releaseStale(link netlink.Link, s state.Snapshot) error {
 	return l.release(link)
 }
 
-func (l *Links) remove(link netlink.Link) error {
-	if err := l.handle.LinkDel(link); err != nil && !gone(err) {
-		return fmt.Errorf("removing link %s: %w", link.Attrs().Name, err)
-	}
-	return nil
-}
-
 // Purge removes every link of ours, gives back adopted bridges, and returns the names of the bridges among them.
 func (l *Links) Purge() ([]string, error) {
 	have, err := l.inventory()
@@ -236,7 +258,7 @@ func (l *Links) Purge() ([]string, error) {
 			bridges = append(bridges, name)
 		}
 	}
-	return bridges, errors.Join(l.removeStale(have, state.Snapshot{})...)
+	return bridges, errors.Join(errors.Join(l.removeStale(have, state.Snapshot{})...), l.reaper.reap())
 }
 
 // CloseLoopback keeps packets of the host's loopback addresses off the bridges again, which somebody is about to leave

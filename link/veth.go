@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -136,32 +137,63 @@ func (l *Links) setHairpin(link netlink.Link, on bool) error {
 	return nil
 }
 
-// bridgePorts reads the settings of every bridge port by the index of its link. The library
-// has this for one port only, and lists all of them each time.
-func (l *Links) bridgePorts() (map[int]port, error) {
-	messages, err := dumped(func() ([][]byte, error) {
-		req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
-		req.Sockets = l.ports
-		req.AddData(nl.NewIfInfomsg(unix.AF_BRIDGE))
-		return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("listing the bridge ports: %w", err)
-	}
+// bridgePorts reads the settings of the part's bridge ports by the index of their link. The library has this for one
+// port only, and lists all of them each time.
+func (l *Links) bridgePorts(p part, have inventory) (map[int]port, error) {
 	out := map[int]port{}
-	for _, m := range messages {
-		info := nl.DeserializeIfInfomsg(m)
-		attrs, err := nl.ParseRouteAttr(m[info.Len():])
-		if err != nil {
-			return nil, fmt.Errorf("reading a bridge port: %w", err)
+	if p.whole {
+		return out, l.readPorts(out, unix.NLM_F_DUMP, 0)
+	}
+	for _, link := range have {
+		if link.Type() != "veth" {
+			continue
 		}
-		for _, a := range attrs {
-			if a.Attr.Type == unix.IFLA_PROTINFO|unix.NLA_F_NESTED {
-				out[int(info.Index)] = portOf(a.Value)
-			}
+		if err := l.readPorts(out, 0, link.Attrs().Index); err != nil && !gone(err) {
+			return nil, err
 		}
 	}
 	return out, nil
+}
+
+// readPorts adds the bridge ports among the link with the index, or among all links.
+func (l *Links) readPorts(ports map[int]port, flags, index int) error {
+	messages, err := dumped(func() ([][]byte, error) {
+		req := nl.NewNetlinkRequest(unix.RTM_GETLINK, flags)
+		req.Sockets = l.ports
+		msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+		msg.Index = int32(index)
+		req.AddData(msg)
+		return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	})
+	if err != nil {
+		return fmt.Errorf("listing the bridge ports: %w", err)
+	}
+	for _, m := range messages {
+		info := nl.DeserializeIfInfomsg(m)
+		if master, _ := within(m[info.Len():], unix.IFLA_LINKINFO, nl.IFLA_INFO_SLAVE_KIND); string(bytes.TrimRight(master, "\x00")) != "bridge" {
+			continue
+		}
+		if settings, ok := within(m[info.Len():], unix.IFLA_LINKINFO, nl.IFLA_INFO_SLAVE_DATA); ok {
+			ports[int(info.Index)] = portOf(settings)
+		}
+	}
+	return nil
+}
+
+// within returns the value that is found by one kind of attribute after the other.
+func within(b []byte, path ...uint16) ([]byte, bool) {
+	for _, kind := range path {
+		attrs, err := nl.ParseRouteAttr(b)
+		if err != nil {
+			return nil, false
+		}
+		i := slices.IndexFunc(attrs, func(a syscall.NetlinkRouteAttr) bool { return a.Attr.Type&nl.NLA_TYPE_MASK == kind })
+		if i < 0 {
+			return nil, false
+		}
+		b = attrs[i].Value
+	}
+	return b, true
 }
 
 func portOf(protinfo []byte) port {

@@ -88,6 +88,7 @@ func judge(u netlink.LinkUpdate, seen map[int32]bool) string {
 	name := u.Link.Attrs().Name
 	switch {
 	case u.IfInfomsg.Family == unix.AF_BRIDGE: // tells of a port, not of a link
+	case doomed(u.Link): // by ourselves
 	case ours(u.Link), adopted(u.Link):
 		if removed {
 			return "link " + name + " was removed"

@@ -15,6 +15,11 @@
 //	revision, err := store.Update(ctx, change)
 //	err = loop.Wait(ctx, revision, state.Scope{Network: id}) // the host is as the change wants it
 //
+// # What a pass looks at
+//
+// A pass that was asked for by Wait alone, after one in which nothing failed, has a [Follower] do only what
+// the state has changed. Every other pass looks at the whole host: that after a Trigger or a failure, and those due by time.
+//
 // # Failures
 //
 // A plane reports what concerns a single network or endpoint as *[state.ObjectError]

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/drawbridge-net/drawbridge/state"
 )
 
 var (
@@ -24,8 +26,10 @@ type Loop struct {
 	// request is never older than the pass that answers it.
 	now, soon chan struct{}
 
-	backoff backoff // used by Run alone
-	last    string  // text of the last failure, to log it once; used by Run alone
+	// What follows is used by Run alone.
+	backoff backoff
+	last    string          // text of the last failure, to log it once
+	equal   *state.Snapshot // what the last pass made the host equal to; nil if something failed in it
 
 	mu sync.Mutex
 	// mu guards what follows. No plane and no source is called while it is held.
@@ -35,6 +39,7 @@ type Loop struct {
 	queued  map[*waiter]struct{} // wait for a pass that has not begun
 	riding  map[*waiter]struct{} // wait for the running pass
 	reasons []string             // of the next pass, for the log
+	suspect bool                 // something but the state may have changed since the last pass began
 	status  Status
 }
 
@@ -84,6 +89,7 @@ func (l *Loop) Run(ctx context.Context) error {
 func (l *Loop) Trigger(reason string) {
 	l.mu.Lock()
 	l.because(reason)
+	l.suspect = true
 	l.mu.Unlock()
 	poke(l.soon)
 }

@@ -18,6 +18,7 @@ type result struct {
 	began    time.Time
 	steps    []stepResult // those that ran
 	stopped  bool         // a step's failure ended the pass early
+	whole    bool         // it looked at the whole host
 }
 
 type stepResult struct {
@@ -51,10 +52,18 @@ func (l *Loop) pass(ctx context.Context, due bool) time.Duration {
 	drain(l.soon)
 	began := time.Now()
 	snap := l.source.Snapshot()
-	reasons := l.board(snap.Revision)
-	r := l.apply(ctx, snap)
+	reasons, suspect := l.board(snap.Revision)
+	from := l.equal
+	if suspect || due {
+		from = nil
+	}
+	l.equal = nil // also if a plane panics
+	r := l.apply(ctx, from, snap)
 	r.began = began
 	err := r.err()
+	if err == nil {
+		l.equal = &snap
+	}
 	if err != nil && ctx.Err() != nil {
 		return 0 // interrupted by the end of Run, which answers those who wait
 	}
@@ -64,14 +73,14 @@ func (l *Loop) pass(ctx context.Context, due bool) time.Duration {
 }
 
 // apply runs the steps in order until one fails for more than single objects.
-func (l *Loop) apply(ctx context.Context, snap state.Snapshot) result {
+func (l *Loop) apply(ctx context.Context, from *state.Snapshot, snap state.Snapshot) result {
 	ctx, cancel := context.WithTimeout(ctx, l.opts.Timeout)
 	defer cancel()
-	r := result{revision: snap.Revision}
+	r := result{revision: snap.Revision, whole: from == nil}
 	for _, step := range l.steps {
 		l.enter(step.Name)
 		began := time.Now()
-		errs, objects := split(l.run(ctx, step, snap))
+		errs, objects := split(l.run(ctx, step, from, snap))
 		for i, err := range errs {
 			if !isObject(err) {
 				errs[i] = fmt.Errorf("%s: %w", step.Name, err)
@@ -87,11 +96,11 @@ func (l *Loop) apply(ctx context.Context, snap state.Snapshot) result {
 }
 
 // run runs one step, unless those before it have used up the time of the pass.
-func (l *Loop) run(ctx context.Context, step Step, snap state.Snapshot) error {
+func (l *Loop) run(ctx context.Context, step Step, from *state.Snapshot, snap state.Snapshot) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("not begun, the steps before it took all of %s: %w", l.opts.Timeout, err)
 	}
-	return call(ctx, step.Plane, snap)
+	return call(ctx, step.Plane, from, snap)
 }
 
 // panicked is a panic of a plane as an error.
@@ -104,12 +113,17 @@ func (p *panicked) Error() string {
 	return fmt.Sprintf("a fault in drawbridge: %v", p.value)
 }
 
-func call(ctx context.Context, p Plane, snap state.Snapshot) (err error) {
+// call has a plane do its work: what differs from the state to which the host is equal, or, where from is nil, whatever is
+// to be done.
+func call(ctx context.Context, p Plane, from *state.Snapshot, snap state.Snapshot) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = &panicked{v, debug.Stack()}
 		}
 	}()
+	if f, ok := p.(Follower); ok && from != nil {
+		return f.Follow(ctx, *from, snap)
+	}
 	return p.Apply(ctx, snap)
 }
 
@@ -131,7 +145,7 @@ func (l *Loop) delay(r result, err error, due bool) time.Duration {
 func (l *Loop) report(ctx context.Context, r result, err error, reasons []string) {
 	log := l.opts.Log.With("rev", r.revision)
 	log.DebugContext(ctx, "pass ended", "reason", strings.Join(reasons, ", "), // empty if due by time
-		"duration", time.Since(r.began), "steps", r.took(), "failed", err != nil)
+		"duration", time.Since(r.began), "whole", r.whole, "steps", r.took(), "failed", err != nil)
 	text := summary(err)
 	switch {
 	case text == l.last:

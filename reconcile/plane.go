@@ -24,6 +24,15 @@ type Plane interface {
 	Apply(ctx context.Context, s state.Snapshot) error
 }
 
+// Follower is a plane that can do less where the host is known to be equal to an earlier state: only what differs from it. Apply
+// still has to find and mend whatever else changed on the host.
+type Follower interface {
+	Plane
+	// Follow makes the host equal to the state to. No event, failure or pause gives reason to think that it is
+	// not equal to from. The rules of Apply hold.
+	Follow(ctx context.Context, from, to state.Snapshot) error
+}
+
 // Step is a plane with the name that it has in errors, logs and the status.
 type Step struct {
 	Name  string

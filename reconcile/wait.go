@@ -74,8 +74,8 @@ func (l *Loop) giveUp(w *waiter, cause error) error {
 }
 
 // board begins a pass over a snapshot of the given revision: it takes along the waiters
-// that this serves, and returns the reasons for the pass.
-func (l *Loop) board(revision uint64) (reasons []string) {
+// that this serves, and returns the reasons for the pass and whether more than the state may have changed.
+func (l *Loop) board(revision uint64) (reasons []string, suspect bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.covers = revision
@@ -89,7 +89,8 @@ func (l *Loop) board(revision uint64) (reasons []string) {
 		}
 	}
 	reasons, l.reasons = l.reasons, nil
-	return reasons
+	suspect, l.suspect = l.suspect, false
+	return reasons, suspect
 }
 
 // enter notes which step is running.

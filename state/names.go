@@ -21,6 +21,8 @@ const (
 	GroupBridgeMask = ^(GroupBridge ^ GroupInternal | GroupAdoptedBit)
 	// GroupPort is the device group of the host's end of an endpoint's veth pair.
 	GroupPort uint32 = 0xd12b2
+	// GroupDoomed is the device group of links that are down and about to be deleted together.
+	GroupDoomed uint32 = 0xd12b3
 )
 
 // maxIfName is IFNAMSIZ less the final zero.

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/drawbridge-net/drawbridge/state"
@@ -38,7 +37,7 @@ var (
 		key:    func(e state.Endpoint) state.EndpointID { return e.ID },
 		order:  cmp.Compare[state.EndpointID],
 		file:   func(id state.EndpointID) string { return string(id) },
-		equal:  equalEndpoints,
+		equal:  state.Endpoint.Equal,
 		clone:  cloneEndpoint,
 	}
 
@@ -67,12 +66,6 @@ func plainKind[K ~string, V comparable](bucket string, key func(V) K) *kind[K, V
 
 func compareLeaseKeys(a, b leaseKey) int {
 	return cmp.Or(strings.Compare(string(a.pool), string(b.pool)), a.addr.Compare(b.addr))
-}
-
-func equalEndpoints(a, b state.Endpoint) bool {
-	return a.ID == b.ID && a.Network == b.Network && a.Addr4 == b.Addr4 && a.Addr6 == b.Addr6 &&
-		a.MAC == b.MAC && a.Sandbox == b.Sandbox && slices.Equal(a.Ports, b.Ports) &&
-		a.LinkPrefix == b.LinkPrefix && a.Name == b.Name && slices.Equal(a.Links, b.Links) && slices.Equal(a.Exposed, b.Exposed)
 }
 
 // cloneEndpoint also makes empty lists nil, as they are after reading them

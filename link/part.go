@@ -1,0 +1,105 @@
+package link
+
+import (
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// part is what a pass looks at: the whole host, or only what two states do not share. Its objects are those of the later
+// state. The time that a part takes does not depend on how much else there is.
+type part struct {
+	whole     bool
+	made      []state.Network  // those that differ
+	networks  []state.Network  // those and the ones of which an endpoint differs
+	endpoints []state.Endpoint // those that differ, or whose networks do
+	links     []string         // names of the host's links that these have, and that the earlier state had in their place
+}
+
+// wholeOf is everything.
+func wholeOf(s state.Snapshot) part {
+	p := part{whole: true, made: s.Networks, networks: s.Networks}
+	for _, e := range s.Endpoints {
+		if _, ok := s.Network(e.Network); ok {
+			p.endpoints = append(p.endpoints, e)
+		}
+	}
+	return p
+}
+
+// partBetween is what differs. Where very much does it is everything, which the kernel then tells at once.
+func partBetween(from, to state.Snapshot) part {
+	d := state.Compare(from, to)
+	if len(d.Networks)+len(d.Endpoints) > maxPart {
+		return wholeOf(to)
+	}
+	var p part
+	touched := map[state.NetworkID]bool{} // in which an endpoint differs, or all may
+	for id := range d.Endpoints {
+		for _, s := range []state.Snapshot{from, to} {
+			if e, ok := s.Endpoint(id); ok {
+				touched[e.Network] = true
+				p.links = append(p.links, e.HostLink())
+			}
+		}
+	}
+	for id := range d.Networks {
+		touched[id] = true
+		if n, ok := from.Network(id); ok {
+			p.links = append(p.links, n.Bridge)
+		}
+	}
+	for id := range touched {
+		if n, ok := to.Network(id); ok {
+			p.networks = append(p.networks, n)
+			if d.Networks[id] {
+				p.made = append(p.made, n)
+			}
+			p.links = append(p.links, n.Bridge)
+		}
+	}
+	for _, e := range to.Endpoints {
+		if _, ok := to.Network(e.Network); ok && (d.Endpoints[e.ID] || d.Networks[e.Network]) {
+			p.endpoints = append(p.endpoints, e)
+			p.links = append(p.links, e.HostLink())
+		}
+	}
+	return p
+}
+
+// maxPart is the number of objects up to which they are asked for one by one.
+const maxPart = 50
+
+// look returns the links of the part by name.
+func (l *Links) look(p part) (inventory, error) {
+	if p.whole {
+		return l.inventory()
+	}
+	have := inventory{}
+	for _, name := range p.links {
+		if _, known := have[name]; known {
+			continue
+		}
+		link, err := l.handle.LinkByName(name)
+		if gone(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading link %s: %w", name, err)
+		}
+		have[name] = link
+	}
+	return have, nil
+}
+
+// addressesOf returns the host's addresses by the index of their link, where one of the part's bridges is there already.
+func (l *Links) addressesOf(p part, have inventory) (map[int][]netlink.Addr, error) {
+	for _, n := range p.made {
+		if _, ok := have[n.Bridge]; ok || p.whole {
+			return l.addresses()
+		}
+	}
+	return nil, nil
+}

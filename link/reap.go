@@ -1,0 +1,96 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// To delete a link takes the kernel 15 ms, a bridge 30 ms: it waits until nobody uses the link any more, and one after the
+// other each wait anew. To delete a whole device group takes no longer. So a link is doomed first: it goes down, loses its
+// addresses and moves to a group of its own, each within microseconds, after which it does nothing any more. A little later the group is
+// deleted (linux/net/core/rtnetlink.c, rtnl_group_dellink).
+
+// reapDelay is how long doomed links are collected. It ends well within the second in which a user may look.
+const reapDelay = 200 * time.Millisecond
+
+// reaper deletes doomed links. It has a socket of its own, on which nobody else waits.
+type reaper struct {
+	sockets map[int]*nl.SocketHandle
+
+	mu    sync.Mutex
+	timer *time.Timer // nil while nothing is doomed; guarded by mu
+}
+
+// doomed reports whether a link of ours is to be deleted with its group.
+func doomed(link netlink.Link) bool {
+	a := link.Attrs()
+	return a.Group == state.GroupDoomed && (a.Alias == "" || state.OurAlias(a.Alias))
+}
+
+// doom takes a link out of use and has it deleted soon.
+func (l *Links) doom(link netlink.Link) error {
+	if !doomed(link) {
+		if err := l.disable(link); err != nil {
+			if gone(err) {
+				return nil
+			}
+			return fmt.Errorf("removing link %s: %w", link.Attrs().Name, err)
+		}
+	}
+	l.reaper.soon()
+	return nil
+}
+
+// disable keeps the group, by which the firewall knows a bridge, until nothing passes any more.
+func (l *Links) disable(link netlink.Link) error {
+	if err := l.handle.LinkSetDown(link); err != nil {
+		return err
+	}
+	if link.Type() == "bridge" {
+		addrs, err := dumped(func() ([]netlink.Addr, error) { return l.handle.AddrList(link, netlink.FAMILY_ALL) })
+		if err != nil {
+			return err
+		}
+		for _, a := range addrs {
+			if err := l.handle.AddrDel(link, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+				return err
+			}
+		}
+	}
+	return l.handle.LinkSetGroup(link, int(state.GroupDoomed))
+}
+
+// soon deletes what is doomed a little later.
+func (r *reaper) soon() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.timer == nil {
+		r.timer = time.AfterFunc(reapDelay, func() { _ = r.reap() }) // what is left, each whole pass finds again
+	}
+}
+
+// reap deletes what is doomed, and returns when it is gone.
+func (r *reaper) reap() error {
+	r.mu.Lock()
+	if r.timer != nil {
+		r.timer.Stop()
+		r.timer = nil
+	}
+	r.mu.Unlock()
+	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, unix.NLM_F_ACK)
+	req.Sockets = r.sockets
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(state.GroupDoomed)))
+	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("removing links: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,57 @@
+//go:build kernel
+
+package link
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// TestDoomed: what is removed does nothing any more from then on, is gone within a second, and stands in nobody's way.
+func TestDoomed(t *testing.T) {
+	l := newLab(t)
+	n, e, stays := network(1), endpoint(1, 1), endpoint(1, 2)
+	l.apply(snapshot(n, e, stays))
+	must(t, l.links.Prepare().Apply(t.Context(), snapshot(n, stays)))
+	link := l.link(e.HostLink())
+	if link.Attrs().Flags&net.FlagUp != 0 {
+		t.Error("the veth is up")
+	}
+	l.follow(snapshot(n, stays), snapshot(n, e, stays)) // made again at once
+	if again := l.link(e.HostLink()); again.Attrs().Group != state.GroupPort || again.Attrs().Flags&net.FlagUp == 0 {
+		t.Errorf("group %#x, flags %v", again.Attrs().Group, again.Attrs().Flags)
+	}
+	must(t, l.links.Prepare().Apply(t.Context(), state.Snapshot{}))
+	bridge := l.link(n.Bridge)
+	addrs, err := netlink.AddrList(bridge, netlink.FAMILY_ALL)
+	must(t, err)
+	if len(addrs) > 0 || bridge.Attrs().Flags&net.FlagUp != 0 {
+		t.Errorf("the bridge has %v, flags %v", addrs, bridge.Attrs().Flags)
+	}
+	for deadline := time.Now().Add(time.Second); l.has(n.Bridge) || l.has(e.HostLink()) || l.has(stays.ContainerLink()); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("there after a second")
+		}
+	}
+}
+
+// TestDoomedByAnother: a daemon that was killed left doomed links behind.
+func TestDoomedByAnother(t *testing.T) {
+	l := newLab(t)
+	n, e := network(1), endpoint(1, 1)
+	l.apply(snapshot(n, e))
+	must(t, l.links.disable(l.link(e.HostLink())))
+	must(t, l.links.disable(l.link(n.Bridge)))
+	l.foreign(bridgeNamed("br-lan"))
+	must(t, netlink.LinkSetGroup(l.link("br-lan"), int(state.GroupPort)))
+	must(t, netlink.LinkSetAlias(l.link("br-lan"), "somebody's"))
+	l.apply(snapshot(network(2)))
+	if l.has(n.Bridge) || l.has(e.HostLink()) || !l.has(network(2).Bridge) || !l.has("br-lan") {
+		t.Errorf("bridge %v, veth %v, new bridge %v, foreign bridge %v", l.has(n.Bridge), l.has(e.HostLink()), l.has(network(2).Bridge), l.has("br-lan"))
+	}
+}

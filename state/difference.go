@@ -1,0 +1,57 @@
+package state
+
+import "slices"
+
+// Difference tells which objects two states do not share, each with its id: there is one in just one of them, or with
+// another value.
+type Difference struct {
+	Networks  map[NetworkID]bool
+	Endpoints map[EndpointID]bool
+	// Forwarding says that this differs.
+	Forwarding bool
+}
+
+// Compare returns what differs between two states, in time that grows with the two together.
+func Compare(from, to Snapshot) Difference {
+	d := Difference{
+		Networks:   map[NetworkID]bool{},
+		Endpoints:  map[EndpointID]bool{},
+		Forwarding: from.Forwarding != to.Forwarding,
+	}
+	compareSorted(from.Networks, to.Networks, func(n Network) NetworkID { return n.ID }, func(a, b Network) bool { return a == b }, d.Networks)
+	compareSorted(from.Endpoints, to.Endpoints, func(e Endpoint) EndpointID { return e.ID }, Endpoint.Equal, d.Endpoints)
+	return d
+}
+
+// Equal reports whether both endpoints are the same in everything.
+func (e Endpoint) Equal(o Endpoint) bool {
+	return e.ID == o.ID && e.Network == o.Network && e.Addr4 == o.Addr4 && e.Addr6 == o.Addr6 && e.MAC == o.MAC &&
+		e.LinkPrefix == o.LinkPrefix && e.Name == o.Name && e.Sandbox == o.Sandbox &&
+		slices.Equal(e.Links, o.Links) && slices.Equal(e.Exposed, o.Exposed) && slices.Equal(e.Ports, o.Ports)
+}
+
+// compareSorted walks both lists, which are sorted by key, at once.
+func compareSorted[K ~string, V any](from, to []V, key func(V) K, same func(a, b V) bool, differ map[K]bool) {
+	for len(from) > 0 && len(to) > 0 {
+		a, b := key(from[0]), key(to[0])
+		switch {
+		case a < b:
+			differ[a] = true
+			from = from[1:]
+		case b < a:
+			differ[b] = true
+			to = to[1:]
+		default:
+			if !same(from[0], to[0]) {
+				differ[a] = true
+			}
+			from, to = from[1:], to[1:]
+		}
+	}
+	for _, v := range from {
+		differ[key(v)] = true
+	}
+	for _, v := range to {
+		differ[key(v)] = true
+	}
+}
