@@ -111,6 +111,9 @@ type Backend interface {
 	// Sync reads the kernel, asks render for the policy on this host and makes the
 	// kernel equal to it. It writes nothing where nothing differs.
 	Sync(ctx context.Context, render func(Host) Policy) error
+	// Follow does the same where nothing is known to have changed since the last call but the policy. What it
+	// cannot find out cheaply it need not look at.
+	Follow(ctx context.Context, render func(Host) Policy) error
 	// Rules returns the rules and elements of a policy as text, in the form in
 	// which they are loaded.
 	Rules(p Policy) string
@@ -132,8 +135,20 @@ func NewPlane(b Backend, s Settings) *Plane { return &Plane{backend: b, settings
 // Apply makes the firewall equal to s. Its failures concern every network: an
 // unknown rule set must not be taken for a closed one.
 func (p *Plane) Apply(ctx context.Context, s state.Snapshot) error {
+	return p.apply(ctx, s, p.backend.Sync)
+}
+
+// Follow does the same where nothing but the state has changed since from, if that concerns the firewall.
+func (p *Plane) Follow(ctx context.Context, from, to state.Snapshot) error {
+	if !concerned(from, to) {
+		return nil
+	}
+	return p.apply(ctx, to, p.backend.Follow)
+}
+
+func (p *Plane) apply(ctx context.Context, s state.Snapshot, sync func(context.Context, func(Host) Policy) error) error {
 	var policy Policy
-	err := p.backend.Sync(ctx, func(h Host) Policy {
+	err := sync(ctx, func(h Host) Policy {
 		h.Settings = p.settings
 		p.dockers.Store(&h.DockerBridges)
 		policy = Render(s, h)
@@ -143,6 +158,23 @@ func (p *Plane) Apply(ctx context.Context, s state.Snapshot) error {
 		p.applied.Store(&policy)
 	}
 	return err
+}
+
+// concerned reports whether two states may have different policies. Endpoints that publish nothing and take no
+// part in links have none.
+func concerned(from, to state.Snapshot) bool {
+	d := state.Compare(from, to)
+	if len(d.Networks) > 0 || d.Forwarding {
+		return true
+	}
+	for id := range d.Endpoints {
+		for _, s := range []state.Snapshot{from, to} {
+			if e, ok := s.Endpoint(id); ok && (len(e.Ports) > 0 || e.Name != "" || len(e.Links) > 0) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // DockerBridges returns the bridges of Docker's own driver that the last Apply found on the host.

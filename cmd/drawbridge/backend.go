@@ -89,6 +89,14 @@ func (b *backends) Sync(ctx context.Context, render func(firewall.Host) firewall
 	return nil
 }
 
+// Follow implements firewall.Backend. The first call is Sync's.
+func (b *backends) Follow(ctx context.Context, render func(firewall.Host) firewall.Policy) error {
+	if c := b.chosen.Load(); c != nil && b.alone {
+		return c.Follow(ctx, render)
+	}
+	return b.Sync(ctx, render)
+}
+
 // choose returns the backend to use. It looks until it once could, and then keeps to what it found.
 func (b *backends) choose(ctx context.Context) (choice, error) {
 	if c := b.chosen.Load(); c != nil {

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -26,6 +27,7 @@ func (d *dump) add(format string, args ...any) { *d = append(*d, fmt.Sprintf(for
 // dump writes down everything that the daemon may have changed.
 func (h *wholeHost) dump() dump {
 	h.t.Helper()
+	h.awaitReaper()
 	var d dump
 	h.dumpRules(&d)
 	h.dumpLinks(&d)
@@ -35,6 +37,21 @@ func (h *wholeHost) dump() dump {
 	}
 	slices.Sort(d)
 	return d
+}
+
+// awaitReaper returns when the links that were removed are gone, which the daemon does a moment after it answered.
+func (h *wholeHost) awaitReaper() {
+	h.t.Helper()
+	for deadline := time.Now().Add(time.Second); ; time.Sleep(5 * time.Millisecond) {
+		links, err := h.handle.LinkList()
+		h.must(err)
+		if !slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().Group == state.GroupDoomed }) {
+			return
+		}
+		if time.Now().After(deadline) {
+			h.t.Fatalf("links that were removed are there after a second")
+		}
+	}
 }
 
 // without leaves out the links of joined endpoints, which a fresh daemon does not make: their container took

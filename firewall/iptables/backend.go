@@ -13,11 +13,12 @@ import (
 // Runner starts a program with the given standard input and returns what it printed.
 type Runner func(ctx context.Context, stdin string, argv ...string) (string, error)
 
-// setEditor is the part of ipset that a Backend uses.
+// setEditor is the part of ipset that a Backend uses. It remembers what sets have in them until it is told to forget.
 type setEditor interface {
 	grow(Set) error
 	shrink(Set) error
 	destroy(name string) error
+	forget()
 	close()
 }
 
@@ -33,6 +34,21 @@ type Backend struct {
 	// variant is nil until it is known. It is no lock, so that who asks for it
 	// does not wait for a program.
 	variant atomic.Pointer[string]
+
+	// generation numbers the changes of anybody to nf_tables.
+	generation func() (uint32, error)
+	close      func()
+	// counted says that our changes were seen in the generation: the variant is that of nf_tables.
+	counted bool
+	// seen is what is there as of the last Sync or Follow, nil if somebody has to look.
+	seen *seen
+}
+
+// seen is what the host was found to have, or was given, at one generation.
+type seen struct {
+	generation uint32
+	tables     tablesOfBoth
+	host       firewall.Host
 }
 
 // lockWait is how long, in seconds, iptables-restore waits for the lock that the legacy
@@ -51,15 +67,25 @@ func New(run Runner, bridges firewall.Bridges) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newBackend(run, sets, bridges), nil
+	g, err := newGenerations()
+	if err != nil {
+		sets.close()
+		return nil, err
+	}
+	b := newBackend(run, sets, bridges)
+	b.generation, b.close = g.current, func() { sets.close(); g.close() }
+	return b, nil
 }
 
 func newBackend(run Runner, sets setEditor, bridges firewall.Bridges) *Backend {
-	return &Backend{run: run, sets: sets, host: firewall.NewHostReader(bridges), render: Render, lookPath: exec.LookPath}
+	return &Backend{
+		run: run, sets: sets, host: firewall.NewHostReader(bridges), render: Render, lookPath: exec.LookPath,
+		generation: func() (uint32, error) { return 0, errors.ErrUnsupported }, close: sets.close,
+	}
 }
 
 // Close gives back what New opened. No other method may be called afterwards.
-func (b *Backend) Close() { b.sets.close() }
+func (b *Backend) Close() { b.close() }
 
 // Sync implements firewall.Backend. Where the programs are missing its error is ErrNotInstalled.
 func (b *Backend) Sync(ctx context.Context, render func(firewall.Host) firewall.Policy) error {
@@ -67,26 +93,77 @@ func (b *Backend) Sync(ctx context.Context, render func(firewall.Host) firewall.
 	if err != nil {
 		return err
 	}
-	for range attempts {
-		if err = b.sync(ctx, variant, render); err == nil || ctx.Err() != nil {
+	for i := range attempts {
+		if err = b.sync(ctx, variant, i > 0, render); err == nil || ctx.Err() != nil {
 			return err
 		}
 	}
 	return err
 }
 
-func (b *Backend) sync(ctx context.Context, variant string, render func(firewall.Host) firewall.Policy) error {
+// Follow implements firewall.Backend. It reads nothing where the rules are of the generation that it left, which the legacy
+// variant cannot tell, and starts a program only where the policy changes rules.
+func (b *Backend) Follow(ctx context.Context, render func(firewall.Host) firewall.Policy) error {
+	last := b.seen
+	if last != nil {
+		if now, err := b.generation(); err == nil && now == last.generation {
+			if b.follow(ctx, *last, render(last.host)) == nil {
+				return nil
+			}
+		}
+	}
+	return b.Sync(ctx, render)
+}
+
+func (b *Backend) follow(ctx context.Context, last seen, p firewall.Policy) error {
+	b.seen = nil
+	variant, err := b.choose(ctx)
+	if err != nil {
+		return err
+	}
+	result, err := b.write(ctx, variant, last.tables, p)
+	if err == nil {
+		b.remember(last.generation, result, last.host)
+	}
+	return err
+}
+
+// sync reads all and writes what differs; after a failure it writes the chains that differ whole.
+func (b *Backend) sync(ctx context.Context, variant string, again bool, render func(firewall.Host) firewall.Policy) error {
+	b.seen = nil
+	b.sets.forget()
+	generation, unknown := b.generation()
 	have, err := b.look(ctx, variant)
 	if err != nil {
 		return err
 	}
-	return b.write(ctx, variant, have, render(b.host.Read(have.dockerBridges())))
+	host := b.host.Read(have.dockerBridges())
+	have.failed = again
+	result, err := b.write(ctx, variant, have, render(host))
+	if err == nil && unknown == nil {
+		b.remember(generation, result, host)
+	}
+	return err
 }
 
-// tablesOfBoth is what both families hold; err6 says why that of IPv6 could not be read.
+// remember keeps what the tables hold now, if nobody else has changed any since the generation before.
+func (b *Backend) remember(before uint32, r written, host firewall.Host) {
+	now, err := b.generation()
+	if err != nil || now != before+uint32(r.changed) {
+		return
+	}
+	b.counted = b.counted || r.changed > 0
+	if b.counted && r.sure {
+		b.seen = &seen{now, r.tables, host}
+	}
+}
+
+// tablesOfBoth is what both families hold; err6 says why that of IPv6 could not be read. failed says that an attempt to edit
+// them rule by rule did.
 type tablesOfBoth struct {
 	d4, d6 dump
 	err6   error
+	failed bool
 }
 
 func (t tablesOfBoth) dockerBridges() []string {
@@ -103,21 +180,36 @@ func (b *Backend) look(ctx context.Context, variant string) (tablesOfBoth, error
 	if ctx.Err() != nil {
 		return tablesOfBoth{}, errors.Join(ctx.Err(), err6)
 	}
-	return tablesOfBoth{d4, d6, err6}, nil
+	return tablesOfBoth{d4: d4, d6: d6, err6: err6}, nil
+}
+
+// written is what a write came to.
+type written struct {
+	tables  tablesOfBoth
+	changed int  // tables
+	sure    bool // that the tables hold this
 }
 
 // write makes both families as p says. What of IPv6 could not be read is no failure where nothing is wanted there.
-func (b *Backend) write(ctx context.Context, variant string, have tablesOfBoth, p firewall.Policy) error {
+func (b *Backend) write(ctx context.Context, variant string, have tablesOfBoth, p firewall.Policy) (written, error) {
 	if have.err6 != nil && !p.V6.IsEmpty() {
-		return have.err6
+		return written{}, have.err6
 	}
 	// A family that fails does not keep the other from being closed.
-	err := b.apply(ctx, variant, have.d4, b.render(p.V4))
-	if failed := b.apply(ctx, variant, have.d6, b.render(p.V6)); failed != nil {
-		// Sets that are in use belong to rules that could not be read.
-		return errors.Join(err, have.err6, failed)
+	want4, want6 := b.render(p.V4), b.render(p.V6)
+	if have.failed {
+		have.d4, have.d6 = have.d4.blurred(want4), have.d6.blurred(want6)
 	}
-	return err
+	v4, err := b.apply(ctx, variant, have.d4, want4)
+	v6, failed := b.apply(ctx, variant, have.d6, want6)
+	if failed != nil {
+		// Sets that are in use belong to rules that could not be read.
+		return written{}, errors.Join(err, have.err6, failed)
+	}
+	return written{
+		tables:  tablesOfBoth{d4: v4.result, d6: v6.result, err6: have.err6},
+		changed: v4.tables + v6.tables, sure: v4.sure && v6.sure,
+	}, err
 }
 
 // read returns what the family's tables hold.
@@ -131,26 +223,27 @@ func (b *Backend) read(ctx context.Context, variant string, v6 bool) (dump, erro
 
 // apply closes before it opens: elements are in the sets before a rule looks for them,
 // and go after the rules that led to them.
-func (b *Backend) apply(ctx context.Context, variant string, d dump, want Ruleset) error {
+func (b *Backend) apply(ctx context.Context, variant string, d dump, want Ruleset) (change, error) {
 	for _, s := range want.Sets {
 		if err := b.sets.grow(s); err != nil {
-			return err
+			return change{}, err
 		}
 	}
-	if text := script(d, want); text != "" {
-		if err := b.restore(ctx, variant, want.V6, text); err != nil {
-			return err
+	c := changeTo(d, want)
+	if c.text != "" {
+		if err := b.restore(ctx, variant, want.V6, c.text); err != nil {
+			return change{}, err
 		}
 	}
 	if len(want.Sets) == 0 {
-		return b.destroySets(want.V6)
+		return c, b.destroySets(want.V6)
 	}
 	for _, s := range want.Sets {
 		if err := b.sets.shrink(s); err != nil {
-			return err
+			return change{}, err
 		}
 	}
-	return nil
+	return c, nil
 }
 
 func (b *Backend) restore(ctx context.Context, variant string, v6 bool, text string) error {

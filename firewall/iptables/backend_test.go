@@ -60,6 +60,8 @@ func (h *fakeHost) do(step string) error {
 	return nil
 }
 
+func (h *fakeHost) forget() {}
+
 func (h *fakeHost) run(_ context.Context, stdin string, argv ...string) (string, error) {
 	if err := h.do(strings.Join(argv, " ")); err != nil {
 		return "", err

@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -9,31 +10,85 @@ import (
 // tables are those in which something of ours may be.
 var tables = []string{"mangle", "filter", "nat"}
 
-// script returns the input for iptables-restore --noflush that turns what d shows into
-// want, or "" if nothing differs. It names only what differs, and foreign rules never.
-func script(d dump, want Ruleset) string {
-	var b strings.Builder
-	for _, name := range tables {
-		i := slices.IndexFunc(want.Tables, func(t Table) bool { return t.Name == name })
-		wanted := Table{Name: name}
-		if i >= 0 {
-			wanted = want.Tables[i]
-		}
-		if lines := tableScript(d[name], wanted); len(lines) > 0 {
-			fmt.Fprintf(&b, "*%s\n%s\nCOMMIT\n", name, strings.Join(lines, "\n"))
-		}
-	}
-	return b.String()
+// change is what iptables-restore --noflush is told.
+type change struct {
+	text   string // "" if nothing differs
+	tables int    // that it changes
+	// result is what the tables hold afterwards, if sure: where more than chains of ours change, somebody has to look.
+	result dump
+	sure   bool
 }
 
-// tableScript returns the lines for one table. Order matters: chains exist before
-// something jumps to them and are empty and unreferenced before they go.
-func tableScript(have map[string][]string, want Table) []string {
-	var lines []string
-	lines = append(lines, createUser(have, want)...)
-	lines = append(lines, replaceChains(have, want)...)
-	lines = append(lines, placeJumps(have, want)...)
-	return append(lines, removeChains(have, want)...)
+// script returns the text of changeTo.
+func script(d dump, want Ruleset) string { return changeTo(d, want).text }
+
+// changeTo returns what turns what d shows into want. It names only what differs, and foreign rules never.
+func changeTo(d dump, want Ruleset) change {
+	c := change{result: maps.Clone(d), sure: true}
+	var b strings.Builder
+	for _, name := range tables {
+		wanted := want.table(name)
+		lines, sure := tableScript(d[name], wanted)
+		if len(lines) == 0 {
+			continue
+		}
+		fmt.Fprintf(&b, "*%s\n%s\nCOMMIT\n", name, strings.Join(lines, "\n"))
+		c.tables++
+		c.sure = c.sure && sure
+		c.result[name] = withChains(d[name], wanted)
+	}
+	c.text = b.String()
+	return c
+}
+
+// withChains returns the table with the wanted chains of ours and no others.
+func withChains(have map[string][]string, want Table) map[string][]string {
+	out := map[string][]string{}
+	for name, rules := range have {
+		if !isOurs(name) || name == chainUser {
+			out[name] = rules
+		}
+	}
+	for _, c := range want.Chains {
+		out[c.Name] = c.lines()
+	}
+	return out
+}
+
+// table returns what the table with the name should hold, which may be nothing.
+func (r Ruleset) table(name string) Table {
+	if i := slices.IndexFunc(r.Tables, func(t Table) bool { return t.Name == name }); i >= 0 {
+		return r.Tables[i]
+	}
+	return Table{Name: name}
+}
+
+// blurred returns the dump with rules that nobody recognises in the chains of ours that differ, so that these are written whole.
+func (d dump) blurred(want Ruleset) dump {
+	out := maps.Clone(d)
+	for _, t := range want.Tables {
+		table := maps.Clone(d[t.Name])
+		if table == nil {
+			continue
+		}
+		for _, c := range t.Chains {
+			if lines, _ := editChain(c, table[c.Name], ids(c.Name, c.Rules)); len(lines) > 0 {
+				table[c.Name] = []string{"?"}
+			}
+		}
+		out[t.Name] = table
+	}
+	return out
+}
+
+// tableScript returns the lines for one table, and whether they change nothing but chains of ours. Order matters: chains exist
+// before something jumps to them and are empty and unreferenced before they go.
+func tableScript(have map[string][]string, want Table) (lines []string, sure bool) {
+	user, jumps, removals := createUser(have, want), placeJumps(have, want), removeChains(have, want)
+	sure = len(user) == 0 && len(jumps) == 0 && !slices.ContainsFunc(removals, func(line string) bool {
+		return strings.HasPrefix(line, "-D ") || line == "-X "+chainUser || line == "-X "+chainDockerUser
+	})
+	return slices.Concat(user, changeChains(have, want), jumps, removals), sure
 }
 
 // createUser makes missing user chains. -N fails if somebody made the chain meanwhile, where
@@ -48,28 +103,58 @@ func createUser(have map[string][]string, want Table) []string {
 	return lines
 }
 
-// replaceChains declares every chain that differs, which creates or flushes it, and then
-// fills them.
-func replaceChains(have map[string][]string, want Table) []string {
+// changeChains makes the chains that are missing and edits those that differ. Rules that stay are not touched: to take one
+// away makes the program wait for the kernel when it ends, for ten times as long as all else takes.
+func changeChains(have map[string][]string, want Table) []string {
 	var declared, rules []string
 	for _, c := range want.Chains {
-		if current, ok := have[c.Name]; ok && slices.Equal(idsOf(current), ids(c.Name, c.Rules)) {
+		current, ok := have[c.Name]
+		wanted := ids(c.Name, c.Rules)
+		if edits, can := editChain(c, current, wanted); ok && can {
+			rules = append(rules, edits...)
 			continue
 		}
+		// This creates the chain, or flushes it.
 		declared = append(declared, ":"+c.Name+" - [0:0]")
-		if text := strings.TrimSuffix(c.text(), "\n"); text != "" {
-			rules = append(rules, text)
+		for _, line := range c.lines() {
+			rules = append(rules, "-A "+c.Name+" "+line)
 		}
 	}
 	return append(declared, rules...)
 }
 
-func idsOf(rules []string) []string {
-	out := make([]string, 0, len(rules))
-	for _, r := range rules {
-		out = append(out, idOf(r))
+// editChain returns what turns a chain into one with the wanted rules, and false where it would have to move some or
+// does not know all of them.
+func editChain(c Chain, current, wanted []string) ([]string, bool) {
+	at := make(map[string]int, len(wanted)) // place of each wanted rule
+	for i, id := range wanted {
+		at[id] = i
 	}
-	return out
+	var lines []string
+	next := 0 // no rule that stays may belong ahead of this place
+	stays := make([]bool, len(wanted))
+	for _, rule := range current {
+		id := idOf(rule)
+		i, keep := at[id]
+		switch {
+		case id == "", keep && i < next:
+			return nil, false
+		case keep:
+			stays[i], next = true, i+1
+		default:
+			lines = append(lines, "-D "+c.Name+" "+rule)
+		}
+	}
+	for i, id := range wanted {
+		switch {
+		case stays[i]:
+		case i >= next: // behind all that stay
+			lines = append(lines, "-A "+c.Name+" "+c.Rules[i].spec(id))
+		default:
+			lines = append(lines, fmt.Sprintf("-I %s %d %s", c.Name, i+1, c.Rules[i].spec(id)))
+		}
+	}
+	return lines, true
 }
 
 // placeJumps takes stale, doubled and misplaced jumps of ours out of foreign chains

@@ -347,6 +347,35 @@ func TestScriptText(t *testing.T) {
 		{
 			"a chain of ours flushed",
 			func(m *model) { in(m, "mangle", chainUser); in(m, "filter", chainForward) },
+			"*filter\n" + strings.TrimSuffix(permit(namesOf(false), firewall.Family{}).text(), "\n") + "\nCOMMIT\n",
+		},
+		{
+			"two rules taken out of a chain of ours",
+			func(m *model) {
+				rules := permitRules()
+				in(m, "filter", chainForward, slices.Delete(rules, 1, 3)...)
+			},
+			"*filter\n-I DRAWBRIDGE-FORWARD 2 " + permitRules()[1] + "\n-I DRAWBRIDGE-FORWARD 3 " + permitRules()[2] + "\nCOMMIT\n",
+		},
+		{
+			"a stale rule in a chain of ours",
+			func(m *model) {
+				in(m, "filter", chainForward, slices.Insert(permitRules(), 1, `-m comment --comment "drawbridge 00000000aa old" -j DROP`)...)
+			},
+			"*filter\n-D DRAWBRIDGE-FORWARD -m comment --comment \"drawbridge 00000000aa old\" -j DROP\nCOMMIT\n",
+		},
+		{
+			"a rule of somebody in a chain of ours",
+			func(m *model) { in(m, "filter", chainForward, slices.Insert(permitRules(), 1, "-j DROP")...) },
+			"*filter\n:DRAWBRIDGE-FORWARD - [0:0]\n" + strings.TrimSuffix(permit(namesOf(false), firewall.Family{}).text(), "\n") + "\nCOMMIT\n",
+		},
+		{
+			"two rules of a chain of ours exchanged",
+			func(m *model) {
+				rules := permitRules()
+				rules[0], rules[1] = rules[1], rules[0]
+				in(m, "filter", chainForward, rules...)
+			},
 			"*filter\n:DRAWBRIDGE-FORWARD - [0:0]\n" + strings.TrimSuffix(permit(namesOf(false), firewall.Family{}).text(), "\n") + "\nCOMMIT\n",
 		},
 	}
@@ -363,6 +392,9 @@ func TestScriptText(t *testing.T) {
 		})
 	}
 }
+
+// permitRules are the rules of the chain that permits.
+func permitRules() []string { return permit(namesOf(false), firewall.Family{}).lines() }
 
 // jumpTo returns the jump of the filter table that leads to a chain.
 func jumpTo(t *testing.T, r Ruleset, chain string) string {
@@ -429,7 +461,8 @@ func TestRemovalText(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			if diff := cmp.Diff(test.want, tableScript(test.have, Table{Name: test.table}), cmpopts.EquateEmpty()); diff != "" {
+			lines, _ := tableScript(test.have, Table{Name: test.table})
+			if diff := cmp.Diff(test.want, lines, cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})

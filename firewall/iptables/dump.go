@@ -31,14 +31,26 @@ func parse(save string) dump {
 	return d
 }
 
-var idPattern = regexp.MustCompile(`--comment "` + mark + ` ([0-9a-f]{10}) `)
+// idBegin is what stands ahead of the id in the comment of a dumped rule.
+const idBegin = `--comment "` + mark + " "
 
-// idOf returns the id in the comment of a dumped rule, "" if it is not a rule of ours.
+// idOf returns the id in the comment of a dumped rule, "" if it is not a rule of ours. It is called for each rule of
+// each pass.
 func idOf(rule string) string {
-	if m := idPattern.FindStringSubmatch(rule); m != nil {
-		return m[1]
+	for {
+		i := strings.Index(rule, idBegin)
+		if i < 0 {
+			return ""
+		}
+		rule = rule[i+len(idBegin):]
+		if len(rule) > idLength && rule[idLength] == ' ' && isHex(rule[:idLength]) {
+			return rule[:idLength]
+		}
 	}
-	return ""
+}
+
+func isHex(s string) bool {
+	return strings.Trim(s, "0123456789abcdef") == ""
 }
 
 // target returns the chain or target that a dumped rule jumps to.

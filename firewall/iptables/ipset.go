@@ -25,6 +25,8 @@ const answerTime = 5 * time.Second
 // deleted something makes its closer wait for an RCU grace period.
 type kernelSets struct {
 	handle *netlink.Handle
+	// known are the elements, sorted, of the sets that were read or written since the last forget.
+	known map[string][]Element
 }
 
 func newKernelSets() (*kernelSets, error) {
@@ -36,8 +38,11 @@ func newKernelSets() (*kernelSets, error) {
 		h.Close()
 		return nil, fmt.Errorf("setting a netlink socket's timeout: %w", err)
 	}
-	return &kernelSets{handle: h}, nil
+	return &kernelSets{handle: h, known: map[string][]Element{}}, nil
 }
+
+// forget has the sets read again.
+func (k *kernelSets) forget() { clear(k.known) }
 
 // close gives the socket back.
 func (k *kernelSets) close() { k.handle.Close() }
@@ -45,6 +50,9 @@ func (k *kernelSets) close() { k.handle.Close() }
 // list returns the set's elements, and false where the set does not exist or is
 // of another type.
 func (k *kernelSets) list(s Set) ([]Element, bool, error) {
+	if known, ok := k.known[s.Name]; ok {
+		return known, true, nil
+	}
 	got, err := k.handle.IpsetList(s.Name)
 	if noSuchSet(err) {
 		return nil, false, nil
@@ -76,10 +84,16 @@ func (k *kernelSets) grow(s Set) error {
 			return err
 		}
 	}
-	for _, e := range missing(s.Elements, have) {
+	delete(k.known, s.Name)
+	added := missing(s.Elements, have)
+	for _, e := range added {
 		if err := k.handle.IpsetAdd(s.Name, e.entry(true)); err != nil {
 			return fmt.Errorf("adding %s to set %s: %w", e, s.Name, err)
 		}
+	}
+	k.known[s.Name] = s.Elements
+	if len(s.Elements)-len(added) < len(have) { // there are some to be removed yet
+		k.known[s.Name] = sorted(Set{Elements: slices.Concat(have, added)}).Elements
 	}
 	return nil
 }
@@ -90,16 +104,19 @@ func (k *kernelSets) shrink(s Set) error {
 	if err != nil {
 		return err
 	}
+	delete(k.known, s.Name)
 	for _, e := range missing(have, s.Elements) {
 		if err := k.handle.IpsetDel(s.Name, e.entry(false)); err != nil && !errors.Is(err, nl.IPSetError(nl.IPSET_ERR_EXIST)) {
 			return fmt.Errorf("removing %s from set %s: %w", e, s.Name, err)
 		}
 	}
+	k.known[s.Name] = s.Elements
 	return nil
 }
 
 // destroy removes the set if it is there.
 func (k *kernelSets) destroy(name string) error {
+	delete(k.known, name)
 	if err := k.handle.IpsetDestroy(name); err != nil && !noSuchSet(err) {
 		return fmt.Errorf("removing set %s: %w", name, err)
 	}

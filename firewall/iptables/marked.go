@@ -71,13 +71,14 @@ func (m *Marked) Write(ctx context.Context, p firewall.Policy) error {
 	if err != nil {
 		return err
 	}
-	for range attempts {
+	for i := range attempts {
 		if m.have == nil {
 			if _, _, err = m.Read(ctx); err != nil {
 				return err
 			}
 		}
-		err = m.backend.write(ctx, variant, *m.have, p)
+		m.have.failed = i > 0
+		_, err = m.backend.write(ctx, variant, *m.have, p)
 		m.have = nil
 		if err == nil {
 			m.done = text

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -98,19 +99,26 @@ func (r Rule) spec(id string) string {
 // idLength is the number of hexadecimal digits of a rule's id.
 const idLength = 10
 
-// ids returns the id of each rule of a chain. An id covers the rules before it, so that
-// an inserted, removed or moved rule changes all that follow.
+// ids returns the id of each rule of a chain, no two of which are the same. An id depends on nothing but the chain's name, the
+// rule and how often it was there before, so that a chain whose rules come and go keeps those that stay.
 func ids(chain string, rules []Rule) []string {
 	out := make([]string, 0, len(rules))
-	sum := sha256.Sum256([]byte(chain))
+	seen := make(map[Rule]int, len(rules))
 	for _, r := range rules {
-		if r.Goto {
-			r.Target = "goto " + r.Target
-		}
-		sum = sha256.Sum256(fmt.Appendf(sum[:], "%s|%s|%s", r.Match, r.Why, r.Target))
-		out = append(out, hex.EncodeToString(sum[:])[:idLength])
+		out = append(out, ruleID(chain, r, seen[r]))
+		seen[r]++
 	}
 	return out
+}
+
+func ruleID(chain string, r Rule, before int) string {
+	verb := "jump"
+	if r.Goto {
+		verb = "goto"
+	}
+	text := strings.Join([]string{chain, r.Match, r.Why, verb, r.Target, strconv.Itoa(before)}, "\x00")
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:idLength/2])
 }
 
 // id returns the id of a jump; it depends on nothing but the jump.
@@ -118,7 +126,7 @@ func (j Jump) id() string {
 	if j.Plain {
 		return ""
 	}
-	return ids(j.From, []Rule{j.Rule})[0]
+	return ruleID(j.From, j.Rule, 0)
 }
 
 // spec returns the jump as iptables reads it, without the chain.

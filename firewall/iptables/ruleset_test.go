@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -16,8 +17,8 @@ var ruleGen = rapid.Custom(func(t *rapid.T) Rule {
 	return Rule{Match: word.Draw(t, "match"), Why: word.Draw(t, "why"), Target: rapid.SampledFrom([]string{"DROP", "RETURN"}).Draw(t, "target")}
 })
 
-// TestIDs: equal chains have equal ids, and an inserted, removed, changed or moved rule
-// changes the ids from there on and none before.
+// TestIDs: equal chains have equal ids, no two rules of a chain have the same, and a rule keeps its own wherever other
+// rules come and go.
 func TestIDs(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rules := rapid.SliceOfN(ruleGen, 1, 8).Draw(t, "rules")
@@ -25,30 +26,19 @@ func TestIDs(t *testing.T) {
 		if !slices.Equal(before, ids("C", slices.Clone(rules))) {
 			t.Fatal("ids are not a function of the rules")
 		}
+		if unique := slices.Compact(slices.Sorted(slices.Values(before))); len(unique) != len(rules) {
+			t.Fatalf("two rules have the same id: %v", before)
+		}
 		at := rapid.IntRange(0, len(rules)-1).Draw(t, "at")
-		other := slices.Clone(rules)
-		switch rapid.IntRange(0, 3).Draw(t, "change") {
-		case 0:
-			other = slices.Insert(other, at, Rule{Why: "new", Target: "ACCEPT"})
-		case 1:
-			other[at].Target = "ACCEPT"
-		case 2:
-			other[at].Why += " changed"
-		case 3:
-			if at == 0 || other[at] == other[at-1] {
-				return
-			}
-			other[at-1], other[at] = other[at], other[at-1]
-			at--
+		added := Rule{Why: "new", Target: "ACCEPT"}
+		want := slices.Insert(slices.Clone(before), at, ids("C", []Rule{added})[0])
+		if got := ids("C", slices.Insert(slices.Clone(rules), at, added)); !slices.Equal(got, want) {
+			t.Fatalf("with another rule the ids are %v, not %v", got, want)
 		}
-		after := ids("C", other)
-		if !slices.Equal(before[:at], after[:at]) {
-			t.Fatal("rules before the change got other ids")
-		}
-		for i := at; i < min(len(before), len(after)); i++ {
-			if before[i] == after[i] {
-				t.Fatalf("rule %d kept its id", i)
-			}
+		changed := slices.Clone(rules)
+		changed[at].Why += " changed"
+		if got := ids("C", changed); got[at] == before[at] {
+			t.Fatalf("changed rule %d kept its id", at)
 		}
 	})
 }
@@ -74,13 +64,14 @@ func TestEveryRuleIsRecognised(t *testing.T) {
 			if got := idOf(spec); got != id {
 				t.Errorf("%s: id %q is read from %s", where, got, spec)
 			}
-			if other, ok := seen[id]; ok {
+			table, _, _ := strings.Cut(where, " ")
+			if other, ok := seen[table+id]; ok {
 				t.Errorf("%s and %s have the same id %s", where, other, id)
 			}
 			if !comment.MatchString(why) { // iptables quotes and escapes others, and cuts at 256
 				t.Errorf("%s: the comment %q may come back changed", where, why)
 			}
-			seen[id] = where
+			seen[table+id] = where
 		}
 		for _, table := range Render(f).Tables {
 			for _, j := range table.Jumps {

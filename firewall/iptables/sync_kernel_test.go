@@ -250,6 +250,7 @@ func TestSets(t *testing.T) {
 			for range 2 {
 				must(t, k.grow(s))
 			}
+			k.forget()
 			got, _, err := k.list(s)
 			must(t, err)
 			if diff := cmp.Diff(s.Elements, got, cmp.Comparer(func(a, b Element) bool { return a == b })); diff != "" {
@@ -264,11 +265,13 @@ func TestSets(t *testing.T) {
 			}
 			s.Elements = s.Elements[:1]
 			must(t, k.shrink(s))
+			k.forget()
 			got, _, err = k.list(s)
 			must(t, err)
 			if len(got) != 1 || got[0] != s.Elements[0] {
 				t.Errorf("after shrink: %v", got)
 			}
+			k.forget()
 			wrong := s
 			wrong.Type = "hash:ip"
 			if err := k.grow(wrong); err == nil || !strings.Contains(err.Error(), "ipset destroy "+s.Name) {

@@ -45,10 +45,19 @@ func (t Table) text() string {
 
 func (c Chain) text() string {
 	var b strings.Builder
-	for i, id := range ids(c.Name, c.Rules) {
-		fmt.Fprintf(&b, "-A %s %s\n", c.Name, c.Rules[i].spec(id))
+	for _, line := range c.lines() {
+		fmt.Fprintf(&b, "-A %s %s\n", c.Name, line)
 	}
 	return b.String()
+}
+
+// lines returns the rules as iptables reads them, without the chain.
+func (c Chain) lines() []string {
+	out := make([]string, 0, len(c.Rules))
+	for i, id := range ids(c.Name, c.Rules) {
+		out = append(out, c.Rules[i].spec(id))
+	}
+	return out
 }
 
 // Rules implements firewall.Backend.

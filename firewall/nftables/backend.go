@@ -57,6 +57,7 @@ type Backend struct {
 	alone   atomic.Bool
 	// present are the host's bridges as last listed, unsettled until when there may be rules to come for them.
 	present   []string
+	seen      firewall.Host // what the last Sync found
 	unlisted  error
 	unsettled time.Time
 }
@@ -102,13 +103,27 @@ func (b *Backend) Sync(ctx context.Context, render func(firewall.Host) firewall.
 	return err
 }
 
+// Follow implements firewall.Backend: it asks for the generation, and for more only where that has changed.
+func (b *Backend) Follow(ctx context.Context, render func(firewall.Host) firewall.Policy) error {
+	if gen, err := b.kernel.generation(); err == nil && b.known && gen == b.gen && !b.looked.IsZero() {
+		if err := b.write(ctx, render(b.seen)); !errors.Is(err, errChanged) {
+			return err
+		}
+	}
+	return b.Sync(ctx, render)
+}
+
 // sync closes before it opens: what is refused and where ports lead is one transaction, and what iptables must accept
 // comes after it.
 func (b *Backend) sync(ctx context.Context, render func(firewall.Host) firewall.Policy) error {
 	if err := b.look(ctx); err != nil {
 		return err
 	}
-	p := render(b.host.Read(b.bridges))
+	b.seen = b.host.Read(b.bridges)
+	return b.write(ctx, render(b.seen))
+}
+
+func (b *Backend) write(ctx context.Context, p firewall.Policy) error {
 	if err := b.apply(Render(p, b.alone.Load())); err != nil || b.alone.Load() {
 		return err
 	}
