@@ -41,14 +41,16 @@ type Loop interface {
 	Wait(ctx context.Context, revision uint64, scope state.Scope) error
 }
 
-// Flows forgets connections that the kernel tracks.
+// Flows forgets connections that the kernel tracks, soon after it is told.
 type Flows interface {
 	// Forget ends all flows from and to the addresses, which may get another owner.
-	Forget(ctx context.Context, addrs []netip.Addr) error
+	Forget(addrs []netip.Addr)
 	// ForgetPublished ends the flows that came to the endpoint by ports that are gone.
-	ForgetPublished(ctx context.Context, e state.Endpoint, gone []state.Port) error
+	ForgetPublished(e state.Endpoint, gone []state.Port)
 	// ForgetPorts ends the flows that missed ports which were not there yet.
-	ForgetPorts(ctx context.Context, ports []state.Port) error
+	ForgetPorts(ports []state.Port)
+	// Settle waits until what was told before is done.
+	Settle(ctx context.Context) error
 }
 
 // Options are the daemon's settings that the driver needs. They have dockerd's meaning.

@@ -40,8 +40,7 @@ func (d *Driver) CreateEndpoint(ctx context.Context, r *network.CreateEndpointRe
 	return &network.CreateEndpointResponse{Interface: reply}, nil
 }
 
-// attach records a new endpoint and waits for its link. Flows that the kernel still tracks for the
-// address were somebody else's: they were cut when that endpoint went, unless the daemon was killed then.
+// attach records a new endpoint and waits for its link. Flows of its address were somebody else's, and are cut before.
 func (d *Driver) attach(ctx context.Context, e state.Endpoint) error {
 	var known bool
 	do := func(tx *store.Tx) error {
@@ -58,13 +57,10 @@ func (d *Driver) attach(ctx context.Context, e state.Endpoint) error {
 		}
 		return nil
 	}
-	if err := d.change(ctx, scope(e), do, undo); err != nil || known {
+	if err := d.flows.Settle(ctx); err != nil {
 		return err
 	}
-	if err := d.flows.Forget(ctx, e.Addrs()); err != nil {
-		return d.takeBack(ctx, undo, err)
-	}
-	return nil
+	return d.change(ctx, scope(e), do, undo)
 }
 
 // admitEndpoint says whether the endpoint is there already, and refuses one that does not fit

@@ -232,30 +232,33 @@ type fakeFlows struct {
 	addrs  []netip.Addr
 	closed []state.Port // of all endpoints
 	ports  []state.Port
-	failed error
+	failed error // what Settle says
 }
 
-func (f *fakeFlows) ForgetPublished(_ context.Context, e state.Endpoint, gone []state.Port) error {
+func (f *fakeFlows) ForgetPublished(e state.Endpoint, gone []state.Port) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(e.Addrs()) == 0 {
-		return errors.New("nobody's ports are closed")
+		f.failed = errors.New("nobody's ports are closed")
 	}
 	f.closed = append(f.closed, gone...)
-	return f.failed
 }
 
-func (f *fakeFlows) Forget(_ context.Context, addrs []netip.Addr) error {
+func (f *fakeFlows) Forget(addrs []netip.Addr) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.addrs = append(f.addrs, addrs...)
-	return f.failed
 }
 
-func (f *fakeFlows) ForgetPorts(_ context.Context, ports []state.Port) error {
+func (f *fakeFlows) ForgetPorts(ports []state.Port) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.ports = append(f.ports, ports...)
+}
+
+func (f *fakeFlows) Settle(context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return f.failed
 }
 

@@ -245,7 +245,6 @@ func TestSplitFailures(t *testing.T) {
 		"the port cannot be had":                   func(b *bench) { b.ports.err = errHost },
 		"what the sibling gives up stays open":     func(b *bench) { b.loop.fail = []error{errHost} },
 		"what comes in its place cannot be opened": func(b *bench) { b.loop.fail = []error{nil, errHost} },
-		"flows cannot be cut":                      func(b *bench) { b.flows.failed = errHost },
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, Options{})
@@ -253,7 +252,7 @@ func TestSplitFailures(t *testing.T) {
 			before := b.everything()
 			fail(b)
 			err := b.program(2, 2, "["+tcp(80, 8080)+`],"`+optIPv6Elsewhere+`":true`)
-			b.ports.err, b.loop.fail, b.flows.failed = nil, nil, nil
+			b.ports.err, b.loop.fail = nil, nil
 			if err == nil || !strings.Contains(err.Error(), errHost.Error()) {
 				t.Errorf("error %v", err)
 			}

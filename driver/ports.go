@@ -71,15 +71,12 @@ func (d *Driver) publish(ctx context.Context, e state.Endpoint, bind []state.Por
 		return nil
 	}
 	err = d.change(ctx, scope(e), do, undo)
-	if err == nil {
-		if err = d.cut(ctx, e, ports); err != nil {
-			err = d.takeBack(ctx, undo, err)
-		}
-	}
 	if err != nil {
 		d.ports.Release(e.ID, e.Ports)
+		return err
 	}
-	return err
+	d.cut(e, ports)
+	return nil
 }
 
 // reserve takes the ports, and once more if what stood in the way was only left over.
@@ -107,13 +104,11 @@ func setPorts(tx *store.Tx, id state.EndpointID, ports []state.Port) bool {
 
 // cut ends the flows that a change of e's ports makes wrong: what came in by a port that is
 // gone, and what missed a port that was not there yet.
-func (d *Driver) cut(ctx context.Context, e state.Endpoint, after []state.Port) error {
+func (d *Driver) cut(e state.Endpoint, after []state.Port) {
 	if gone := missing(e.Ports, after); len(gone) > 0 {
-		if err := d.flows.ForgetPublished(ctx, e, gone); err != nil {
-			return err
-		}
+		d.flows.ForgetPublished(e, gone)
 	}
-	return d.flows.ForgetPorts(ctx, after)
+	d.flows.ForgetPorts(after)
 }
 
 // missing returns what of the ports before is not among those after, each family for itself: a

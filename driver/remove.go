@@ -2,8 +2,6 @@ package driver
 
 import (
 	"context"
-	"errors"
-	"net/netip"
 
 	"github.com/drawbridge-net/drawbridge/state"
 	"github.com/drawbridge-net/drawbridge/store"
@@ -32,7 +30,8 @@ func (d *Driver) remove(ctx context.Context, scope state.Scope, do func(*store.T
 			d.ports.Release(e.ID, nil)
 		}
 	}
-	return errors.Join(err, d.end(ctx, r))
+	d.end(r)
+	return err
 }
 
 // record carries a deletion out in the state.
@@ -58,19 +57,13 @@ func (d *Driver) record(ctx context.Context, do func(*store.Tx) []state.Endpoint
 
 // end cuts off who was connected. The address of a deleted endpoint goes to somebody else, so
 // that all its flows must end; one that only closed its ports keeps its own connections.
-func (d *Driver) end(ctx context.Context, r removal) error {
-	var addrs []netip.Addr
+func (d *Driver) end(r removal) {
 	for _, e := range r.deleted {
-		addrs = append(addrs, e.Addrs()...)
-	}
-	var errs []error
-	if len(addrs) > 0 {
-		errs = append(errs, d.flows.Forget(ctx, addrs))
+		d.flows.Forget(e.Addrs())
 	}
 	for _, e := range r.closed {
-		errs = append(errs, d.flows.ForgetPublished(ctx, e, e.Ports))
+		d.flows.ForgetPublished(e, e.Ports)
 	}
-	return errors.Join(errs...)
 }
 
 // settle waits for the host. If everything went well, nothing is left of any bridge that was

@@ -159,20 +159,6 @@ func TestJoinsAreForgotten(t *testing.T) {
 	}
 }
 
-// TestFlowsOfThePreviousOwner: an address is clean when a container gets it.
-func TestFlowsOfThePreviousOwner(t *testing.T) {
-	b := newBench(t, Options{})
-	b.ok(b.CreateNetwork(b.ctx(), newNetwork(t, 1)))
-	b.createEndpoint(1, 1)
-	if got := len(b.flows.addrs); got != len(b.endpoint(1).Addrs()) {
-		t.Errorf("%d addresses forgotten", got)
-	}
-	b.createEndpoint(1, 1) // a repetition must not cut the container's connections
-	if got := len(b.flows.addrs); got != len(b.endpoint(1).Addrs()) {
-		t.Errorf("%d addresses forgotten", got)
-	}
-}
-
 // TestMACFollowsTheAddress: neighbours remember it.
 func TestMACFollowsTheAddress(t *testing.T) {
 	b := newBench(t, Options{})

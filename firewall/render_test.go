@@ -440,7 +440,9 @@ type fakeBackend struct {
 	got Policy
 }
 
-func (f *fakeBackend) Follow(ctx context.Context, render func(Host) Policy) error { return f.Sync(ctx, render) }
+func (f *fakeBackend) Follow(ctx context.Context, render func(Host) Policy) error {
+	return f.Sync(ctx, render)
+}
 
 func (f *fakeBackend) Sync(_ context.Context, render func(Host) Policy) error {
 	f.got = render(Host{DockerBridges: []string{"docker0"}})

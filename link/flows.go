@@ -17,13 +17,18 @@ import (
 // established flow to a container's address would reach the next container that gets the
 // address, one through a closed port would go on, and a sender of UDP or SCTP would keep missing
 // a port published anew.
+//
+// To find the flows of one container the kernel looks at its whole table, 9 ms where this has room for 262,144. So the methods
+// do not wait for that: what they ask for is done a moment later, with one look for all that was asked meanwhile.
 type Flows struct {
 	handle  *netlink.Handle
 	tracked *conntrack
+	queue   queue
 }
 
-// NewFlows returns Flows for the current network namespace.
-func NewFlows() (*Flows, error) {
+// NewFlows returns Flows for the current network namespace. It calls failed with what goes wrong, which is tried again with
+// whatever is asked next.
+func NewFlows(failed func(error)) (*Flows, error) {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("opening a netlink socket for addresses: %w", err)
@@ -33,30 +38,72 @@ func NewFlows() (*Flows, error) {
 		h.Close()
 		return nil, err
 	}
-	return &Flows{handle: h, tracked: c}, nil
+	f := &Flows{handle: h, tracked: c}
+	f.queue = queue{do: f.end, failed: failed}
+	return f, nil
 }
 
-// Close gives the netlink sockets back.
+// Settle returns when all is done that was asked for before, or could not be done.
+func (f *Flows) Settle(ctx context.Context) error { return f.queue.settle(ctx) }
+
+// Close finishes what was asked for and gives the netlink sockets back.
 func (f *Flows) Close() {
+	_ = f.Settle(context.Background())
 	f.handle.Close()
 	f.tracked.close()
 }
 
 // Forget deletes every flow from or to one of the addresses, and what their packets wait for: those that were sent while
 // nobody had the address would reach the next owner.
-func (f *Flows) Forget(_ context.Context, addrs []netip.Addr) error {
-	if len(addrs) == 0 {
-		return nil
-	}
-	err := f.remove(func(c flow) bool {
-		for _, a := range []netip.AddrPort{c.sent.from, c.sent.to, c.answer.from, c.answer.to} {
-			if slices.Contains(addrs, a.Addr()) {
-				return true
+func (f *Flows) Forget(addrs []netip.Addr) {
+	if len(addrs) > 0 {
+		f.queue.add(ending{addrs: addrs, ends: func(c flow, _ map[netip.Addr]bool) bool {
+			for _, a := range []netip.AddrPort{c.sent.from, c.sent.to, c.answer.from, c.answer.to} {
+				if slices.Contains(addrs, a.Addr()) {
+					return true
+				}
 			}
-		}
-		return false
+			return false
+		}})
+	}
+}
+
+// ForgetOthers deletes the flows from and to addresses within the subnets that nobody has. It is for a daemon that begins:
+// one that was killed may have left some.
+func (f *Flows) ForgetOthers(subnets []netip.Prefix, owned []netip.Addr) {
+	owners := map[netip.Addr]bool{}
+	for _, a := range owned {
+		owners[a] = true
+	}
+	if len(subnets) > 0 {
+		f.queue.add(ending{ends: func(c flow, _ map[netip.Addr]bool) bool {
+			for _, a := range []netip.AddrPort{c.sent.from, c.sent.to, c.answer.from, c.answer.to} {
+				if !owners[a.Addr()] && slices.ContainsFunc(subnets, func(p netip.Prefix) bool { return p.Contains(a.Addr()) }) {
+					return true
+				}
+			}
+			return false
+		}})
+	}
+}
+
+// end carries out what was asked for, with one look at the table.
+func (f *Flows) end(endings []ending) error {
+	local, err := f.local()
+	if err != nil {
+		return err
+	}
+	err = f.remove(func(c flow) bool {
+		return slices.ContainsFunc(endings, func(e ending) bool { return e.ends(c, local) })
 	})
-	return errors.Join(err, f.forgetNeighbours(addrs))
+	var addrs []netip.Addr
+	for _, e := range endings {
+		addrs = append(addrs, e.addrs...)
+	}
+	if len(addrs) > 0 {
+		err = errors.Join(err, f.forgetNeighbours(addrs))
+	}
+	return err
 }
 
 // forgetNeighbours deletes the neighbours with one of the addresses, with their queues of packets (linux/net/core/neighbour.c,
@@ -83,18 +130,13 @@ func (f *Flows) forgetNeighbours(addrs []netip.Addr) error {
 // ForgetPublished deletes the flows that reached the endpoint by one of the ports, which are not
 // published any more. The container's own connections stay, and so do the host's and its neighbours' to its address.
 // What came to its address from elsewhere goes: a trusted link, or a routed network, was the way.
-func (f *Flows) ForgetPublished(_ context.Context, e state.Endpoint, gone []state.Port) error {
-	if len(gone) == 0 {
-		return nil
+func (f *Flows) ForgetPublished(e state.Endpoint, gone []state.Port) {
+	if len(gone) > 0 {
+		f.queue.add(ending{ends: func(c flow, local map[netip.Addr]bool) bool {
+			direct := !local[c.sent.from.Addr()] && !neighbour(e, c.sent.from.Addr())
+			return slices.ContainsFunc(gone, func(p state.Port) bool { return cameBy(c, e, p) || direct && went(c, e, p) })
+		}})
 	}
-	local, err := f.local()
-	if err != nil {
-		return err
-	}
-	return f.remove(func(c flow) bool {
-		direct := !local[c.sent.from.Addr()] && !neighbour(e, c.sent.from.Addr())
-		return slices.ContainsFunc(gone, func(p state.Port) bool { return cameBy(c, e, p) || direct && went(c, e, p) })
-	})
 }
 
 // neighbour reports whether the address is in one of the endpoint's own subnets.
@@ -123,20 +165,15 @@ func cameBy(c flow, e state.Endpoint, p state.Port) bool {
 // ForgetPorts deletes the UDP and SCTP flows that were addressed to one of the ports while it led
 // nowhere: DNAT decides once per flow, and a sender that never pauses keeps its flow for ever. TCP
 // begins anew with each connection. What the host forwards to the same port of somebody else stays.
-func (f *Flows) ForgetPorts(_ context.Context, ports []state.Port) error {
+func (f *Flows) ForgetPorts(ports []state.Port) {
 	ports = slices.DeleteFunc(state.Bound(ports), func(p state.Port) bool { return p.Proto == state.TCP })
-	if len(ports) == 0 {
-		return nil
+	if len(ports) > 0 {
+		f.queue.add(ending{ends: func(c flow, local map[netip.Addr]bool) bool {
+			untranslated := c.answer.from.Addr() == c.sent.to.Addr()
+			return untranslated && local[c.sent.to.Addr()] &&
+				slices.ContainsFunc(ports, func(p state.Port) bool { return leads(p, c) })
+		}})
 	}
-	local, err := f.local()
-	if err != nil {
-		return err
-	}
-	return f.remove(func(c flow) bool {
-		untranslated := c.answer.from.Addr() == c.sent.to.Addr()
-		return untranslated && local[c.sent.to.Addr()] &&
-			slices.ContainsFunc(ports, func(p state.Port) bool { return leads(p, c) })
-	})
 }
 
 // leads reports whether a published port serves what the flow's opener sends.

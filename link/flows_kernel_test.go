@@ -39,7 +39,7 @@ func newFlowLab(t *testing.T) (*lab, *Flows) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("nft: %v: %s", err, out)
 	}
-	flows, err := NewFlows()
+	flows, err := NewFlows(func(err error) { t.Error(err) })
 	must(t, err)
 	t.Cleanup(flows.Close)
 	return l, flows
@@ -107,14 +107,14 @@ func TestFlows(t *testing.T) {
 		return p
 	}
 	ports := func(ports ...state.Port) func(*Flows, context.Context) error {
-		return func(f *Flows, ctx context.Context) error { return f.ForgetPorts(ctx, ports) }
+		return func(f *Flows, ctx context.Context) error { f.ForgetPorts(ports); return f.Settle(ctx) }
 	}
 	addrs := func(addrs ...string) func(*Flows, context.Context) error {
 		var parsed []netip.Addr
 		for _, a := range addrs {
 			parsed = append(parsed, netip.MustParseAddr(a))
 		}
-		return func(f *Flows, ctx context.Context) error { return f.Forget(ctx, parsed) }
+		return func(f *Flows, ctx context.Context) error { f.Forget(parsed); return f.Settle(ctx) }
 	}
 	tests := []struct {
 		name   string
@@ -189,7 +189,8 @@ func TestForgetQueued(t *testing.T) {
 			if waiting() == "" {
 				t.Fatal("nobody resolves the address")
 			}
-			must(t, flows.Forget(t.Context(), []netip.Addr{netip.MustParseAddr(tt.addr)}))
+			flows.Forget([]netip.Addr{netip.MustParseAddr(tt.addr)})
+			must(t, flows.Settle(t.Context()))
 			if left := waiting(); left != "" {
 				t.Errorf("still waiting: %s", left)
 			}

@@ -58,7 +58,7 @@ func newPublishedLab(t *testing.T) (*lab, *Flows, netns.NsHandle) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("nft: %v: %s", err, out)
 	}
-	flows, err := NewFlows()
+	flows, err := NewFlows(func(err error) { t.Error(err) })
 	must(t, err)
 	t.Cleanup(flows.Close)
 	return l, flows, container
@@ -227,7 +227,8 @@ func TestForgetPublished(t *testing.T) {
 				want = slices.Delete(want, i, i+1)
 			}
 			for range 2 {
-				must(t, flows.ForgetPublished(t.Context(), tt.e, tt.gone))
+				flows.ForgetPublished(tt.e, tt.gone)
+				must(t, flows.Settle(t.Context()))
 				if d := cmp.Diff(want, l.flows()); d != "" {
 					t.Errorf("flows left (-want +got):\n%s", d)
 				}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -106,6 +107,7 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	if err := network.Restore(ctx); err != nil {
 		return err
 	}
+	forgetOthers(planes.flows, st.Snapshot())
 	d.tasks["reconcile"] = loop.Run
 	d.tasks["first pass"] = func(ctx context.Context) error { return d.firstPass(ctx, loop) }
 	addresses := ipam.New(st, link.HostPrefixes{}, p.pools)
@@ -119,6 +121,25 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 		plugin.Options{Log: log, Ready: d.ready})
 	d.control = control.NewServer(sources(st, loop, planes))
 	return nil
+}
+
+// forgetOthers ends the flows of containers that went while an earlier daemon was about to.
+func forgetOthers(flows *link.Flows, s state.Snapshot) {
+	var subnets []netip.Prefix
+	var owned []netip.Addr
+	for _, n := range s.Networks {
+		if n.Adopted {
+			continue // its owner's machines are there too
+		}
+		for _, subnet := range n.Subnets() {
+			subnets = append(subnets, subnet.Prefix)
+			owned = append(owned, subnet.Gateway, subnet.Router)
+		}
+	}
+	for _, e := range s.Endpoints {
+		owned = append(owned, e.Addrs()...)
+	}
+	flows.ForgetOthers(subnets, owned)
 }
 
 // sweep looks from time to time for what Docker forgot.
@@ -182,7 +203,7 @@ func (d *daemonParts) newPlanes(s settings, log *slog.Logger) (*planes, error) {
 	}
 	p.links.RouteLocalnet, p.links.NoLinksV6 = s.iptables && !s.userlandProxy, !s.ip6tables
 	d.onEnd(p.links.Close)
-	if p.flows, err = link.NewFlows(); err != nil {
+	if p.flows, err = link.NewFlows(func(err error) { log.Warn("connections go on that should have ended", "error", err) }); err != nil {
 		return nil, err
 	}
 	d.onEnd(p.flows.Close)
