@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// callTime bounds one answer. All of them are made from memory.
+	// callTime bounds one answer. Status compares the host first, all others are made from memory.
 	callTime = 10 * time.Second
 	// drainTime is what answers under way get when the daemon ends.
 	drainTime = 2 * time.Second

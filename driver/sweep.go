@@ -39,6 +39,17 @@ func (d *Driver) Sweep(ctx context.Context, now time.Time) ([]state.Endpoint, er
 	return d.forget(ctx, d.suspects.overdue(s.Endpoints, lost, now))
 }
 
+// Unlinked returns the endpoints of running containers, as far as is known, that have had no link for a sweep or more: their
+// containers have to be restarted.
+func (d *Driver) Unlinked() []state.Endpoint {
+	d.suspects.mu.Lock()
+	defer d.suspects.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(d.store.Snapshot().Endpoints), func(e state.Endpoint) bool {
+		_, suspect := d.suspects.since[e.ID]
+		return !suspect || !e.Joined()
+	})
+}
+
 func joined(endpoints []state.Endpoint) []state.Endpoint {
 	return slices.DeleteFunc(slices.Clone(endpoints), func(e state.Endpoint) bool { return !e.Joined() })
 }

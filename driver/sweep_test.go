@@ -180,3 +180,21 @@ func TestMACFollowsTheAddress(t *testing.T) {
 		t.Error("two addresses have one MAC")
 	}
 }
+
+// TestUnlinked: who has been without a link for a sweep is told of, until there is one again.
+func TestUnlinked(t *testing.T) {
+	b := furnished(t)
+	b.host.lost = map[state.EndpointID]bool{state.EndpointID(id(1)): true}
+	if got := b.Unlinked(); len(got) != 0 {
+		t.Errorf("before a sweep: %v", got)
+	}
+	b.sweep(time.Now())
+	if got := b.Unlinked(); len(got) != 1 || got[0].ID != state.EndpointID(id(1)) {
+		t.Errorf("after a sweep: %v", got)
+	}
+	b.host.lost = nil
+	b.sweep(time.Now())
+	if got := b.Unlinked(); len(got) != 0 {
+		t.Errorf("with a link: %v", got)
+	}
+}

@@ -129,14 +129,14 @@ func TestApplyErrors(t *testing.T) {
 	reserve(t, p, endpoint("d", c4), exact(state.TCP, "", 82, 82))
 	snap := snapshot(
 		with(endpoint("a", c4), portOf(exact(state.TCP, "", 80, 80)), portOf(exact(state.TCP, "", 81, 81))),
-		with(endpoint("b", c4), portOf(exact(state.TCP, "::", 83, 83)), portOf(exact(state.TCP, "", 82, 82))),
+		with(endpoint("b", c4), portOf(exact(state.SCTP, "::", 83, 83)), portOf(exact(state.TCP, "", 82, 82))),
 		with(endpoint("c", c4), portOf(exact(state.TCP, "", 81, 81)), portOf(exact(state.TCP, "127.0.0.1", 84, 84))),
 	)
 	err := p.Apply(t.Context(), snap)
 	want := map[state.EndpointID][]string{
 		endpoint("a").ID: {"port 0.0.0.0:80/tcp is already in use on this host"},
 		endpoint("b").ID: {
-			"port [::]:83/tcp cannot be published: the container has no IPv6 address on this network, give an IPv4 host address or none",
+			"port [::]:83/sctp cannot be published: sctp is not led from one address family to the other, give a host address of the container's",
 			"port 0.0.0.0:82/tcp is already published by endpoint dddddddddddd of network ffffffffffff",
 		},
 		endpoint("c").ID: {"port 0.0.0.0:81/tcp is already published by endpoint aaaaaaaaaaaa of network ffffffffffff"},

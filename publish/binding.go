@@ -56,11 +56,8 @@ func bindings(e state.Endpoint, p state.Port) ([]binding, error) {
 		return everywhere(e, p), nil
 	case ip.IsLoopback() && p.Proto == state.SCTP:
 		return nil, fmt.Errorf("port %s cannot be published: sctp is not served on loopback addresses, give another host address or none", p)
-	case ip.IsLoopback():
-	case ip.Is4() && !has4:
-		return nil, fmt.Errorf("port %s cannot be published: the container has no IPv4 address on this network, give an IPv6 host address or none", p)
-	case ip.Is6() && !has6:
-		return nil, fmt.Errorf("port %s cannot be published: the container has no IPv6 address on this network, give an IPv4 host address or none", p)
+	case p.Proto == state.SCTP && (ip.Is4() && !has4 || ip.Is6() && !has6):
+		return nil, fmt.Errorf("port %s cannot be published: sctp is not led from one address family to the other, give a host address of the container's", p)
 	}
 	return []binding{newBinding(e, p, p.HostIP, false)}, nil
 }

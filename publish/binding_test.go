@@ -29,24 +29,9 @@ func TestBindings(t *testing.T) {
 		{"v6 loopback", []string{c4, c6}, "::1", []string{"[::1]:8080 -> [fd00:18::2]:80"}, ""},
 		{"v4 loopback of a v6 container", []string{c6}, "127.0.0.5", []string{"127.0.0.5:8080 -> [fd00:18::2]:80"}, ""},
 		{"v6 loopback of a v4 container", []string{c4}, "::1", []string{"[::1]:8080 -> 172.18.0.2:80"}, ""},
-		{
-			"v4 address, v6 container",
-			[]string{c6},
-			"192.0.2.1", nil,
-			"port 192.0.2.1:8080/tcp cannot be published: the container has no IPv4 address on this network, give an IPv6 host address or none",
-		},
-		{
-			"all v4, v6 container",
-			[]string{c6},
-			"0.0.0.0", nil,
-			"port 0.0.0.0:8080/tcp cannot be published: the container has no IPv4 address on this network, give an IPv6 host address or none",
-		},
-		{
-			"v6 address, v4 container",
-			[]string{c4},
-			"2001:db8::1", nil,
-			"port [2001:db8::1]:8080/tcp cannot be published: the container has no IPv6 address on this network, give an IPv4 host address or none",
-		},
+		{"v4 address, v6 container", []string{c6}, "192.0.2.1", []string{"192.0.2.1:8080 -> [fd00:18::2]:80"}, ""},
+		{"all v4, v6 container", []string{c6}, "0.0.0.0", []string{"0.0.0.0:8080 -> [fd00:18::2]:80"}, ""},
+		{"v6 address, v4 container", []string{c4}, "2001:db8::1", []string{"[2001:db8::1]:8080 -> 172.18.0.2:80"}, ""},
 		{"no address", nil, "", nil, "port *:8080/tcp cannot be published: the container has no address on this network"},
 	}
 	for _, tt := range tests {

@@ -26,9 +26,15 @@
 //	none            v6             [::], helper 127.0.0.1
 //	0.0.0.0, v4     v4             that address
 //	::, v6          v6             that address
+//	0.0.0.0, v4     v6             that address, proxied for everyone
+//	::, v6          v4             that address, proxied for everyone
 //	127.x, ::1      any            that address
 //
-// SCTP has no helpers and no sockets on loopback addresses, see below.
+// SCTP has no helpers, no sockets on loopback addresses and none of the other family, see below.
+//
+// A host address of a family that the container has not is served as Docker does, by the proxy alone: no rule can lead from one
+// family to the other. The host's INPUT rules say who gets there. Only a user who names such an address gets this; a port that is
+// published on all addresses is open in the families that the network has.
 //
 // All sockets of a port have the same number. IPv6 sockets are V6ONLY. A helper makes "localhost" work whichever
 // family a client tries first: it is proxied to the family that the container has. A host

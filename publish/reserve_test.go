@@ -109,8 +109,13 @@ func TestReserve(t *testing.T) {
 			held:  []string{"127.0.0.1:80/tcp", "127.0.0.1:81/tcp"},
 		}, {
 			name: "family the container lacks", addrs: []string{c4},
-			want: []state.PortRequest{exact(state.TCP, "", 80, 80), exact(state.TCP, "::", 81, 80)},
-			err:  "port [::]:81/tcp cannot be published: the container has no IPv6 address on this network, give an IPv4 host address or none",
+			want:  []state.PortRequest{exact(state.TCP, "0.0.0.0", 80, 80), exact(state.TCP, "::", 81, 80)},
+			ports: []string{"0.0.0.0:80/tcp", "[::]:81/tcp"},
+			held:  []string{"0.0.0.0:80/tcp", "[::]:81/tcp"},
+		}, {
+			name: "sctp in a family the container lacks", addrs: []string{c4},
+			want: []state.PortRequest{exact(state.TCP, "", 80, 80), exact(state.SCTP, "::", 81, 80)},
+			err:  "port [::]:81/sctp cannot be published: sctp is not led from one address family to the other, give a host address of the container's",
 		}, {
 			name: "invalid", addrs: []string{c4},
 			want: []state.PortRequest{exact(state.TCP, "", 80, 80), exact(33, "", 80, 80)},

@@ -67,9 +67,9 @@ func (o *sockets) open(ctx context.Context, b binding) (server, error) {
 	return &tcpServer{listener: l.(*net.TCPListener), target: b.target, timeout: o.dialTimeout, conns: o.conns, log: log}, nil
 }
 
-// servesAll reports whether no rule leads clients of b to the container.
+// servesAll reports whether no rule leads clients of b to the container. None leads from one family to the other.
 func (o *sockets) servesAll(b binding) bool {
-	return o.serveAll || o.serveAllV6 && b.addr.Addr().Is6()
+	return b.addr.Addr().Is4() != b.target.Addr().Is4() || o.serveAll || o.serveAllV6 && b.addr.Addr().Is6()
 }
 
 // control returns the settings of a socket that is to be bound to ip. The net package applies

@@ -18,7 +18,7 @@
 // # What a pass looks at
 //
 // A pass that was asked for by Wait alone, after one in which nothing failed, has a [Follower] do only what
-// the state has changed. Every other pass looks at the whole host: that after a Trigger or a failure, and those due by time.
+// the state has changed. Every other pass looks at the whole host: that after a Trigger, a Check or a failure, and those due by time.
 //
 // # Failures
 //

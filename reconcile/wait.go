@@ -27,12 +27,33 @@ func (l *Loop) Wait(ctx context.Context, revision uint64, scope state.Scope) err
 	if err := l.enlist(w); err != nil {
 		return err
 	}
+	return l.await(ctx, w)
+}
+
+// await returns the answer to w, or what kept it when ctx ended.
+func (l *Loop) await(ctx context.Context, w *waiter) error {
 	select {
 	case err := <-w.answer:
 		return err
 	case <-ctx.Done():
 		return l.giveUp(w, ctx.Err())
 	}
+}
+
+// Check has the whole host compared with the state, and returns what is not as it should be.
+func (l *Loop) Check(ctx context.Context) error {
+	w := &waiter{answer: make(chan error, 1)}
+	l.mu.Lock()
+	if l.phase == stopped {
+		l.mu.Unlock()
+		return errStopped
+	}
+	l.suspect = true
+	l.queued[w] = struct{}{} // not the running pass, which may be through with what has changed
+	l.because("check")
+	poke(l.now)
+	l.mu.Unlock()
+	return l.await(ctx, w)
 }
 
 // enlist puts w into the running pass or, if that one works on too old a state, into

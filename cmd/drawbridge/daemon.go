@@ -119,7 +119,7 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	d.plugin = plugin.NewServer(
 		plugin.Routes(network, addresses),
 		plugin.Options{Log: log, Ready: d.ready})
-	d.control = control.NewServer(sources(st, loop, planes))
+	d.control = control.NewServer(sources(st, loop, network, planes))
 	return nil
 }
 

@@ -3,16 +3,18 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/drawbridge-net/drawbridge/control"
+	"github.com/drawbridge-net/drawbridge/driver"
 	"github.com/drawbridge-net/drawbridge/internal/version"
 	"github.com/drawbridge-net/drawbridge/reconcile"
 	"github.com/drawbridge-net/drawbridge/store"
 )
 
 // sources is what the commands may ask.
-func sources(st *store.Store, loop *reconcile.Loop, p *planes) control.Sources {
+func sources(st *store.Store, loop *reconcile.Loop, network *driver.Driver, p *planes) control.Sources {
 	since := time.Now()
 	return control.Sources{
 		Snapshot: st.Snapshot,
@@ -22,17 +24,29 @@ func sources(st *store.Store, loop *reconcile.Loop, p *planes) control.Sources {
 			}
 			return p.rules.Rules(), nil
 		},
-		Status: func(context.Context) (control.Status, error) {
+		Status: func(ctx context.Context) (control.Status, error) {
+			ctx, cancel := context.WithTimeout(ctx, checkTime)
+			defer cancel()
+			late := loop.Check(ctx) // what fails in it, describe tells from the steps
 			s := control.Count(st.Snapshot())
 			s.Version, s.Since, s.Backend = version.String(), since, "none"
 			if p.backend != nil {
 				s.Backend = p.backend.Variant()
 			}
 			describe(&s, loop.Status())
+			if ctx.Err() != nil {
+				s.Errors = append(s.Errors, late.Error())
+			}
+			for _, e := range network.Unlinked() {
+				s.Errors = append(s.Errors, fmt.Sprintf("endpoint %s of network %s has no link into its container: restart the container", e.ID.Short(), e.Network.Short()))
+			}
 			return s, nil
 		},
 	}
 }
+
+// checkTime is how long status waits for a comparison of host and state.
+const checkTime = 5 * time.Second
 
 // describe adds how the last pass went.
 func describe(s *control.Status, l reconcile.Status) {

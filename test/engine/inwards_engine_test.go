@@ -324,6 +324,28 @@ func TestPortForms(t *testing.T) {
 		lab.Blocked(t, b.client, "tcp", at(b.client.Host.Addr6(), 9040))
 		b.do("rm", "-f", c.Name)
 	})
+	t.Run("of an IPv4 container at an IPv6 address that is named", func(t *testing.T) {
+		host6 := b.client.Host.Addr6()
+		c := b.serveOn("four", "-p", "["+host6.String()+"]:9041:80", "-p", "[::]:9042:80")
+		lab.Reaches(t, b.client, "tcp", at(host6, 9041))
+		lab.Reaches(t, b.client, "tcp", at(host6, 9042))
+		lab.Reaches(t, b.Host, "tcp", "[::1]:9042")
+		lab.Refused(t, b.client, "tcp", at(host4, 9042))
+		b.run("ip6tables", "-I", "INPUT", "-p", "tcp", "--dport", "9041", "-j", "DROP")
+		lab.Dropped(t, b.client, "tcp", at(host6, 9041))
+		b.run("ip6tables", "-D", "INPUT", "-p", "tcp", "--dport", "9041", "-j", "DROP")
+		b.do("rm", "-f", c.Name)
+		lab.Refused(t, b.client, "tcp", at(host6, 9042))
+	})
+	t.Run("of a container on networks with and without IPv6, however often it starts", func(t *testing.T) {
+		c := b.serveOn("four", "-p", "["+b.client.Host.Addr6().String()+"]:9043:80")
+		b.do("network", "connect", "web", c.Name)
+		for range 4 {
+			lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr6(), 9043))
+			b.do("restart", "-t", "0", c.Name)
+		}
+		b.do("rm", "-f", c.Name)
+	})
 	t.Run("many at once", func(t *testing.T) {
 		c := b.serveOn("web", "-p", "20000-20199:80-279")
 		lab.Reaches(t, b.client, "tcp", at(host4, 20000))
