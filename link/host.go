@@ -15,36 +15,43 @@ import (
 // the name must be there already, to be adopted, or the name must be free; the subnets must not overlap one that
 // another link of the host is on, since the kernel could then reach only one of the two.
 func (l *Links) FitNetwork(_ context.Context, n state.Network) (state.Network, error) {
-	have, err := l.inventory()
-	if err != nil {
-		return n, err
+	bridge, err := l.handle.LinkByName(n.Bridge)
+	if err != nil && !gone(err) {
+		return n, fmt.Errorf("reading link %s: %w", n.Bridge, err)
 	}
-	addrs, err := l.addresses()
-	if err != nil {
-		return n, err
-	}
-	if link, ok := have[n.Bridge]; ok && !ours(link) {
-		if err := checkAdoption(link, n); err != nil {
+	if err == nil && !ours(bridge) {
+		if err := checkAdoption(bridge, n); err != nil {
 			return n, err
 		}
 		n.Adopted = true
 	}
-	if err := checkOverlap(have, addrs, n); err != nil {
+	if err := l.checkOverlap(n); err != nil {
 		return n, err
 	}
-	n.HostMTU, err = l.hostMTU(have, n)
+	n.HostMTU, err = l.hostMTU(bridge, n)
 	return n, err
 }
 
-func checkOverlap(have inventory, addrs map[int][]netlink.Addr, n state.Network) error {
-	for name, link := range have {
-		if ours(link) || adopted(link) || name == n.Bridge {
-			continue // networks of ours are compared in the state
-		}
-		for _, p := range subnetsOf(addrs[link.Attrs().Index]) {
+// checkOverlap asks only for links that are in the way: there may be hundreds of bridges.
+func (l *Links) checkOverlap(n state.Network) error {
+	addrs, err := l.addresses()
+	if err != nil {
+		return err
+	}
+	for index, list := range addrs {
+		for _, p := range subnetsOf(list) {
 			for _, s := range n.Subnets() {
-				if s.Prefix.Overlaps(p) {
-					return fmt.Errorf("subnet %s overlaps %s, which is on this host's link %s: choose another with --subnet", s.Prefix, p, name)
+				if !s.Prefix.Overlaps(p) {
+					continue
+				}
+				link, err := l.handle.LinkByIndex(index)
+				switch {
+				case gone(err):
+				case err != nil:
+					return fmt.Errorf("reading the link that has %s: %w", p, err)
+				case ours(link), adopted(link), link.Attrs().Name == n.Bridge: // networks of ours are compared in the state
+				default:
+					return fmt.Errorf("subnet %s overlaps %s, which is on this host's link %s: choose another with --subnet", s.Prefix, p, link.Attrs().Name)
 				}
 			}
 		}

@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"sync"
 	"sync/atomic"
 
 	"github.com/drawbridge-net/drawbridge/firewall"
 )
 
-// Runner starts a program with the given standard input and returns what it printed.
+// Runner starts a program with the given standard input and returns what it printed. It is called for both families at once.
 type Runner func(ctx context.Context, stdin string, argv ...string) (string, error)
 
 // setEditor is the part of ipset that a Backend uses. It remembers what sets have in them until it is told to forget.
@@ -200,8 +201,13 @@ func (b *Backend) write(ctx context.Context, variant string, have tablesOfBoth, 
 	if have.failed {
 		have.d4, have.d6 = have.d4.blurred(want4), have.d6.blurred(want6)
 	}
+	// At the same time, since each waits for the kernel when it took rules away.
+	var v6 change
+	var failed error
+	var other sync.WaitGroup
+	other.Go(func() { v6, failed = b.apply(ctx, variant, have.d6, want6) })
 	v4, err := b.apply(ctx, variant, have.d4, want4)
-	v6, failed := b.apply(ctx, variant, have.d6, want6)
+	other.Wait()
 	if failed != nil {
 		// Sets that are in use belong to rules that could not be read.
 		return written{}, errors.Join(err, have.err6, failed)

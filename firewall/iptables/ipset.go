@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -25,6 +26,7 @@ const answerTime = 5 * time.Second
 // deleted something makes its closer wait for an RCU grace period.
 type kernelSets struct {
 	handle *netlink.Handle
+	mu     sync.Mutex // the two families' sets are edited at the same time, but for this
 	// known are the elements, sorted, of the sets that were read or written since the last forget.
 	known map[string][]Element
 }
@@ -42,7 +44,11 @@ func newKernelSets() (*kernelSets, error) {
 }
 
 // forget has the sets read again.
-func (k *kernelSets) forget() { clear(k.known) }
+func (k *kernelSets) forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	clear(k.known)
+}
 
 // close gives the socket back.
 func (k *kernelSets) close() { k.handle.Close() }
@@ -75,6 +81,8 @@ func (k *kernelSets) list(s Set) ([]Element, bool, error) {
 
 // grow makes the set if need be and adds what it lacks.
 func (k *kernelSets) grow(s Set) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	have, exists, err := k.list(s)
 	if err != nil {
 		return err
@@ -100,6 +108,8 @@ func (k *kernelSets) grow(s Set) error {
 
 // shrink removes what the set has too much.
 func (k *kernelSets) shrink(s Set) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	have, _, err := k.list(s)
 	if err != nil {
 		return err
@@ -116,6 +126,8 @@ func (k *kernelSets) shrink(s Set) error {
 
 // destroy removes the set if it is there.
 func (k *kernelSets) destroy(name string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	delete(k.known, name)
 	if err := k.handle.IpsetDestroy(name); err != nil && !noSuchSet(err) {
 		return fmt.Errorf("removing set %s: %w", name, err)
