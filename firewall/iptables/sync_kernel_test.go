@@ -349,8 +349,8 @@ func TestNew(t *testing.T) {
 	if got := b.Variant(); got != "iptables" {
 		t.Errorf("variant %s", got)
 	}
-	if got := descriptors(); got != before+1 {
-		t.Errorf("%d files are open, %d were", got, before)
+	if got := descriptors(); got <= before {
+		t.Errorf("%d files are open, as many as before", got)
 	}
 	b.Close()
 	if got := descriptors(); got != before {
