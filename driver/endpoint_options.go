@@ -25,7 +25,7 @@ var endpointOptions = []option[state.Endpoint]{
 	}},
 	{Option{
 		ownPrefix + "link", "names, db,cache", "",
-		"Containers whose exposed ports this one may reach on a network with enable_icc=false. They need not be there yet.",
+		"Names, as in drawbridge.name, of containers whose exposed ports this one may reach on a network with enable_icc=false. They need not be there yet.",
 	}, func(e *state.Endpoint, v string) error {
 		e.Links = strings.FieldsFunc(v, func(r rune) bool { return r == ',' || r == ' ' || r == ':' })
 		slices.Sort(e.Links)
