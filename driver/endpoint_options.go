@@ -25,7 +25,7 @@ var endpointOptions = []option[state.Endpoint]{
 	}},
 	{Option{
 		ownPrefix + "link", "names, db,cache", "",
-		"Containers whose exposed ports this one may reach on a network with enable_icc=false. They need not be there yet.",
+		"Names, as in drawbridge.name, of containers whose exposed ports this one may reach on a network with enable_icc=false. They need not be there yet.",
 	}, func(e *state.Endpoint, v string) error {
 		e.Links = strings.FieldsFunc(v, func(r rune) bool { return r == ',' || r == ' ' || r == ':' })
 		slices.Sort(e.Links)
@@ -42,7 +42,7 @@ var endpointOptions = []option[state.Endpoint]{
 	}},
 	{Option{
 		endpointPrefix + "ifname", "link name", "",
-		"Name of the link in the container (Docker 28 and later). The engine numbers the links of plugins itself, so that the name must end in 0.",
+		"Name of the link in the container. The engine numbers the links of plugins itself, so that the name must end in 0.",
 	}, func(e *state.Endpoint, v string) error {
 		prefix, ok := strings.CutSuffix(v, "0")
 		if !ok || checkLinkPrefix(prefix) != nil {
@@ -53,7 +53,7 @@ var endpointOptions = []option[state.Endpoint]{
 	}},
 	{Option{
 		endpointPrefix + "sysctls", "assignments", "",
-		"Sysctls of the link in the container, with IFNAME in place of its name. Done by Docker 27 and later itself.",
+		"Sysctls of the link in the container, with IFNAME in place of its name. Docker 27 and later sets them itself; before, they have no effect.",
 	}, engineOwn},
 	{Option{
 		endpointPrefix + "macaddress", "MAC address", "made from network and address",
@@ -64,18 +64,23 @@ var endpointOptions = []option[state.Endpoint]{
 // engineOwn passes what the engine deals with itself.
 func engineOwn(*state.Endpoint, string) error { return nil }
 
-// tooNear is how many letters a key may be away from a known one to be taken for a slip of the pen. The
-// engine's own keys, which change with its version, are further apart.
-const tooNear = 3
+// engineEndpointKeys are what engines themselves send with an endpoint, besides some of endpointOptions. None is
+// refused, whatever its value: no container could start then.
+var engineEndpointKeys = []string{
+	optGeneric, optPortMap, optExposed, endpointPrefix + "dnsservers", endpointPrefix + "name",
+}
 
-// applyEndpointOptions carries options that have string values into e. Those come from the user,
-// but for the engine's own.
+// enginePrivate begins keys by which the engine's parts talk to each other.
+const enginePrivate = dockerPrefix + "driver.private."
+
+// applyEndpointOptions carries a user's options, which are strings, into e. Under Docker's prefix what is
+// not a string is the engine's own, whatever its version.
 func applyEndpointOptions(e *state.Endpoint, options map[string]any) error {
 	for _, key := range slices.Sorted(maps.Keys(options)) {
 		value, ok := options[key].(string)
 		if !ok {
 			if strings.HasPrefix(key, ownPrefix) {
-				return fmt.Errorf("endpoint option %s must be a string", state.Clip(key))
+				return fmt.Errorf("option %s must be a string", state.Clip(key))
 			}
 			continue
 		}
@@ -83,13 +88,10 @@ func applyEndpointOptions(e *state.Endpoint, options map[string]any) error {
 		if err != nil {
 			return err
 		}
-		if known || !hasPrefix(key, dockerPrefix, ownPrefix) {
+		if known || !hasPrefix(key, dockerPrefix, ownPrefix) || slices.Contains(engineEndpointKeys, key) || strings.HasPrefix(key, enginePrivate) {
 			continue
 		}
-		nearest, far := nearestKey(key, keysOf(endpointOptions))
-		if far <= tooNear || strings.HasPrefix(key, ownPrefix) {
-			return fmt.Errorf("endpoint option %s is unknown: did you mean %s?", state.Clip(key), nearest)
-		}
+		return refuseKey(key, onContainers, onNetworks)
 	}
 	return nil
 }

@@ -83,12 +83,6 @@ func TestCreateEndpointRefuses(t *testing.T) {
 		_, err := b.CreateEndpoint(b.ctx(), parse[network.CreateEndpointRequest](t, `{"NetworkID": "`+id(1)+`", "EndpointID": "`+id(2)+`", "Interface": null}`))
 		refused(t, err, "no interface: create the network with --ipam-driver drawbridge")
 	})
-	t.Run("option of ours", func(t *testing.T) {
-		r := newEndpoint(t, 1, 2)
-		r.Options["drawbridge.color"] = "blue"
-		_, err := b.CreateEndpoint(b.ctx(), r)
-		refused(t, err, "endpoint option drawbridge.color is unknown")
-	})
 	t.Run("other settings", func(t *testing.T) {
 		_, err := b.CreateEndpoint(b.ctx(), createEndpoint(t, 1, 1, "10.1.0.9/24", "", ""))
 		refused(t, err, "exists already with other settings")
@@ -102,6 +96,42 @@ func TestCreateEndpointRefuses(t *testing.T) {
 	b.same(before)
 }
 
+// TestUnknownEndpointOptions: each is refused with a hint that does not mislead.
+func TestUnknownEndpointOptions(t *testing.T) {
+	const listed = "is unknown: `drawbridge options` lists those of containers"
+	tests := map[string]string{
+		"drawbridge.color":                                  listed,
+		"drawbridge.lnk":                                    "did you mean drawbridge.link?",
+		"com.docker.network.bogus":                          listed,
+		"com.docker.network.endpoint.bogus":                 listed,
+		"com.docker.network.endpoint.sysctl":                "did you mean com.docker.network.endpoint.sysctls?",
+		"com.docker.network.ifname":                         "did you mean com.docker.network.endpoint.ifname?",
+		"com.docker.network.bridge.enable_icc":              "is an option of networks: give it to `docker network create -o com.docker.network.bridge.enable_icc=…`",
+		"com.docker.network.bridge.host_binding_ipv4":       "is an option of networks",
+		"com.docker.network.driver.mtu":                     "is an option of networks",
+		"com.docker.network.enable_icc":                     "did you mean com.docker.network.bridge.enable_icc, an option of networks",
+		"com.docker.network.internal":                       "docker network create has a flag for it",
+		"com.docker.network." + strings.Repeat("x", 10_000): listed,
+	}
+	b := furnished(t)
+	before := b.everything()
+	for key, want := range tests {
+		t.Run(key[:min(len(key), 50)], func(t *testing.T) {
+			r := newEndpoint(t, 1, 2)
+			r.Options[key] = "true"
+			_, err := b.CreateEndpoint(b.ctx(), r)
+			refused(t, err, want)
+		})
+	}
+	t.Run("not a string", func(t *testing.T) {
+		r := newEndpoint(t, 1, 2)
+		r.Options["drawbridge.name"] = 7
+		_, err := b.CreateEndpoint(b.ctx(), r)
+		refused(t, err, "option drawbridge.name must be a string")
+	})
+	b.same(before)
+}
+
 // TestEngineOptions lets through what engines and compose files send with an endpoint.
 func TestEngineOptions(t *testing.T) {
 	b := newBench(t, Options{})
@@ -111,7 +141,9 @@ func TestEngineOptions(t *testing.T) {
 		"com.docker.network.endpoint.macaddress": "AkKsEQAC",
 		"com.docker.network.endpoint.dnsservers": []any{"9.9.9.9"},
 		"com.docker.network.endpoint.sysctls":    "net.ipv4.conf.IFNAME.log_martians=1",
+		"com.docker.network.endpoint.name":       "web",
 		"com.docker.network.of.tomorrow":         map[string]any{},
+		"com.docker.network.driver.private.x":    "of the engine's parts",
 		"org.example.color":                      nil,
 	} {
 		r.Options[key] = value

@@ -34,7 +34,7 @@ var networkOptions = []option[state.Network]{
 	}},
 	{Option{
 		dockerPrefix + "bridge.enable_icc", "true|false", "true, or --icc",
-		"Whether containers of the network reach each other. With false they do by published ports and by drawbridge.link only.",
+		"Whether containers of the network reach each other. With false they do by published ports (unless br_netfilter is switched on) and by drawbridge.link only.",
 	}, not(func(n *state.Network) *bool { return &n.NoICC })},
 	{Option{
 		dockerPrefix + "bridge.enable_ip_masquerade", "true|false", "true, or --ip-masq",
@@ -43,11 +43,11 @@ var networkOptions = []option[state.Network]{
 	{Option{
 		dockerPrefix + "host_ipv4", "IPv4 address", "",
 		"Source address of what leaves the host, in place of that of the link by which it leaves.",
-	}, address(func(n *state.Network) *netip.Addr { return &n.V4.SNAT })},
+	}, source(func(n *state.Network) *state.Subnet { return &n.V4 }, state.CheckSource4)},
 	{Option{
 		dockerPrefix + "host_ipv6", "IPv6 address", "",
 		"The same for IPv6.",
-	}, address(func(n *state.Network) *netip.Addr { return &n.V6.SNAT })},
+	}, source(func(n *state.Network) *state.Subnet { return &n.V6 }, state.CheckSource6)},
 	{Option{
 		dockerPrefix + "bridge.host_binding_ipv4", "address", "0.0.0.0, or --ip",
 		"Host address of ports that are published without one: an IPv4 or an IPv6 address. 0.0.0.0 stands for all addresses of both families, :: for all IPv6 ones.",
@@ -124,15 +124,15 @@ func not(field func(*state.Network) *bool) func(*state.Network, string) error {
 	}
 }
 
-// address takes an address of any family; which one is right is for Network.Validate to say.
-func address(field func(*state.Network) *netip.Addr) func(*state.Network, string) error {
+// source checks an address though the network may not have its family.
+func source(subnet func(*state.Network) *state.Subnet, check func(netip.Addr) error) func(*state.Network, string) error {
 	return func(n *state.Network, v string) error {
 		a, err := netip.ParseAddr(v)
 		if err != nil {
 			return fmt.Errorf("%q is not an IP address", state.Clip(v))
 		}
-		*field(n) = a
-		return nil
+		subnet(n).SNAT = a
+		return check(a)
 	}
 }
 

@@ -90,11 +90,7 @@ func applyOptions(n *state.Network, generic any) error {
 		if known || !hasPrefix(key, dockerPrefix, ownPrefix) {
 			continue
 		}
-		nearest, _ := nearestKey(key, append(keysOf(networkOptions), engineKeys...))
-		if slices.Contains(engineKeys, nearest) && nearest == key {
-			return fmt.Errorf("option %s is not for -o: docker network create has a flag for it (--internal, --ipv6, --ipv4)", key)
-		}
-		return fmt.Errorf("option %s is unknown: did you mean %s?", state.Clip(key), nearest)
+		return refuseKey(key, onNetworks, onContainers)
 	}
 	return nil
 }
@@ -104,33 +100,6 @@ var engineKeys = []string{optEnableIPv4, optEnableIPv6, optInternal}
 
 func hasPrefix(key string, prefixes ...string) bool {
 	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(key, p) })
-}
-
-// nearestKey returns the known key that a user most probably meant, and how many letters apart it is.
-func nearestKey(key string, known []string) (string, int) {
-	nearest := slices.MinFunc(known, func(a, b string) int { return distance(key, a) - distance(key, b) })
-	return nearest, distance(key, nearest)
-}
-
-// distance is the Levenshtein distance of two keys. Long keys are cut: they resemble nothing.
-func distance(a, b string) int {
-	a, b = a[:min(len(a), 80)], b[:min(len(b), 80)]
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)]
 }
 
 // boolOption reads one of the engine's own switches; absent ones have a default.

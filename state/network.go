@@ -162,10 +162,10 @@ func (n Network) Validate() error {
 	if n.V4.IsZero() && n.V6.IsZero() {
 		return fmt.Errorf("network %s has neither an IPv4 nor an IPv6 subnet", n.ID.Short())
 	}
-	if err := n.V4.validate("IPv4", func(a netip.Addr) bool { return a.Is4() }); err != nil {
+	if err := n.V4.validate("IPv4", is4); err != nil {
 		return err
 	}
-	if err := n.V6.validate("IPv6", func(a netip.Addr) bool { return a.Is6() && !a.Is4In6() }); err != nil {
+	if err := n.V6.validate("IPv6", is6); err != nil {
 		return err
 	}
 	if !n.Internal && (n.V4.Mode == ModeIsolated || n.V6.Mode == ModeIsolated) {
@@ -182,6 +182,34 @@ func (n Network) validateMTU() error {
 	return nil
 }
 
+func is4(a netip.Addr) bool { return a.Is4() }
+func is6(a netip.Addr) bool { return a.Is6() && !a.Is4In6() }
+
+// CheckSource4 refuses what cannot be a network's SNAT address of IPv4. Validate does the same, but only for
+// families that the network has.
+func CheckSource4(a netip.Addr) error {
+	if !isSource(a, is4) {
+		return sourceError(a, "IPv4")
+	}
+	return nil
+}
+
+// CheckSource6 is the same for IPv6.
+func CheckSource6(a netip.Addr) error {
+	if !isSource(a, is6) {
+		return sourceError(a, "IPv6")
+	}
+	return nil
+}
+
+func isSource(a netip.Addr, in func(netip.Addr) bool) bool {
+	return in(a) && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast() && a.Zone() == ""
+}
+
+func sourceError(a netip.Addr, family string) error {
+	return fmt.Errorf("%s cannot be the source address of %s packets that leave the host", Clip(a.String()), family)
+}
+
 func (s Subnet) validate(family string, in func(netip.Addr) bool) error {
 	switch {
 	case s.IsZero():
@@ -194,8 +222,8 @@ func (s Subnet) validate(family string, in func(netip.Addr) bool) error {
 		return fmt.Errorf("subnet %s cannot be used for containers: it is a multicast or loopback prefix", s.Prefix)
 	case s.Prefix.Bits() == 0:
 		return fmt.Errorf("subnet %s is the whole address space: give a smaller one", s.Prefix)
-	case s.SNAT.IsValid() && (!in(s.SNAT) || s.SNAT.IsUnspecified() || s.SNAT.IsLoopback() || s.SNAT.IsMulticast() || s.SNAT.Zone() != ""):
-		return fmt.Errorf("%s cannot be the source address of %s packets that leave the host", s.SNAT, family)
+	case s.SNAT.IsValid() && !isSource(s.SNAT, in):
+		return sourceError(s.SNAT, family)
 	case !s.Gateway.IsValid() && s.Mode == ModeIsolated:
 		return s.validateRouter("default gateway", s.Router)
 	case !s.Gateway.IsValid():

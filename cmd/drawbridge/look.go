@@ -67,6 +67,11 @@ func newStatus() *cobra.Command {
 	}.command(&cobra.Command{
 		Use:   "status",
 		Short: "Show whether the host is as it should be",
+		Long: `Show whether the host is as it should be. It exits with 1 if the last comparison of host and state left
+something to be done, and then says what.
+
+Every change has a revision. "applied up to" a smaller one, with no error, is fine for some seconds: the newest change
+is being carried out, or needs nothing done on the host and is counted by the next comparison, within 30 seconds.`,
 	})
 }
 
@@ -78,7 +83,10 @@ func newPorts() *cobra.Command {
 		Use:   "ports",
 		Short: "List published ports, ephemeral ones included",
 		Long: `List published ports: host address and port, protocol, container address and port, endpoint and network.
-Docker itself cannot show them for networks of a plugin.`,
+Docker itself cannot show them for networks of a plugin.
+
+"routed" in the column HOST stands for no address of the host: the network's gateway mode is routed, and clients
+connect to the container's own address and port.`,
 	})
 }
 

@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/drawbridge-net/drawbridge/control"
 	"github.com/drawbridge-net/drawbridge/internal/version"
@@ -101,7 +103,13 @@ Start the daemon with "drawbridge serve" (as root), then
 		Args:          subcommandNeeded,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		var bad *pflag.InvalidValueError
+		if errors.As(err, &bad) {
+			err = valueError("--"+bad.GetFlag().Name, bad)
+		}
+		return usageError{err}
+	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newServe(), newStatus(), newPorts(), newRules(), newOptions(), newPurge(), newVersion())
 	return root
@@ -114,10 +122,24 @@ func subcommandNeeded(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// noArgs refuses arguments, as a mistake of usage.
+// noArgs refuses arguments, as a mistake of usage. Behind a switch, true and false are arguments: its value
+// needs the "=".
 func noArgs(cmd *cobra.Command, args []string) error {
-	if err := cobra.NoArgs(cmd, args); err != nil {
-		return usageError{err}
+	if len(args) == 0 {
+		return nil
 	}
-	return nil
+	if _, err := strconv.ParseBool(args[0]); err == nil {
+		var switches []string
+		cmd.Flags().Visit(func(f *pflag.Flag) {
+			if f.Value.Type() == "bool" {
+				switches = append(switches, f.Name)
+			}
+		})
+		name := "FLAG"
+		if len(switches) == 1 {
+			name = switches[0]
+		}
+		return usageError{fmt.Errorf("%q belongs to no flag: write --%s=%s, with the =", args[0], name, args[0])}
+	}
+	return usageError{fmt.Errorf("`%s` takes no argument, such as %q: see `%s --help`", cmd.CommandPath(), args[0], cmd.CommandPath())}
 }

@@ -54,6 +54,9 @@ networks: rules and links stay until "drawbridge purge" or until their networks 
 // then the sockets of published ports.
 func serve(ctx context.Context, s settings, p parsed) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: p.level}))
+	for _, complaint := range strayVariables(os.Environ()) {
+		log.Warn(complaint)
+	}
 	alone, err := claimHost()
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/drawbridge-net/drawbridge/driver"
+	"github.com/drawbridge-net/drawbridge/internal/spelling"
 	"github.com/drawbridge-net/drawbridge/ipam"
 )
 
@@ -72,12 +74,47 @@ func fromEnvironment(cmd *cobra.Command) error {
 			values = strings.Fields(value)
 		}
 		for _, v := range values {
-			if e := cmd.Flags().Set(f.Name, v); e != nil {
+			var bad *pflag.InvalidValueError
+			if e := cmd.Flags().Set(f.Name, v); errors.As(e, &bad) {
+				err = usageError{valueError("environment variable "+name, bad)}
+			} else if e != nil {
 				err = usageError{fmt.Errorf("environment variable %s: %w", name, e)}
 			}
 		}
 	})
 	return err
+}
+
+// valueError says in words what pflag says in those of Go's parsers.
+func valueError(where string, bad *pflag.InvalidValueError) error {
+	switch bad.GetFlag().Value.Type() {
+	case "bool":
+		return fmt.Errorf("%s: %q is neither true nor false", where, bad.GetValue())
+	case "int":
+		return fmt.Errorf("%s: %q is not a number", where, bad.GetValue())
+	}
+	return fmt.Errorf("%s: %q is not possible", where, bad.GetValue())
+}
+
+// strayVariables returns what is wrong with each variable that has our prefix and is no setting of any command.
+// It is worth no more than a warning: others may have their reasons for the name.
+func strayVariables(environment []string) []string {
+	var known, out []string
+	for _, cmd := range newRoot().Commands() {
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, environmentName(f)) })
+	}
+	for _, assignment := range slices.Sorted(slices.Values(environment)) {
+		name, _, _ := strings.Cut(assignment, "=")
+		if !strings.HasPrefix(name, environmentPrefix) || slices.Contains(known, name) {
+			continue
+		}
+		hint := "`drawbridge options` lists the settings"
+		if nearest, near := spelling.Nearest(name, known); near {
+			hint = "did you mean " + nearest + "?"
+		}
+		out = append(out, fmt.Sprintf("environment variable %s sets nothing: %s", name, hint))
+	}
+	return out
 }
 
 // parse checks every setting before anything is started.

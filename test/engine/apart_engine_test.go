@@ -134,12 +134,20 @@ func TestLinks(t *testing.T) {
 		lab.Reaches(t, two, "tcp", at(b.addr(one, "inner"), 80))
 		lab.Blocked(t, one, "tcp", at(b.addr(two, "inner"), 80))
 	})
+	t.Run("all that the engine sends itself", func(t *testing.T) {
+		b.serveOn("name=apart,driver-opt=org.example.color=red", "--name", "whole", "--hostname", "whole", "--dns", "192.0.2.53", "--dns-search", "example.org", "--link", app.Name+":app",
+			"--mac-address", "02:42:0a:4d:00:99", "--label", "com.docker.network.bogus=1", "--network-alias", "alias", "--expose", "80-82", "-P", "-p", "8099:99")
+	})
 	t.Run("unknown and malformed options", func(t *testing.T) {
 		run := func(opt string) []string {
 			return []string{"run", "--rm", "--network", "name=apart," + opt, "lab", "true"}
 		}
 		b.fails("did you mean drawbridge.link?", run("driver-opt=drawbridge.lnk=db")...)
 		b.fails("did you mean com.docker.network.endpoint.sysctls?", run("driver-opt=com.docker.network.endpoint.sysctl=x")...)
+		b.fails("`drawbridge options` lists those of containers", run("driver-opt=com.docker.network.bogus=1")...)
+		b.fails("`drawbridge options` lists those of containers", run("driver-opt=com.docker.network.endpoint.bogus=1")...)
+		b.fails("give it to `docker network create -o com.docker.network.bridge.enable_icc=", run("driver-opt=com.docker.network.bridge.enable_icc=true")...)
+		b.fails("is an option of networks", run("driver-opt=com.docker.network.driver.mtu=900")...)
 		b.fails("may contain letters", run("driver-opt=drawbridge.name=a/b")...)
 		b.fails("a name that ends in 0", run("driver-opt=com.docker.network.endpoint.ifname=web7")...)
 	})

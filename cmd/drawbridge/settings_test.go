@@ -1,0 +1,85 @@
+package main
+
+import (
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// usage runs a command line that must end as a mistake of usage, and returns what it says.
+func usage(t *testing.T, args ...string) string {
+	t.Helper()
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(io.Discard)
+	err := root.ExecuteContext(t.Context())
+	if exitCode(err) != exitUsage {
+		t.Fatalf("%q ends with %v", args, err)
+	}
+	return err.Error()
+}
+
+// TestUsage: mistakes are told in plain words, none of Go's parsers.
+func TestUsage(t *testing.T) {
+	tests := map[string]string{
+		"serve --icc=perhaps":          `--icc: "perhaps" is neither true nor false`,
+		"serve --icc=":                 `--icc: "" is neither true nor false`,
+		"serve --mtu=abc":              `--mtu: "abc" is not a number`,
+		"serve --mtu 1e9999":           `--mtu: "1e9999" is not a number`,
+		"serve --icc false":            `"false" belongs to no flag: write --icc=false, with the =`,
+		"serve false":                  `"false" belongs to no flag: write --FLAG=false, with the =`,
+		"serve --mtu 1400 --ip-masq 0": `"0" belongs to no flag: write --ip-masq=0, with the =`,
+		"serve --iptables --icc 0":     `"0" belongs to no flag: write --FLAG=0, with the =`,
+		"serve now":                    "`drawbridge serve` takes no argument, such as \"now\": see `drawbridge serve --help`",
+		"status web":                   "`drawbridge status` takes no argument, such as \"web\": see `drawbridge status --help`",
+		"serve --colour=red":           "unknown flag: --colour",
+		"ports --json=maybe":           `--json: "maybe" is neither true nor false`,
+	}
+	for args, want := range tests {
+		t.Run(args, func(t *testing.T) {
+			if got := usage(t, strings.Fields(args)...); got != want {
+				t.Errorf("says %q, not %q", got, want)
+			}
+		})
+	}
+}
+
+func TestUsageOfEnvironment(t *testing.T) {
+	tests := map[string]string{
+		"DRAWBRIDGE_ICC=maybe": `environment variable DRAWBRIDGE_ICC: "maybe" is neither true nor false`,
+		"DRAWBRIDGE_MTU=abc":   `environment variable DRAWBRIDGE_MTU: "abc" is not a number`,
+	}
+	for assignment, want := range tests {
+		t.Run(assignment, func(t *testing.T) {
+			name, value, _ := strings.Cut(assignment, "=")
+			t.Setenv(name, value)
+			if got := usage(t, "serve"); got != want {
+				t.Errorf("says %q, not %q", got, want)
+			}
+		})
+	}
+}
+
+func TestStrayVariables(t *testing.T) {
+	got := strayVariables([]string{
+		"PATH=/bin", "DRAWBRIDGE_LOGLEVEL=debug", "DRAWBRIDGE_LOG_LEVEL=info", "DRAWBRIDGE_KEEP_STATE=true", "DRAWBRIDGE_COLOUR_OF_BRIDGES=red",
+	})
+	want := []string{
+		"environment variable DRAWBRIDGE_COLOUR_OF_BRIDGES sets nothing: `drawbridge options` lists the settings",
+		"environment variable DRAWBRIDGE_LOGLEVEL sets nothing: did you mean DRAWBRIDGE_LOG_LEVEL?",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestPurgeHelp: nobody expects the links of running containers to come back.
+func TestPurgeHelp(t *testing.T) {
+	for _, name := range []string{"keep-state", "force"} {
+		if f := newPurge().Flag(name); !strings.Contains(f.Usage, "restarted") {
+			t.Errorf("--%s: %s", name, f.Usage)
+		}
+	}
+}
