@@ -91,6 +91,9 @@ func applyEndpointOptions(e *state.Endpoint, options map[string]any) error {
 		if known || !hasPrefix(key, dockerPrefix, ownPrefix) || slices.Contains(engineEndpointKeys, key) || strings.HasPrefix(key, enginePrivate) {
 			continue
 		}
+		if _, near := nearestKey(key, slices.Concat(onContainers.keys, onNetworks.keys, engineKeys)); !near && hasPrefix(key, dockerPrefix) {
+			continue // nobody's slip: an engine to come may send it
+		}
 		return refuseKey(key, onContainers, onNetworks)
 	}
 	return nil

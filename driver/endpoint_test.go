@@ -100,18 +100,16 @@ func TestCreateEndpointRefuses(t *testing.T) {
 func TestUnknownEndpointOptions(t *testing.T) {
 	const listed = "is unknown: `drawbridge options` lists those of containers"
 	tests := map[string]string{
-		"drawbridge.color":                                  listed,
-		"drawbridge.lnk":                                    "did you mean drawbridge.link?",
-		"com.docker.network.bogus":                          listed,
-		"com.docker.network.endpoint.bogus":                 listed,
-		"com.docker.network.endpoint.sysctl":                "did you mean com.docker.network.endpoint.sysctls?",
-		"com.docker.network.ifname":                         "did you mean com.docker.network.endpoint.ifname?",
-		"com.docker.network.bridge.enable_icc":              "is an option of networks: give it to `docker network create -o com.docker.network.bridge.enable_icc=…`",
-		"com.docker.network.bridge.host_binding_ipv4":       "is an option of networks",
-		"com.docker.network.driver.mtu":                     "is an option of networks",
-		"com.docker.network.enable_icc":                     "did you mean com.docker.network.bridge.enable_icc, an option of networks",
-		"com.docker.network.internal":                       "docker network create has a flag for it",
-		"com.docker.network." + strings.Repeat("x", 10_000): listed,
+		"drawbridge.color":                            listed,
+		"drawbridge.lnk":                              "did you mean drawbridge.link?",
+		"com.docker.network.endpoint.sysctl":          "did you mean com.docker.network.endpoint.sysctls?",
+		"com.docker.network.ifname":                   "did you mean com.docker.network.endpoint.ifname?",
+		"com.docker.network.bridge.enable_icc":        "is an option of networks: give it to `docker network create -o com.docker.network.bridge.enable_icc=…`",
+		"com.docker.network.bridge.host_binding_ipv4": "is an option of networks",
+		"com.docker.network.driver.mtu":               "is an option of networks",
+		"com.docker.network.enable_icc":               "did you mean com.docker.network.bridge.enable_icc, an option of networks",
+		"com.docker.network.internal":                 "docker network create has a flag for it",
+		"drawbridge." + strings.Repeat("x", 10_000):   listed,
 	}
 	b := furnished(t)
 	before := b.everything()
@@ -130,6 +128,17 @@ func TestUnknownEndpointOptions(t *testing.T) {
 		refused(t, err, "option drawbridge.name must be a string")
 	})
 	b.same(before)
+}
+
+// TestNewerEngineOptions: what resembles no key may be one of an engine to come.
+func TestNewerEngineOptions(t *testing.T) {
+	b := newBench(t, Options{})
+	b.ok(b.CreateNetwork(b.ctx(), newNetwork(t, 1)))
+	r := newEndpoint(t, 1, 2)
+	r.Options["com.docker.network.endpoint.bogus"] = "true"
+	r.Options["com.docker.network."+strings.Repeat("x", 10_000)] = "true"
+	_, err := b.CreateEndpoint(b.ctx(), r)
+	b.ok(err)
 }
 
 // TestEngineOptions lets through what engines and compose files send with an endpoint.

@@ -13,6 +13,11 @@
 // are ours and not in the state are removed; no other link is touched, not even one
 // that has the name which a network wants.
 //
+// # What a pass looks at
+//
+// Apply looks at all links of the host, Follow at those of the objects that differ from the state before. Links that are
+// removed are doomed: they go down at once, and are deleted together a moment later (reap.go).
+//
 // # Be aware
 //
 // The container's end of a veth pair belongs to the engine from Join on: it moves it

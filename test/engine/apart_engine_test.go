@@ -144,8 +144,7 @@ func TestLinks(t *testing.T) {
 		}
 		b.fails("did you mean drawbridge.link?", run("driver-opt=drawbridge.lnk=db")...)
 		b.fails("did you mean com.docker.network.endpoint.sysctls?", run("driver-opt=com.docker.network.endpoint.sysctl=x")...)
-		b.fails("`drawbridge options` lists those of containers", run("driver-opt=com.docker.network.bogus=1")...)
-		b.fails("`drawbridge options` lists those of containers", run("driver-opt=com.docker.network.endpoint.bogus=1")...)
+		b.fails("`drawbridge options` lists those of containers", run("driver-opt=drawbridge.color=red")...)
 		b.fails("give it to `docker network create -o com.docker.network.bridge.enable_icc=", run("driver-opt=com.docker.network.bridge.enable_icc=true")...)
 		b.fails("is an option of networks", run("driver-opt=com.docker.network.driver.mtu=900")...)
 		b.fails("may contain letters", run("driver-opt=drawbridge.name=a/b")...)
