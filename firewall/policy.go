@@ -111,9 +111,9 @@ type Backend interface {
 	// Sync reads the kernel, asks render for the policy on this host and makes the
 	// kernel equal to it. It writes nothing where nothing differs.
 	Sync(ctx context.Context, render func(Host) Policy) error
-	// Follow does the same where nothing is known to have changed since the last call but the policy. What it
-	// cannot find out cheaply it need not look at.
-	Follow(ctx context.Context, render func(Host) Policy) error
+	// Follow does the same where nothing is known to have changed since the last call but the policy, and not even
+	// that unless changed. It asks whether anybody changed rules, if that is cheap; more it need not look at.
+	Follow(ctx context.Context, changed bool, render func(Host) Policy) error
 	// Rules returns the rules and elements of a policy as text, in the form in
 	// which they are loaded.
 	Rules(p Policy) string
@@ -138,24 +138,24 @@ func (p *Plane) Apply(ctx context.Context, s state.Snapshot) error {
 	return p.apply(ctx, s, p.backend.Sync)
 }
 
-// Follow does the same where nothing but the state has changed since from, if that concerns the firewall.
+// Follow does the same where nothing is known to have changed but the state since from.
 func (p *Plane) Follow(ctx context.Context, from, to state.Snapshot) error {
-	if !concerned(from, to) {
-		return nil
-	}
-	return p.apply(ctx, to, p.backend.Follow)
+	return p.apply(ctx, to, func(ctx context.Context, render func(Host) Policy) error {
+		return p.backend.Follow(ctx, concerned(from, to), render)
+	})
 }
 
 func (p *Plane) apply(ctx context.Context, s state.Snapshot, sync func(context.Context, func(Host) Policy) error) error {
-	var policy Policy
+	var policy *Policy
 	err := sync(ctx, func(h Host) Policy {
 		h.Settings = p.settings
 		p.dockers.Store(&h.DockerBridges)
-		policy = Render(s, h)
-		return policy
+		rendered := Render(s, h)
+		policy = &rendered
+		return rendered
 	})
-	if err == nil {
-		p.applied.Store(&policy)
+	if err == nil && policy != nil { // else it is that of before
+		p.applied.Store(policy)
 	}
 	return err
 }

@@ -436,11 +436,13 @@ func owner(t *rapid.T, s state.Snapshot, a netip.Addr) state.Network {
 // fakeBackend renders for one host and returns err.
 type fakeBackend struct {
 	Backend
-	err error
-	got Policy
+	err     error
+	got     Policy
+	changed bool // as the last Follow was told
 }
 
-func (f *fakeBackend) Follow(ctx context.Context, render func(Host) Policy) error {
+func (f *fakeBackend) Follow(ctx context.Context, changed bool, render func(Host) Policy) error {
+	f.changed = changed
 	return f.Sync(ctx, render)
 }
 
@@ -470,5 +472,43 @@ func TestPlane(t *testing.T) {
 	}
 	if got := plane.Rules(); got != "1 networks" {
 		t.Errorf("rules in force: %q", got)
+	}
+}
+
+// TestPlaneFollows: the backend is told whether the policy may be another.
+func TestPlaneFollows(t *testing.T) {
+	fake := &fakeBackend{}
+	plane := NewPlane(fake, Settings{})
+	n := network()
+	e := state.Endpoint{ID: "e1", Network: n.ID}
+	publishing, named, linked, joined := e, e, e, e
+	publishing.Ports = []state.Port{{Proto: state.TCP, HostPort: 80, ContainerPort: 80}}
+	named.Name, linked.Links, joined.Sandbox = "db", []string{"db"}, "/run/x"
+	with := func(e state.Endpoint) state.Snapshot {
+		return state.Snapshot{Networks: []state.Network{n}, Endpoints: []state.Endpoint{e}}
+	}
+	only := state.Snapshot{Networks: []state.Network{n}}
+	for _, tt := range []struct {
+		name     string
+		from, to state.Snapshot
+		want     bool
+	}{
+		{"nothing", only, only, false},
+		{"a network", state.Snapshot{}, only, true},
+		{"forwarding", only, state.Snapshot{Networks: only.Networks, Forwarding: state.Forwarding{V4: true}}, true},
+		{"an endpoint that publishes nothing", only, with(e), false},
+		{"that joins", with(e), with(joined), false},
+		{"that publishes", with(joined), with(publishing), true},
+		{"that does no more", with(publishing), with(joined), true},
+		{"that others are linked to", only, with(named), true},
+		{"that is linked", with(linked), only, true},
+	} {
+		fake.changed = !tt.want
+		if err := plane.Follow(t.Context(), tt.from, tt.to); err != nil {
+			t.Fatal(err)
+		}
+		if fake.changed != tt.want {
+			t.Errorf("%s: changed %v", tt.name, fake.changed)
+		}
 	}
 }

@@ -51,13 +51,19 @@ type Publisher struct {
 	mu     sync.Mutex // never held while anything waits for a peer; guards all that follows
 	closed bool
 	held   map[place]*socket
+	// asleep are the sockets whose first client the waker waits for, by their file descriptor.
+	asleep map[int]*socket
+	waker  *waker // nil until one is needed
+	log    *slog.Logger
 }
 
 // socket is one that is bound.
 type socket struct {
 	binding
 	server server
-	stop   context.CancelFunc // nil until clients are served
+	served bool               // clients are served
+	stop   context.CancelFunc // nil until the first of them came
+	fd     int                // by which the waker knows it, 0 for not at all
 
 	// reserved: held for Reserve, and not yet seen in a snapshot.
 	reserved bool
@@ -84,6 +90,9 @@ func New(o Options) *Publisher {
 		proc: procfs(cmp.Or(o.Proc, "/proc")),
 		open: opener.open,
 		held: map[place]*socket{},
+
+		asleep: map[int]*socket{},
+		log:    o.Log,
 	}
 }
 
@@ -104,6 +113,10 @@ func (p *Publisher) Close() error {
 	var errs []error
 	for _, s := range p.held {
 		errs = append(errs, p.release(s))
+	}
+	if p.waker != nil {
+		errs = append(errs, p.waker.Close())
+		p.waker = nil
 	}
 	p.mu.Unlock()
 	p.running.Wait()
@@ -148,11 +161,73 @@ func (p *Publisher) inTheWay(at place) *binding {
 	return nil
 }
 
-// serve starts the proxy, once. p.mu is held.
+// serve serves clients from now on. p.mu is held.
 func (p *Publisher) serve(s *socket) {
-	if s.stop != nil {
+	if s.served {
 		return
 	}
+	s.served = true
+	switch server := s.server.(type) {
+	case unserved:
+	case sleeper:
+		if err := p.sleep(s, server); err != nil { // then it has its goroutine from the first
+			p.log.Debug("a published port cannot sleep", "port", s.place().String(), "error", err)
+			p.start(s)
+		}
+	default:
+		p.start(s)
+	}
+}
+
+// sleep lets the socket wait for its first client.
+func (p *Publisher) sleep(s *socket, server sleeper) error {
+	fd, err := server.descriptor()
+	if err != nil {
+		return err
+	}
+	if p.waker == nil {
+		w, err := newWaker()
+		if err != nil {
+			return err
+		}
+		p.waker = w
+		p.running.Go(func() {
+			if err := w.run(p.wake); err != nil {
+				p.log.Error("published ports are not served on the loopback interface any more: restart the daemon", "error", err)
+			}
+		})
+	}
+	s.fd, p.asleep[fd] = fd, s
+	if err := p.waker.watch(fd); err != nil {
+		p.rouse(s)
+		return err
+	}
+	return nil
+}
+
+// wake starts the socket with the file descriptor, if it is still held.
+func (p *Publisher) wake(fd int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s, ok := p.asleep[fd]
+	if !ok || p.closed {
+		return
+	}
+	_ = p.waker.forget(fd) // it would only wake what is awake
+	p.rouse(s)
+	p.start(s)
+}
+
+// rouse forgets that the socket slept.
+func (p *Publisher) rouse(s *socket) {
+	if s.fd != 0 && p.asleep[s.fd] == s {
+		delete(p.asleep, s.fd)
+	}
+	s.fd = 0
+}
+
+// start begins to serve the clients of a socket.
+func (p *Publisher) start(s *socket) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop = cancel
 	p.running.Go(func() { s.server.serve(ctx) })
@@ -161,6 +236,7 @@ func (p *Publisher) serve(s *socket) {
 // release gives the place back before it returns. Connections end, but are not waited for: p.mu is held.
 func (p *Publisher) release(s *socket) error {
 	delete(p.held, s.place())
+	p.rouse(s)
 	if s.stop != nil {
 		s.stop()
 	}

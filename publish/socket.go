@@ -24,6 +24,24 @@ type server interface {
 	Close() error
 }
 
+// sleeper is a server that need not run before its first client comes.
+type sleeper interface {
+	server
+	// descriptor returns the file at which the client shows.
+	descriptor() (int, error)
+}
+
+// descriptorOf returns the number of an open file. It is that file's as long as nobody closes it.
+func descriptorOf(c syscall.Conn) (int, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var out int
+	err = raw.Control(func(fd uintptr) { out = int(fd) })
+	return out, err
+}
+
 // sockets opens the real servers.
 type sockets struct {
 	serveAll    bool
@@ -52,19 +70,23 @@ func (o *sockets) open(ctx context.Context, b binding) (server, error) {
 	if b.addr.Addr().Is6() {
 		network = b.port.Proto.String() + "6" // implies V6ONLY
 	}
-	log := o.log.With("endpoint", b.endpoint.Short(), "port", b.place().String())
 	if b.port.Proto == state.UDP {
 		conn, err := lc.ListenPacket(ctx, network, b.addr.String())
 		if err != nil {
 			return nil, err
 		}
-		return newUDPServer(conn.(*net.UDPConn), b, o, log)
+		return newUDPServer(conn.(*net.UDPConn), b, o)
 	}
 	l, err := lc.Listen(ctx, network, b.addr.String())
 	if err != nil {
 		return nil, err
 	}
-	return &tcpServer{listener: l.(*net.TCPListener), target: b.target, timeout: o.dialTimeout, conns: o.conns, log: log}, nil
+	return &tcpServer{listener: l.(*net.TCPListener), b: b, o: o}, nil
+}
+
+// logOf names the socket in what is logged. It is made when there is something to log: a logger takes more than a socket.
+func (o *sockets) logOf(b binding) *slog.Logger {
+	return o.log.With("endpoint", b.endpoint.Short(), "port", b.place().String())
 }
 
 // servesAll reports whether no rule leads clients of b to the container. None leads from one family to the other.

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -16,11 +14,11 @@ import (
 // tcpServer proxies the connections of one listening socket.
 type tcpServer struct {
 	listener *net.TCPListener
-	target   netip.AddrPort
-	timeout  time.Duration
-	conns    chan struct{}
-	log      *slog.Logger
+	b        binding
+	o        *sockets
 }
+
+func (t *tcpServer) descriptor() (int, error) { return descriptorOf(t.listener) }
 
 func (t *tcpServer) Close() error { return t.listener.Close() }
 
@@ -36,7 +34,7 @@ func (t *tcpServer) serve(ctx context.Context) {
 		case err != nil:
 			// Mostly a lack of files or memory: others must end before it gets better.
 			if !failing {
-				t.log.Warn("accepting a connection", "error", err)
+				t.o.logOf(t.b).Warn("accepting a connection", "error", err)
 			}
 			failing = true
 			pause(ctx)
@@ -45,13 +43,13 @@ func (t *tcpServer) serve(ctx context.Context) {
 		failing = false
 		// When too many are in flight the others wait in the socket's backlog.
 		select {
-		case t.conns <- struct{}{}:
+		case t.o.conns <- struct{}{}:
 		case <-ctx.Done():
 			abort(client)
 			return
 		}
 		running.Go(func() {
-			defer func() { <-t.conns }()
+			defer func() { <-t.o.conns }()
 			t.proxy(ctx, client)
 		})
 	}
@@ -60,10 +58,10 @@ func (t *tcpServer) serve(ctx context.Context) {
 // proxy serves one client until both directions have ended.
 func (t *tcpServer) proxy(ctx context.Context, client *net.TCPConn) {
 	defer client.Close()
-	dialer := net.Dialer{Timeout: t.timeout}
-	conn, err := dialer.DialContext(ctx, "tcp", t.target.String())
+	dialer := net.Dialer{Timeout: t.o.dialTimeout}
+	conn, err := dialer.DialContext(ctx, "tcp", t.b.target.String())
 	if err != nil {
-		t.log.Debug("connecting to the container", "target", t.target, "error", err)
+		t.o.logOf(t.b).Debug("connecting to the container", "target", t.b.target, "error", err)
 		abort(client)
 		return
 	}

@@ -3,7 +3,6 @@ package publish
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -20,16 +19,13 @@ import (
 // udpServer proxies the datagrams of one socket. Each client gets a session with a socket of
 // its own towards the container, so that answers find their way back.
 type udpServer struct {
-	conn   *net.UDPConn
-	raw    syscall.RawConn
-	bound  netip.Addr
-	target netip.AddrPort
-	idle   time.Duration
-	most   int
-	log    *slog.Logger
+	conn *net.UDPConn
+	raw  syscall.RawConn
+	b    binding
+	o    *sockets
 
 	running sync.WaitGroup
-	oob     []byte // of the receiving goroutine
+	oob     []byte // of the receiving goroutine, made with the first datagram
 
 	mu       sync.Mutex
 	closed   bool // guarded by mu, as is sessions
@@ -55,24 +51,16 @@ func (s *session) touch()                       { s.used.Store(int64(time.Since(
 func (s *session) idleAt() time.Duration        { return time.Duration(s.used.Load()) }
 func (s *session) expired(d time.Duration) bool { return time.Since(epoch)-s.idleAt() >= d }
 
-func newUDPServer(conn *net.UDPConn, b binding, o *sockets, log *slog.Logger) (*udpServer, error) {
+func newUDPServer(conn *net.UDPConn, b binding, o *sockets) (*udpServer, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		conn.Close()
 		return nil, err
 	}
-	return &udpServer{
-		conn:     conn,
-		raw:      raw,
-		bound:    b.addr.Addr(),
-		target:   b.target,
-		idle:     o.udpIdle,
-		most:     o.udpSessions,
-		log:      log,
-		oob:      make([]byte, 128), // room for one IPV6_PKTINFO, which is the larger
-		sessions: map[flow]*session{},
-	}, nil
+	return &udpServer{conn: conn, raw: raw, b: b, o: o, sessions: map[flow]*session{}}, nil
 }
+
+func (u *udpServer) descriptor() (int, error) { return descriptorOf(u.conn) }
 
 func (u *udpServer) Close() error { return u.conn.Close() }
 
@@ -84,7 +72,7 @@ func (u *udpServer) serve(ctx context.Context) {
 		case errors.Is(err, net.ErrClosed):
 			return
 		case err != nil:
-			u.log.Debug("receiving a datagram", "error", err)
+			u.o.logOf(u.b).Debug("receiving a datagram", "error", err)
 			pause(ctx)
 		}
 	}
@@ -97,6 +85,9 @@ var datagrams = sync.Pool{New: func() any { return new([1 << 16]byte) }}
 func (u *udpServer) receive() error {
 	if err := waitReadable(u.raw); err != nil {
 		return err
+	}
+	if u.oob == nil {
+		u.oob = make([]byte, 128) // room for one IPV6_PKTINFO, which is the larger
 	}
 	buf := datagrams.Get().(*[1 << 16]byte)
 	defer datagrams.Put(buf)
@@ -119,11 +110,11 @@ func waitReadable(raw syscall.RawConn) error {
 
 // local returns the address that a client used.
 func (u *udpServer) local(oob []byte) netip.Addr {
-	if !u.bound.IsUnspecified() {
-		return u.bound
+	if !u.b.addr.Addr().IsUnspecified() {
+		return u.b.addr.Addr()
 	}
 	var dst net.IP
-	if u.bound.Is4() {
+	if u.b.addr.Addr().Is4() {
 		var cm ipv4.ControlMessage
 		if cm.Parse(oob) == nil {
 			dst = cm.Dst
@@ -143,7 +134,7 @@ var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 // source returns the control message that sends an answer from local. It is nil where the kernel
 // chooses right, and where local is nothing that one can send from.
 func (u *udpServer) source(local netip.Addr) []byte {
-	if !u.bound.IsUnspecified() || !local.IsValid() || local.IsMulticast() || local == broadcast {
+	if !u.b.addr.Addr().IsUnspecified() || !local.IsValid() || local.IsMulticast() || local == broadcast {
 		return nil
 	}
 	if local.Is4() {
@@ -164,7 +155,7 @@ func (u *udpServer) forward(f flow, datagram []byte) {
 		if err == nil {
 			return
 		}
-		u.log.Debug("sending a datagram to the container", "target", u.target, "error", err)
+		u.o.logOf(u.b).Debug("sending a datagram to the container", "target", u.b.target, "error", err)
 	}
 }
 
@@ -177,10 +168,10 @@ func (u *udpServer) session(f flow) (*session, error) {
 	if u.closed {
 		return nil, net.ErrClosed
 	}
-	if len(u.sessions) >= u.most {
+	if len(u.sessions) >= u.o.udpSessions {
 		u.endOldest()
 	}
-	backend, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(u.target)) // sends nothing, cannot block
+	backend, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(u.b.target)) // sends nothing, cannot block
 	if err != nil {
 		return nil, err
 	}
@@ -199,11 +190,11 @@ func (u *udpServer) answer(f flow, s *session) {
 		return
 	}
 	for {
-		s.backend.SetReadDeadline(epoch.Add(s.idleAt() + u.idle))
+		s.backend.SetReadDeadline(epoch.Add(s.idleAt() + u.o.udpIdle))
 		switch err := u.answerOne(raw, f, s); {
 		case err == nil:
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			if s.expired(u.idle) {
+			if s.expired(u.o.udpIdle) {
 				return
 			}
 		case errors.Is(err, syscall.ECONNREFUSED):
@@ -226,7 +217,7 @@ func (u *udpServer) answerOne(raw syscall.RawConn, f flow, s *session) error {
 	}
 	s.touch()
 	if _, _, err := u.conn.WriteMsgUDPAddrPort(buf[:n], s.reply, f.client); err != nil {
-		u.log.Debug("sending a datagram to a client", "client", f.client, "error", err)
+		u.o.logOf(u.b).Debug("sending a datagram to a client", "client", f.client, "error", err)
 	}
 	return nil
 }

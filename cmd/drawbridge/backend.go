@@ -90,9 +90,9 @@ func (b *backends) Sync(ctx context.Context, render func(firewall.Host) firewall
 }
 
 // Follow implements firewall.Backend. The first call is Sync's.
-func (b *backends) Follow(ctx context.Context, render func(firewall.Host) firewall.Policy) error {
+func (b *backends) Follow(ctx context.Context, changed bool, render func(firewall.Host) firewall.Policy) error {
 	if c := b.chosen.Load(); c != nil && b.alone {
-		return c.Follow(ctx, render)
+		return c.Follow(ctx, changed, render)
 	}
 	return b.Sync(ctx, render)
 }

@@ -104,14 +104,20 @@ func (b *Backend) Sync(ctx context.Context, render func(firewall.Host) firewall.
 
 // Follow implements firewall.Backend. It reads nothing where the rules are of the generation that it left, which the legacy
 // variant cannot tell, and starts a program only where the policy changes rules.
-func (b *Backend) Follow(ctx context.Context, render func(firewall.Host) firewall.Policy) error {
+func (b *Backend) Follow(ctx context.Context, changed bool, render func(firewall.Host) firewall.Policy) error {
 	last := b.seen
-	if last != nil {
-		if now, err := b.generation(); err == nil && now == last.generation {
-			if b.follow(ctx, *last, render(last.host)) == nil {
-				return nil
-			}
-		}
+	if last == nil {
+		return b.Sync(ctx, render)
+	}
+	now, err := b.generation()
+	switch {
+	case err != nil || now != last.generation:
+		return b.Sync(ctx, render)
+	case !changed:
+		return nil
+	}
+	if b.follow(ctx, *last, render(last.host)) == nil {
+		return nil
 	}
 	return b.Sync(ctx, render)
 }

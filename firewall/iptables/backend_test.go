@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/drawbridge-net/drawbridge/firewall"
+	"github.com/drawbridge-net/drawbridge/state"
 )
 
 // fakeHost is both families' iptables and ipset, and a journal of what was done.
@@ -25,6 +26,9 @@ type fakeHost struct {
 	v4, v6  model
 	sets    map[string][]Element
 	journal []string
+	// generation is that of nf_tables, to which legacy rules do not count.
+	generation uint32
+	legacy     bool
 	// failures are returned, and used up, by the step that they are named for.
 	failures map[string][]error
 }
@@ -38,6 +42,7 @@ func (h *fakeHost) backend() *Backend {
 	b := newBackend(h.run, h, unlisted)
 	b.lookPath = programs("iptables-save", "iptables-nft-save", "iptables-legacy-save")
 	b.host.BridgeSysctls = ""
+	b.generation = func() (uint32, error) { return h.generation, nil }
 	variant := "-nft"
 	b.variant.Store(&variant)
 	return b
@@ -76,6 +81,9 @@ func (h *fakeHost) run(_ context.Context, stdin string, argv ...string) (string,
 		m = &h.v6
 	}
 	if strings.HasSuffix(argv[0], "-restore") {
+		if !h.legacy {
+			h.generation += uint32(strings.Count(stdin, "COMMIT\n"))
+		}
 		return "", m.restore(stdin)
 	}
 	var b strings.Builder
@@ -400,6 +408,50 @@ func TestSyncTellsBridgeNetfilter(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestFollow: nothing is read while the generation is the one that was left, and no program started for elements.
+func TestFollow(t *testing.T) {
+	h := newFakeHost()
+	b := h.backend()
+	one, two := policy("br-one"), policy("br-two")
+	more := policy("br-two")
+	more.V4.Ports = append(slices.Clone(more.V4.Ports), firewall.Port{Proto: state.TCP, HostPort: 9999, Target: netip.MustParseAddrPort("10.1.0.2:99")})
+	follow := func(name string, changed bool, p firewall.Policy, want ...string) {
+		t.Helper()
+		h.journal = nil
+		if err := b.Follow(t.Context(), changed, always(p)); err != nil {
+			t.Fatal(name, err)
+		}
+		programs := slices.DeleteFunc(h.journal, func(s string) bool { return !strings.HasPrefix(s, "ip") })
+		slices.Sort(programs)
+		if !slices.Equal(programs, want) {
+			t.Errorf("%s: %q, want %q", name, programs, want)
+		}
+		h.journal = nil
+		if err := h.backend().Sync(t.Context(), always(p)); err != nil || slices.Contains(h.journal, restore4) || slices.Contains(h.journal, restore6) {
+			t.Errorf("%s: not all was done: %q %v", name, h.journal, err)
+		}
+	}
+	everything := []string{restore6, save6, restore4, save4}
+	follow("the first", true, one, everything...)
+	follow("jumps were written: what came of it is read", true, one, save6, save4)
+	follow("no change", false, one)
+	follow("elements", true, two)
+	follow("a port", true, more, restore4)
+	follow("another", true, two, restore4)
+	follow("none", false, two)
+	if err := h.v4.restore("*filter\n-F DRAWBRIDGE-FORWARD\nCOMMIT\n"); err != nil {
+		t.Fatal(err)
+	}
+	h.generation++
+	follow("somebody changed rules", false, two, save6, restore4, save4)
+	h.failures = map[string][]error{restore4: {errors.New("no")}}
+	follow("a failure", true, more, save6, restore4, restore4, save4)
+	h.legacy = true
+	b = h.backend()
+	follow("legacy", true, two, save6, restore4, save4)
+	follow("legacy, no change", false, two, save6, save4)
 }
 
 func TestClose(t *testing.T) {

@@ -104,11 +104,16 @@ func (b *Backend) Sync(ctx context.Context, render func(firewall.Host) firewall.
 }
 
 // Follow implements firewall.Backend: it asks for the generation, and for more only where that has changed.
-func (b *Backend) Follow(ctx context.Context, render func(firewall.Host) firewall.Policy) error {
-	if gen, err := b.kernel.generation(); err == nil && b.known && gen == b.gen && !b.looked.IsZero() {
-		if err := b.write(ctx, render(b.seen)); !errors.Is(err, errChanged) {
-			return err
-		}
+func (b *Backend) Follow(ctx context.Context, changed bool, render func(firewall.Host) firewall.Policy) error {
+	gen, err := b.kernel.generation()
+	switch {
+	case err != nil || !b.known || gen != b.gen || b.looked.IsZero():
+		return b.Sync(ctx, render)
+	case !changed:
+		return nil
+	}
+	if err := b.write(ctx, render(b.seen)); !errors.Is(err, errChanged) {
+		return err
 	}
 	return b.Sync(ctx, render)
 }

@@ -82,6 +82,34 @@ func TestIdle(t *testing.T) {
 	b.check(t, oneMore(p))
 }
 
+// TestFollow: what nobody changed is not looked at, and what somebody did is.
+func TestFollow(t *testing.T) {
+	b := newBed()
+	p := sample()
+	b.sync(t, p)
+	asked := 0
+	follow := func(changed bool, p firewall.Policy) {
+		t.Helper()
+		b.kernel.asked = 0
+		if err := b.Follow(t.Context(), changed, func(firewall.Host) firewall.Policy { return p }); err != nil {
+			t.Fatal(err)
+		}
+		asked = b.kernel.asked
+		b.check(t, p)
+	}
+	commits, reads := b.kernel.commits, b.neighbour.reads
+	follow(false, p)
+	follow(true, oneMore(p))
+	if asked != 1 || b.kernel.commits != commits+1 || b.neighbour.reads != reads {
+		t.Errorf("%d requests, %d commits, %d reads of iptables", asked, b.kernel.commits-commits, b.neighbour.reads-reads)
+	}
+	b.kernel.gen++ // somebody changed something
+	follow(false, oneMore(p))
+	if b.neighbour.reads != reads+1 {
+		t.Error("what somebody changed was not looked at")
+	}
+}
+
 // TestLook: others' rules are read when the generation changed, and at the loop's interval.
 func TestLook(t *testing.T) {
 	b := newBed()
