@@ -4,6 +4,7 @@ package firewalltest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -364,6 +365,8 @@ func (l *Lab) serveSCTP(h *host, at netip.AddrPort) {
 const (
 	patience   = 3 * time.Second
 	impatience = 250 * time.Millisecond
+	// again is the time after which a datagram without an answer is sent once more.
+	again = 500 * time.Millisecond
 )
 
 // knock sends one packet or opens one connection and returns the server's answer, "" if
@@ -393,17 +396,33 @@ func (l *Lab) knock(from, proto string, bind netip.Addr, to netip.AddrPort, wait
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(wait))
 	token := fmt.Sprintf("%s>%s from %s", from, to, conn.LocalAddr())
-	if proto != "tcp" {
-		if _, err := conn.Write([]byte(token)); err != nil {
-			return ""
+	buf := make([]byte, 256)
+	n := 0
+	for end := time.Now().Add(wait); n == 0 && err == nil && time.Now().Before(end); {
+		if proto != "tcp" {
+			if _, err := conn.Write([]byte(token)); err != nil {
+				return ""
+			}
+		}
+		if proto == "udp" { // a datagram may get lost on a busy machine
+			conn.SetReadDeadline(earlier(end, time.Now().Add(again)))
+		}
+		n, err = conn.Read(buf)
+		if proto == "udp" && errors.Is(err, os.ErrDeadlineExceeded) {
+			err = nil
 		}
 	}
-	buf := make([]byte, 256)
-	n, _ := conn.Read(buf)
 	if n == 0 && proto == "udp" {
 		return l.arrived.get(token) // it may have arrived although the answer went astray
 	}
 	return string(buf[:n])
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // transparent allows a source address that the host does not have.
