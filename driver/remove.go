@@ -40,7 +40,7 @@ func (d *Driver) record(ctx context.Context, do func(*store.Tx) []state.Endpoint
 	var before uint64
 	var leftover bool
 	after, err := d.store.Update(ctx, func(tx *store.Tx) error {
-		before = d.store.Snapshot().Revision // transactions come one by one
+		before = tx.Revision()
 		for _, e := range do(tx) {
 			if _, stays := tx.Endpoint(e.ID); stays {
 				r.closed = append(r.closed, e)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	bolt "go.etcd.io/bbolt"
@@ -24,6 +25,9 @@ type Store struct {
 	// turn holds one token, taken by whoever updates or closes. It is a channel
 	// because a mutex cannot be waited for with a context.
 	turn chan struct{}
+
+	mu      sync.Mutex
+	waiting []*call // guarded by mu
 
 	// What follows belongs to the holder of the token.
 	db     *bolt.DB
@@ -49,57 +53,40 @@ func (s *Store) View(fn func(*Tx) error) error {
 	return err
 }
 
-// Update calls fn and writes what it changed in one durable commit. It returns the
+// Update calls fn and writes what it changed in one durable commit, together with the changes of others that wait. It returns the
 // revision that holds the change, or the unchanged one if fn changed nothing or if there
 // is an error; with an error nothing has changed.
 //
-// Updates run one after the other. An end of ctx is noticed while waiting for the
-// turn and before the commit begins, so that a call given up leaves no trace;
+// Updates run one after the other, each on what the one before made, perhaps in another's goroutine. An end of ctx is noticed while
+// waiting and before the commit begins, so that a call given up leaves no trace;
 // a commit that has begun is completed.
 func (s *Store) Update(ctx context.Context, fn func(*Tx) error) (revision uint64, err error) {
-	if err := s.take(ctx); err != nil {
-		return s.Snapshot().Revision, err
-	}
-	defer s.release()
-	tx := newTx(s.current.Load())
-	if err := fn(tx); err != nil {
-		return tx.base.snapshot.Revision, err
-	}
-	if !tx.dirty() {
-		return tx.base.snapshot.Revision, nil
-	}
 	if err := ctx.Err(); err != nil {
-		return tx.base.snapshot.Revision, fmt.Errorf("the change was given up before it was stored: %w", err)
+		return s.Snapshot().Revision, fmt.Errorf("the state was not changed: %w", err)
 	}
-	next := tx.next()
-	if err := s.save(tx, next); err != nil {
-		return tx.base.snapshot.Revision, fmt.Errorf("writing state file %s: %w", s.path, err)
+	c := &call{ctx: ctx, fn: fn, done: make(chan struct{})}
+	s.enqueue(c)
+	select {
+	case s.turn <- struct{}{}:
+		s.lead()
+		<-c.done // also if somebody else was faster
+	case <-c.done:
+	case <-ctx.Done():
+		if s.dequeue(c) {
+			return s.Snapshot().Revision, fmt.Errorf("waiting for another change of the state to end: %w", ctx.Err())
+		}
+		<-c.done
 	}
-	s.current.Store(next)
-	return next.snapshot.Revision, nil
+	if c.panicked != nil {
+		panic(c.panicked)
+	}
+	return c.revision, c.err
 }
 
-// save brings the file to the image next, to which tx leads.
-func (s *Store) save(tx *Tx, next *image) error {
-	rewrite := s.unsure
-	if rewrite {
-		tx = next.rebuild()
-	}
-	records, err := tx.records()
-	if err != nil {
-		return err
-	}
-	s.unsure = true // also if commit panics
-	err = s.commit(func(b *bolt.Tx) error {
-		if rewrite {
-			if err := empty(b); err != nil {
-				return err
-			}
-		}
-		return write(b, records)
-	})
-	s.unsure = err != nil
-	return err
+// lead carries out what waits, and passes the turn on.
+func (s *Store) lead() {
+	defer s.release()
+	s.group()
 }
 
 // Close waits for a running Update and closes the file. Further updates are an
@@ -113,23 +100,6 @@ func (s *Store) Close() error {
 	s.closed = true
 	if err := s.db.Close(); err != nil {
 		return fmt.Errorf("closing state file %s: %w", s.path, err)
-	}
-	return nil
-}
-
-// take waits for the turn.
-func (s *Store) take(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("the state was not changed: %w", err)
-	}
-	select {
-	case s.turn <- struct{}{}:
-	case <-ctx.Done():
-		return fmt.Errorf("waiting for another change of the state to end: %w", ctx.Err())
-	}
-	if s.closed {
-		s.release()
-		return errClosed
 	}
 	return nil
 }

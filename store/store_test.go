@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	bolt "go.etcd.io/bbolt"
 
 	"github.com/drawbridge-net/drawbridge/state"
 )
@@ -303,4 +304,86 @@ func BenchmarkUpdateAmongTenThousandEndpoints(b *testing.B) {
 			tx.PutEndpoint(e)
 		})
 	}
+}
+
+// TestUpdatesShareACommit: those that wait are written together, each with a revision of its own, and one that fails keeps
+// the others from nothing.
+func TestUpdatesShareACommit(t *testing.T) {
+	s := newStore(t)
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	works := s.commit
+	commits := 0
+	s.commit = func(fn func(*bolt.Tx) error) error {
+		commits++
+		if commits == 1 {
+			close(begun)
+			<-goOn
+		}
+		return works(fn)
+	}
+	var calls sync.WaitGroup
+	revisions := make(chan uint64, 12)
+	do := func(fn func(*Tx) error) {
+		calls.Go(func() {
+			rev, err := s.Update(context.Background(), fn)
+			if err == nil {
+				revisions <- rev
+			}
+		})
+	}
+	do(func(tx *Tx) error { tx.Retire("first"); return nil })
+	<-begun
+	for i := range 10 {
+		do(func(tx *Tx) error {
+			tx.Retire(fmt.Sprint("br-", i))
+			if i == 5 {
+				return errors.New("no")
+			}
+			return nil
+		})
+	}
+	for waiting := 0; waiting < 10; time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		waiting = len(s.waiting)
+		s.mu.Unlock()
+	}
+	close(goOn)
+	calls.Wait()
+	close(revisions)
+	seen := map[uint64]bool{}
+	for rev := range revisions {
+		seen[rev] = true
+	}
+	if commits != 2 || len(seen) != 10 || s.Snapshot().Revision != 10 || len(s.Snapshot().Retired) != 10 {
+		t.Errorf("%d commits, %d revisions, snapshot %+v", commits, len(seen), s.Snapshot())
+	}
+	sameState(t, crashed(t, s), s)
+}
+
+// TestSharedCommitFails: nobody's change is there, and everybody is told.
+func TestSharedCommitFails(t *testing.T) {
+	s := newStore(t)
+	for _, c := range []*call{
+		{fn: func(tx *Tx) error { tx.Retire("one"); return nil }},
+		{fn: func(tx *Tx) error { tx.Retire("two"); return nil }},
+	} {
+		c.ctx, c.done = t.Context(), make(chan struct{})
+		s.enqueue(c)
+	}
+	works := s.commit
+	s.commit = func(func(*bolt.Tx) error) error { panic("boom") }
+	calls := slices.Clone(s.waiting)
+	s.group()
+	for i, c := range calls {
+		<-c.done
+		if c.err == nil || !strings.Contains(c.err.Error(), "boom") || c.revision != 0 {
+			t.Errorf("call %d: revision %d, error %v", i, c.revision, c.err)
+		}
+	}
+	s.commit = works
+	update(t, s, func(tx *Tx) { tx.Retire("after") })
+	if got := s.Snapshot().Retired; !slices.Equal(got, []string{"after"}) {
+		t.Errorf("retired %q", got)
+	}
+	sameState(t, crashed(t, s), s)
 }

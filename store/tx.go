@@ -36,6 +36,9 @@ func newTx(base *image) *Tx {
 	}
 }
 
+// Revision returns that of the state at the beginning.
+func (tx *Tx) Revision() uint64 { return tx.base.snapshot.Revision }
+
 // Network returns the network with this id.
 func (tx *Tx) Network(id state.NetworkID) (state.Network, bool) { return tx.networks.get(id) }
 

@@ -1,0 +1,134 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// call is a call of Update. Who holds the turn carries out all that wait and writes them with one commit: to sync the disk
+// takes as long for one as for many.
+type call struct {
+	ctx context.Context
+	fn  func(*Tx) error
+
+	// What follows is set before done is closed.
+	revision uint64
+	err      error
+	panicked any
+	done     chan struct{}
+}
+
+func (s *Store) enqueue(c *call) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting = append(s.waiting, c)
+}
+
+// dequeue reports whether c was still waiting.
+func (s *Store) dequeue(c *call) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.Index(s.waiting, c)
+	if i < 0 {
+		return false
+	}
+	s.waiting = slices.Delete(s.waiting, i, i+1)
+	return true
+}
+
+// group carries out all that wait. The caller has the turn.
+func (s *Store) group() {
+	s.mu.Lock()
+	calls := s.waiting
+	s.waiting = nil
+	s.mu.Unlock()
+	before := s.current.Load()
+	now := before
+	var changed []*call
+	var records []record
+	for _, c := range calls {
+		next, more := s.carryOut(c, now)
+		if next == nil {
+			close(c.done)
+			continue
+		}
+		now, changed, records = next, append(changed, c), append(records, more...)
+	}
+	if len(changed) == 0 {
+		return
+	}
+	err := s.save(now, records)
+	if err == nil {
+		s.current.Store(now)
+	}
+	for _, c := range changed {
+		if err != nil {
+			c.revision, c.err = before.snapshot.Revision, fmt.Errorf("writing state file %s: %w", s.path, err)
+		}
+		close(c.done)
+	}
+}
+
+// carryOut runs one call on an image, and returns the image that it makes with what is to be written for that, or nil if it changes
+// nothing.
+func (s *Store) carryOut(c *call, now *image) (*image, []record) {
+	c.revision = now.snapshot.Revision
+	if s.closed {
+		c.err = errClosed
+		return nil, nil
+	}
+	tx := newTx(now)
+	if c.err = c.run(tx); c.err != nil || c.panicked != nil || !tx.dirty() {
+		return nil, nil
+	}
+	if err := c.ctx.Err(); err != nil {
+		c.err = fmt.Errorf("the change was given up before it was stored: %w", err)
+		return nil, nil
+	}
+	records, err := tx.records()
+	if err != nil {
+		c.err = fmt.Errorf("writing state file %s: %w", s.path, err)
+		return nil, nil
+	}
+	next := tx.next()
+	c.revision = next.snapshot.Revision
+	return next, records
+}
+
+// run calls the function, whose panic is its caller's.
+func (c *call) run(tx *Tx) error {
+	defer func() { c.panicked = recover() }()
+	if err := c.ctx.Err(); err != nil {
+		return fmt.Errorf("the state was not changed: %w", err)
+	}
+	return c.fn(tx)
+}
+
+// save brings the file to the image next with the records that lead there.
+func (s *Store) save(next *image, records []record) (err error) {
+	rewrite := s.unsure
+	if rewrite {
+		if records, err = next.rebuild().records(); err != nil {
+			return err
+		}
+	}
+	s.unsure = true // also if commit panics
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("a fault in drawbridge: %v", v) // for all whose changes these are
+		}
+	}()
+	err = s.commit(func(b *bolt.Tx) error {
+		if rewrite {
+			if err := empty(b); err != nil {
+				return err
+			}
+		}
+		return write(b, records)
+	})
+	s.unsure = err != nil
+	return err
+}
