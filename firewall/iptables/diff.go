@@ -50,9 +50,18 @@ func withChains(have map[string][]string, want Table) map[string][]string {
 		}
 	}
 	for _, c := range want.Chains {
+		if rules := have[c.Name]; sameRules(rules, ids(c.Name, c.Rules)) {
+			out[c.Name] = rules
+			continue
+		}
 		out[c.Name] = c.lines()
 	}
 	return out
+}
+
+// sameRules reports whether rules are those with the ids, in their order.
+func sameRules(rules, wanted []string) bool {
+	return slices.EqualFunc(rules, wanted, func(rule, id string) bool { return idOf(rule) == id })
 }
 
 // table returns what the table with the name should hold, which may be nothing.
