@@ -141,6 +141,7 @@ func TestFirewalldOtherZone(t *testing.T) {
 	if z := b.zone("web0"); z != "trusted" {
 		t.Errorf("web0 is in zone %q", z)
 	}
+	b.reaped()
 	if _, err := b.Run(t.Context(), "ip", "link", "show", "web0"); err == nil {
 		t.Error("the bridge is left")
 	}

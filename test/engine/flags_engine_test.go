@@ -101,7 +101,7 @@ func TestBadFlags(t *testing.T) {
 		{"--default-address-pool base=fd00::/48,size=40", "does not fit into base"},
 		{"--default-address-pool base=10.0.0.0/8", "has no size"},
 		{"--ip x", "--ip x is not an address"},
-		{"--icc=maybe", "invalid"},
+		{"--icc=maybe", "is neither true nor false"},
 	} {
 		_, err := b.Run(t.Context(), binary(t), append([]string{"serve"}, strings.Fields(c.args)...)...)
 		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "exit status 2") {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/drawbridge-net/drawbridge/state"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 )
 
@@ -125,9 +126,27 @@ func TestEngineKilled(t *testing.T) {
 	b.nothingLeft()
 }
 
+// reaped returns when the links that were removed are deleted, a moment after the answer.
+func (b *bed) reaped() {
+	b.t.Helper()
+	b.eventually("removed links are deleted", func() bool {
+		links, err := b.Links(b.t.Context())
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		for _, link := range links {
+			if strings.Contains(link, fmt.Sprint("group ", state.GroupDoomed)) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // nothingLeft checks that no link, rule or set of ours is on the host.
 func (b *bed) nothingLeft() {
 	b.t.Helper()
+	b.reaped()
 	rules, err := b.Rules(b.t.Context())
 	if err != nil {
 		b.t.Fatal(err)
@@ -212,6 +231,7 @@ func TestNothingForeignChanges(t *testing.T) {
 
 func (b *bed) observe() (rules string, sysctls, links map[string]string) {
 	b.t.Helper()
+	b.reaped()
 	rules, err1 := b.Rules(b.t.Context())
 	sysctls, err2 := b.Sysctls(b.t.Context())
 	links, err3 := b.Links(b.t.Context())
