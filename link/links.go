@@ -24,7 +24,7 @@ type Links struct {
 	handle *netlink.Handle
 	ports  map[int]*nl.SocketHandle // for what netlink.Handle cannot ask, see bridgePorts
 	sysctl Sysctl
-	reaper reaper
+	reaper *reaper
 }
 
 // New returns Links for the current network namespace. It keeps its netlink sockets: one
@@ -39,13 +39,13 @@ func New(sysctl Sysctl) (*Links, error) {
 		h.Close()
 		return nil, err
 	}
-	deletions, err := routeSocket()
+	r, err := newReaper()
 	if err != nil {
 		h.Close()
 		ports[unix.NETLINK_ROUTE].Close()
 		return nil, err
 	}
-	return &Links{handle: h, ports: ports, sysctl: sysctl, reaper: reaper{sockets: deletions}}, nil
+	return &Links{handle: h, ports: ports, sysctl: sysctl, reaper: r}, nil
 }
 
 func routeSocket() (map[int]*nl.SocketHandle, error) {
@@ -58,10 +58,9 @@ func routeSocket() (map[int]*nl.SocketHandle, error) {
 
 // Close deletes the links that are doomed and gives the netlink sockets back.
 func (l *Links) Close() {
-	_ = l.reaper.reap() // the next process finds what is left
+	l.reaper.close()
 	l.handle.Close()
 	l.ports[unix.NETLINK_ROUTE].Close()
-	l.reaper.sockets[unix.NETLINK_ROUTE].Close()
 }
 
 // Prepare is the plane that makes links exist.
@@ -191,8 +190,8 @@ func dumped[T any](list func() (T, error)) (T, error) {
 // ours reports whether a link was made by Drawbridge.
 func ours(link netlink.Link) bool {
 	a := link.Attrs()
-	grouped := a.Group&state.GroupBridgeMask == state.GroupBridge || a.Group == state.GroupPort || a.Group == state.GroupDoomed
-	return grouped && !adopted(link) && (a.Alias == "" || state.OurAlias(a.Alias))
+	grouped := a.Group&state.GroupBridgeMask == state.GroupBridge || a.Group == state.GroupPort
+	return grouped && !adopted(link) && (a.Alias == "" || state.OurAlias(a.Alias)) || doomed(link)
 }
 
 // removeStale deletes links of ours that s lacks and forgets them in have, and gives back adopted bridges.

@@ -21,9 +21,10 @@ import (
 // reapDelay is how long doomed links are collected. It ends well within the second in which a user may look.
 const reapDelay = 200 * time.Millisecond
 
-// reaper deletes doomed links. It has a socket of its own, on which nobody else waits.
+// reaper deletes doomed links. It has sockets of its own, on which nobody else waits.
 type reaper struct {
-	sockets map[int]*nl.SocketHandle
+	handle  *netlink.Handle
+	sockets map[int]*nl.SocketHandle // for what the handle cannot ask
 
 	mu    sync.Mutex
 	timer *time.Timer // nil while nothing is doomed; guarded by mu
@@ -31,19 +32,22 @@ type reaper struct {
 
 // doomed reports whether a link of ours is to be deleted with its group.
 func doomed(link netlink.Link) bool {
-	a := link.Attrs()
-	return a.Group == state.GroupDoomed && (a.Alias == "" || state.OurAlias(a.Alias))
+	return link.Attrs().Group == state.GroupDoomed && state.OurAlias(link.Attrs().Alias)
 }
 
-// doom takes a link out of use and has it deleted soon.
+// doom takes a link out of use and has it deleted soon. One that a crash left without its alias is deleted at once: in the group
+// nobody would know whose it is.
 func (l *Links) doom(link netlink.Link) error {
-	if !doomed(link) {
-		if err := l.disable(link); err != nil {
-			if gone(err) {
-				return nil
-			}
-			return fmt.Errorf("removing link %s: %w", link.Attrs().Name, err)
-		}
+	var err error
+	switch {
+	case doomed(link):
+	case link.Attrs().Alias == "":
+		err = l.handle.LinkDel(link)
+	default:
+		err = l.disable(link)
+	}
+	if err != nil && !gone(err) {
+		return fmt.Errorf("removing link %s: %w", link.Attrs().Name, err)
 	}
 	l.reaper.soon()
 	return nil
@@ -85,6 +89,33 @@ func (r *reaper) reap() error {
 		r.timer = nil
 	}
 	r.mu.Unlock()
+	links, err := dumped(r.handle.LinkList)
+	if err != nil {
+		return fmt.Errorf("listing the host's links: %w", err)
+	}
+	var ours []netlink.Link
+	others := false
+	for _, link := range links {
+		switch {
+		case doomed(link):
+			ours = append(ours, link)
+		case link.Attrs().Group == state.GroupDoomed:
+			others = true
+		}
+	}
+	if !others {
+		return r.deleteGroup()
+	}
+	var errs []error
+	for _, link := range ours { // somebody else's is in the group, and stays
+		if err := r.handle.LinkDel(link); err != nil && !gone(err) {
+			errs = append(errs, fmt.Errorf("removing link %s: %w", link.Attrs().Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (r *reaper) deleteGroup() error {
 	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, unix.NLM_F_ACK)
 	req.Sockets = r.sockets
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
@@ -93,4 +124,24 @@ func (r *reaper) reap() error {
 		return fmt.Errorf("removing links: %w", err)
 	}
 	return nil
+}
+
+func newReaper() (*reaper, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("opening a netlink socket: %w", err)
+	}
+	sockets, err := routeSocket()
+	if err != nil {
+		h.Close()
+		return nil, err
+	}
+	return &reaper{handle: h, sockets: sockets}, nil
+}
+
+// close deletes what is doomed and gives the sockets back.
+func (r *reaper) close() {
+	_ = r.reap() // the next process finds what is left
+	r.handle.Close()
+	r.sockets[unix.NETLINK_ROUTE].Close()
 }

@@ -55,3 +55,17 @@ func TestDoomedByAnother(t *testing.T) {
 		t.Errorf("bridge %v, veth %v, new bridge %v, foreign bridge %v", l.has(n.Bridge), l.has(e.HostLink()), l.has(network(2).Bridge), l.has("br-lan"))
 	}
 }
+
+// TestOthersInTheGroup: what somebody else put into the group stays.
+func TestOthersInTheGroup(t *testing.T) {
+	l := newLab(t)
+	n, e := network(1), endpoint(1, 1)
+	l.apply(snapshot(n, e))
+	link := bridgeNamed("br-lan")
+	link.Group = state.GroupDoomed
+	l.foreign(link)
+	l.prepare(state.Snapshot{})
+	if l.has(n.Bridge) || l.has(e.HostLink()) || !l.has("br-lan") {
+		t.Errorf("bridge %v, veth %v, foreign bridge %v", l.has(n.Bridge), l.has(e.HostLink()), l.has("br-lan"))
+	}
+}
