@@ -1,8 +1,10 @@
 package publish
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/drawbridge-net/drawbridge/state"
 )
@@ -15,18 +17,38 @@ import (
 // the port's other sockets, are held all the same, and the next Apply tries again. An error
 // that is no ObjectError means that Apply did not finish.
 func (p *Publisher) Apply(ctx context.Context, s state.Snapshot) error {
+	return p.bring(ctx, s, newPlan(s.Endpoints), func(state.EndpointID) bool { return true })
+}
+
+// Follow does the same for the endpoints that differ between two states, of which the sockets are those of the first.
+func (p *Publisher) Follow(ctx context.Context, from, to state.Snapshot) error {
+	d := state.Compare(from, to)
+	if len(d.Endpoints) == 0 {
+		return ctx.Err()
+	}
+	var changed []state.Endpoint
+	for id := range d.Endpoints {
+		if e, ok := to.Endpoint(id); ok {
+			changed = append(changed, e)
+		}
+	}
+	slices.SortFunc(changed, func(a, b state.Endpoint) int { return cmp.Compare(a.ID, b.ID) })
+	return p.bring(ctx, to, newPlan(changed), func(id state.EndpointID) bool { return d.Endpoints[id] })
+}
+
+// bring makes the sockets of the endpoints that are concerned equal to the plan.
+func (p *Publisher) bring(ctx context.Context, s state.Snapshot, want *plan, concerned func(state.EndpointID) bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	want := newPlan(s)
-	if err := p.apply(ctx, s, want); err != nil {
+	if err := p.apply(ctx, s, want, concerned); err != nil {
 		return err
 	}
 	p.explain(ctx, want.errs...)
 	return errors.Join(want.errs...)
 }
 
-func (p *Publisher) apply(ctx context.Context, s state.Snapshot, want *plan) error {
+func (p *Publisher) apply(ctx context.Context, s state.Snapshot, want *plan, concerned func(state.EndpointID) bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -34,7 +56,7 @@ func (p *Publisher) apply(ctx context.Context, s state.Snapshot, want *plan) err
 	}
 	// First what goes, so that a port can move from one endpoint to another.
 	for _, held := range p.held {
-		if !p.stays(held, s, want) {
+		if concerned(held.endpoint) && !p.stays(held, s, want) {
 			_ = p.release(held)
 		}
 	}
@@ -82,7 +104,7 @@ func (p *Publisher) publish(ctx context.Context, b binding) error {
 	return nil
 }
 
-// plan is what a snapshot asks for.
+// plan is what endpoints ask for.
 type plan struct {
 	bindings []binding // in the order of the snapshot
 	at       map[place]binding
@@ -96,9 +118,9 @@ type failure struct {
 	port     state.Port
 }
 
-func newPlan(s state.Snapshot) *plan {
+func newPlan(endpoints []state.Endpoint) *plan {
 	want := &plan{at: map[place]binding{}, failed: map[failure]bool{}}
-	for _, e := range s.Endpoints {
+	for _, e := range endpoints {
 		for _, port := range state.Bound(e.Ports) {
 			needed, err := bindings(e, port)
 			want.fail(binding{endpoint: e.ID, network: e.Network, port: port}, err)

@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -232,6 +233,18 @@ func TestModel(t *testing.T) {
 		defer p.Close()
 		es := []state.Endpoint{endpoint("a", c4), endpoint("b", c6), endpoint("c", c4, c6)}
 		pending := map[state.EndpointID]state.Endpoint{} // reserved, not yet shown
+		last := snapshot(slices.Clone(es)...)
+		applyOrFollow := func(rt *rapid.T) {
+			from, to := last, snapshot(slices.Clone(es)...)
+			last = to
+			if rapid.Bool().Draw(rt, "follow") {
+				if err := p.Follow(t.Context(), from, to); err != nil {
+					rt.Fatalf("Follow: %v", err)
+				}
+				return
+			}
+			apply(t, p, es...)
+		}
 		request := rapid.Custom(func(t *rapid.T) state.PortRequest {
 			ip := rapid.SampledFrom([]string{"", "", "0.0.0.0", "::", "127.0.0.1", "::1"}).Draw(t, "ip")
 			first := rapid.Uint16Range(1, 4).Draw(t, "first")
@@ -270,12 +283,12 @@ func TestModel(t *testing.T) {
 				}
 				delete(pending, e.ID)
 				es[i] = e
-				apply(t, p, es...)
+				applyOrFollow(rt)
 			},
 			"revoke": func(rt *rapid.T) {
 				i := rapid.IntRange(0, 2).Draw(rt, "endpoint")
 				es[i].Ports = nil
-				apply(t, p, es...)
+				applyOrFollow(rt)
 			},
 			"": func(rt *rapid.T) {
 				want := map[string]bool{}
