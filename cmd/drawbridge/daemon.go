@@ -142,7 +142,7 @@ func forgetOthers(flows *link.Flows, s state.Snapshot) {
 	flows.ForgetOthers(subnets, owned)
 }
 
-// sweep looks from time to time for what Docker forgot.
+// sweep looks from time to time for what Docker forgot, and gives memory back.
 func sweep(ctx context.Context, network *driver.Driver, addresses *ipam.Driver, log *slog.Logger) error {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
@@ -151,6 +151,7 @@ func sweep(ctx context.Context, network *driver.Driver, addresses *ipam.Driver, 
 		case <-ctx.Done():
 			return nil
 		case now := <-ticker.C:
+			trimMemory()
 			removed, err := network.Sweep(ctx, now)
 			for _, e := range removed {
 				log.Warn("removed an endpoint whose container is gone", "endpoint", e.ID.Short(), "network", e.Network.Short())
