@@ -341,7 +341,10 @@ func TestPortForms(t *testing.T) {
 		c := b.serveOn("four", "-p", "["+b.client.Host.Addr6().String()+"]:9043:80")
 		b.do("network", "connect", "web", c.Name)
 		for range 4 {
-			lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr6(), 9043))
+			b.eventually("the container serves", func() bool {
+				_, err := lab.Get(t.Context(), b.client, lab.Request{Network: "tcp", Addr: at(b.client.Host.Addr6(), 9043)})
+				return err == nil
+			})
 			b.do("restart", "-t", "0", c.Name)
 		}
 		b.do("rm", "-f", c.Name)
