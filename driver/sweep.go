@@ -153,10 +153,17 @@ func (d *Driver) forgetOne(ctx context.Context, e state.Endpoint) (gone bool, er
 		}
 		gone = true
 		tx.DeleteEndpoint(e.ID)
-		releaseLeases(tx, e)
 		return []state.Endpoint{current}
 	})
-	return gone, err
+	if !gone {
+		return gone, err
+	}
+	// Not before its flows are to be cut: whoever gets the address waits for those that are.
+	_, failed := d.store.Update(ctx, func(tx *store.Tx) error {
+		releaseLeases(tx, e)
+		return nil
+	})
+	return gone, errors.Join(err, failed)
 }
 
 func releaseLeases(tx *store.Tx, e state.Endpoint) {

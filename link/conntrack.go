@@ -58,14 +58,15 @@ func (c *conntrack) list() ([]flow, error) {
 	return flows, err
 }
 
-// remove deletes a flow, if it is there.
+// remove deletes a flow, if it is there. One that a flowtable has taken over cannot be deleted before that lets go of it, which
+// is when it has been idle (linux/net/netfilter/nf_conntrack_netlink.c, ctnetlink_del_conntrack).
 func (c *conntrack) remove(f flow) error {
 	family := uint8(unix.AF_INET)
 	if f.sent.to.Addr().Is6() {
 		family = unix.AF_INET6
 	}
 	_, err := c.request(nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK, family, f.raw)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EBUSY) {
 		return nil
 	}
 	return err

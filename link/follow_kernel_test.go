@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
 
 	"github.com/drawbridge-net/drawbridge/state"
 )
@@ -26,6 +27,39 @@ func TestFollow(t *testing.T) {
 			t.Fatalf("step %d from %+v to %+v: the whole pass changed (-before +after):\n%s", step, now, next, d)
 		}
 		now = next
+	}
+}
+
+// TestFollowMends: what was done to the bridge of an endpoint that comes is mended with it, though no event told.
+func TestFollowMends(t *testing.T) {
+	for name, harm := range map[string]func(*lab, string){
+		"renamed": func(l *lab, bridge string) {
+			must(l, netlink.LinkSetDown(l.link(bridge)))
+			must(l, netlink.LinkSetName(l.link(bridge), "elsewhere"))
+		},
+		"another alias": func(l *lab, bridge string) { must(l, netlink.LinkSetAlias(l.link(bridge), "")) },
+		"another group": func(l *lab, bridge string) { must(l, netlink.LinkSetGroup(l.link(bridge), 7)) },
+		"deleted":       func(l *lab, bridge string) { l.remove(bridge) },
+		"down":          func(l *lab, bridge string) { must(l, netlink.LinkSetDown(l.link(bridge))) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			n, one, two := network(1), endpoint(1, 1), endpoint(1, 2)
+			n.NoICC = true
+			l.apply(snapshot(n, one))
+			harm(l, n.Bridge)
+			l.follow(snapshot(n, one), snapshot(n, one, two))
+			bridge := l.link(n.Bridge)
+			if bridge.Attrs().Group != n.Group() || !l.has(two.HostLink()) || l.link(two.HostLink()).Attrs().MasterIndex != bridge.Attrs().Index {
+				t.Errorf("bridge %+v, veth %v", bridge.Attrs(), l.has(two.HostLink()))
+			}
+			must(l, l.links.reaper.reap())
+			before := l.everything()
+			l.apply(snapshot(n, one, two))
+			if d := cmp.Diff(before, l.everything()); d != "" {
+				t.Errorf("not all was mended (-after the call +after a whole pass):\n%s", d)
+			}
+		})
 	}
 }
 

@@ -25,6 +25,8 @@ type Links struct {
 	ports  map[int]*nl.SocketHandle // for what netlink.Handle cannot ask, see bridgePorts
 	sysctl Sysctl
 	reaper *reaper
+	// harmed says that Prepare found more to be done than what differs, which holds for Activate too.
+	harmed bool
 }
 
 // New returns Links for the current network namespace. It keeps its netlink sockets: one
@@ -89,6 +91,10 @@ func (l *Links) prepare(p part, s state.Snapshot) error {
 	if err != nil {
 		return err
 	}
+	if !p.intact(have) {
+		l.harmed = true
+		return l.prepare(wholeOf(s), s)
+	}
 	addrs, err := l.addressesOf(p, have)
 	if err != nil {
 		return err
@@ -113,10 +119,14 @@ func (p Activate) Apply(_ context.Context, s state.Snapshot) error { return p.ac
 
 // Follow does the same with the links of what differs.
 func (p Activate) Follow(_ context.Context, from, to state.Snapshot) error {
+	if p.harmed {
+		return p.activate(wholeOf(to), to)
+	}
 	return p.activate(partBetween(from, to), to)
 }
 
 func (l *Links) activate(p part, s state.Snapshot) error {
+	l.harmed = l.harmed && !p.whole
 	if err := l.forward(s); err != nil {
 		return err
 	}

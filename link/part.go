@@ -2,6 +2,8 @@ package link
 
 import (
 	"fmt"
+	"net"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 
@@ -92,6 +94,24 @@ func (l *Links) look(p part) (inventory, error) {
 		have[name] = link
 	}
 	return have, nil
+}
+
+// intact reports whether the bridges that should be there are, as they should be. Where one was deleted, renamed or put into
+// another group, of which no event may tell, more than what differs is to be done.
+func (p part) intact(have inventory) bool {
+	if p.whole {
+		return true
+	}
+	for _, n := range p.networks {
+		if slices.ContainsFunc(p.made, func(m state.Network) bool { return m.ID == n.ID }) {
+			continue
+		}
+		link, ok := have[n.Bridge]
+		if !ok || !carries(link, n) || link.Attrs().Group != n.Group() || link.Attrs().Flags&net.FlagUp == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // addressesOf returns the host's addresses by the index of their link, where one of the part's bridges is there already.

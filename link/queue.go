@@ -20,9 +20,11 @@ type queue struct {
 	failed func(error)
 
 	mu      sync.Mutex
-	waiting []ending      // guarded by mu
-	running chan struct{} // closed when the queue is empty again; nil while it is; guarded by mu
-	err     error         // of the last round; guarded by mu
+	waiting []ending      // guarded by mu, as is all that follows
+	round   chan struct{} // closed when the running round has ended; nil between rounds
+	added   int           // how many were asked for
+	done    int           // how many of them, the first ones, were carried out
+	err     error         // of the last round
 }
 
 // maxWaiting bounds what is kept for another try.
@@ -32,56 +34,67 @@ const maxWaiting = 10_000
 func (q *queue) add(e ending) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.waiting) < maxWaiting {
-		q.waiting = append(q.waiting, e)
+	if len(q.waiting) >= maxWaiting {
+		q.waiting = q.waiting[1:] // the kernel has been failing for long
+		q.done++
 	}
-	q.start()
+	q.waiting = append(q.waiting, e)
+	q.added++
+	if q.round == nil {
+		q.start()
+	}
 }
 
-// start carries out what waits, unless somebody does already; the caller holds mu.
+// start begins a round with all that wait; the caller holds mu.
 func (q *queue) start() {
-	if q.running != nil || len(q.waiting) == 0 {
-		return
-	}
-	q.running = make(chan struct{})
-	go q.run()
-}
-
-func (q *queue) run() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for q.err = nil; len(q.waiting) > 0 && q.err == nil; {
-		round := q.waiting
-		q.waiting = nil
-		q.mu.Unlock()
+	round, ended := q.waiting, make(chan struct{})
+	q.waiting, q.round = nil, ended
+	go func() {
 		err := q.do(round)
 		q.mu.Lock()
-		if q.err = err; err != nil {
+		defer q.mu.Unlock()
+		defer close(ended)
+		q.err, q.round = err, nil
+		if err != nil {
 			q.waiting = append(round, q.waiting...) // for the next who asks
+			q.failed(err)
+			return
 		}
-	}
-	if q.err != nil {
-		q.failed(q.err)
-	}
-	close(q.running)
-	q.running = nil
+		q.done += len(round)
+		if len(q.waiting) > 0 {
+			q.start()
+		}
+	}()
 }
 
-// settle tries what has failed once more, and returns when nothing is being carried out.
+// settle returns when what was added before is carried out. What has failed it tries once more.
 func (q *queue) settle(ctx context.Context) error {
 	q.mu.Lock()
-	q.start()
-	running := q.running
-	q.mu.Unlock()
-	if running == nil {
-		return nil
+	defer q.mu.Unlock()
+	until, tried := q.added, false
+	for q.done < until {
+		if q.round == nil {
+			if tried {
+				return q.err
+			}
+			tried = true
+			q.start()
+		}
+		if err := q.await(ctx, q.round); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// await waits for the end of a round; the caller holds mu, and has it again after.
+func (q *queue) await(ctx context.Context, round chan struct{}) error {
+	q.mu.Unlock()
+	defer q.mu.Lock()
 	select {
-	case <-running:
+	case <-round:
+		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.err
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 
 	"github.com/drawbridge-net/drawbridge/state"
@@ -23,7 +24,7 @@ func (p *Publisher) Apply(ctx context.Context, s state.Snapshot) error {
 // Follow does the same for the endpoints that differ between two states, of which the sockets are those of the first.
 func (p *Publisher) Follow(ctx context.Context, from, to state.Snapshot) error {
 	d := state.Compare(from, to)
-	if len(d.Endpoints) == 0 {
+	if len(d.Endpoints)+len(d.Networks) == 0 {
 		return ctx.Err()
 	}
 	var changed []state.Endpoint
@@ -54,6 +55,7 @@ func (p *Publisher) apply(ctx context.Context, s state.Snapshot, want *plan, con
 	if p.closed {
 		return errClosed
 	}
+	p.servers.inner.Store(innerOf(s))
 	// First what goes, so that a port can move from one endpoint to another.
 	for _, held := range p.held {
 		if concerned(held.endpoint) && !p.stays(held, s, want) {
@@ -68,6 +70,19 @@ func (p *Publisher) apply(ctx context.Context, s state.Snapshot, want *plan, con
 		want.fail(b, err)
 	}
 	return nil
+}
+
+// innerOf returns the subnets of internal networks.
+func innerOf(s state.Snapshot) *[]netip.Prefix {
+	var out []netip.Prefix
+	for _, n := range s.Networks {
+		if n.Internal {
+			for _, subnet := range n.Subnets() {
+				out = append(out, subnet.Prefix)
+			}
+		}
+	}
+	return &out
 }
 
 // stays decides about a socket that is held.

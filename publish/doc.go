@@ -33,7 +33,7 @@
 // SCTP has no helpers, no sockets on loopback addresses and none of the other family, see below.
 //
 // A host address of a family that the container has not is served as Docker does, by the proxy alone: no rule can lead from one
-// family to the other. The host's INPUT rules say who gets there. Only a user who names such an address gets this; a port that is
+// family to the other. The host's INPUT rules say who gets there, and containers of internal networks are refused. Only a user who names such an address gets this; a port that is
 // published on all addresses is open in the families that the network has.
 //
 // All sockets of a port have the same number. IPv6 sockets are V6ONLY. A helper makes "localhost" work whichever

@@ -46,6 +46,7 @@ type Options struct {
 type Publisher struct {
 	proc    procfs
 	open    func(context.Context, binding) (server, error)
+	servers *sockets // those that open makes
 	running sync.WaitGroup
 
 	mu     sync.Mutex // never held while anything waits for a peer; guards all that follows
@@ -89,7 +90,9 @@ func New(o Options) *Publisher {
 	return &Publisher{
 		proc: procfs(cmp.Or(o.Proc, "/proc")),
 		open: opener.open,
-		held: map[place]*socket{},
+
+		servers: opener,
+		held:    map[place]*socket{},
 
 		asleep: map[int]*socket{},
 		log:    o.Log,

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -52,6 +54,15 @@ type sockets struct {
 	udpSessions int
 	conns       chan struct{} // one element for each TCP connection in flight
 	log         *slog.Logger
+	// inner are the subnets of internal networks, whose containers come to no other network.
+	inner atomic.Pointer[[]netip.Prefix]
+}
+
+// shuts reports whether a client is refused at a socket that serves everyone. No rule stands between it and a container of
+// an internal network, which may reach the host.
+func (o *sockets) shuts(client netip.Addr) bool {
+	inner := o.inner.Load()
+	return inner != nil && slices.ContainsFunc(*inner, func(p netip.Prefix) bool { return p.Contains(client.Unmap()) })
 }
 
 // open binds b's socket. Errors are those of socket(2), setsockopt(2), bind(2) and listen(2).

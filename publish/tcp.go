@@ -41,6 +41,10 @@ func (t *tcpServer) serve(ctx context.Context) {
 			continue
 		}
 		failing = false
+		if t.o.shuts(client.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()) {
+			abort(client)
+			continue
+		}
 		// When too many are in flight the others wait in the socket's backlog.
 		select {
 		case t.o.conns <- struct{}{}:

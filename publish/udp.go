@@ -95,6 +95,9 @@ func (u *udpServer) receive() error {
 	if err != nil {
 		return err
 	}
+	if u.o.shuts(client.Addr()) {
+		return nil
+	}
 	u.forward(flow{client, u.local(u.oob[:oobn])}, buf[:n])
 	return nil
 }

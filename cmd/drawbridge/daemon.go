@@ -107,9 +107,10 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	if err := network.Restore(ctx); err != nil {
 		return err
 	}
-	forgetOthers(planes.flows, st.Snapshot())
 	d.tasks["reconcile"] = loop.Run
-	d.tasks["first pass"] = func(ctx context.Context) error { return d.firstPass(ctx, loop) }
+	d.tasks["first pass"] = func(ctx context.Context) error {
+		return d.firstPass(ctx, loop, func() { forgetOthers(planes.flows, st.Snapshot()) })
+	}
 	addresses := ipam.New(st, link.HostPrefixes{}, p.pools)
 	d.tasks["sweep"] = func(ctx context.Context) error { return sweep(ctx, network, addresses, log) }
 	d.tasks["links"] = func(ctx context.Context) error { return link.Watch(ctx, loop.Trigger) }
@@ -169,9 +170,10 @@ func sweep(ctx context.Context, network *driver.Driver, addresses *ipam.Driver, 
 
 // firstPass waits for the first comparison. What failed in it is for the calls that it concerns, and
 // the loop tries again.
-func (d *daemonParts) firstPass(ctx context.Context, loop *reconcile.Loop) error {
+func (d *daemonParts) firstPass(ctx context.Context, loop *reconcile.Loop, after func()) error {
 	defer close(d.compared)
 	_ = loop.Wait(ctx, 0, state.Scope{})
+	after()
 	return nil
 }
 

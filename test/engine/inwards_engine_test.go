@@ -331,6 +331,18 @@ func TestPortForms(t *testing.T) {
 		lab.Reaches(t, b.client, "tcp", at(host6, 9042))
 		lab.Reaches(t, b.Host, "tcp", "[::1]:9042")
 		lab.Refused(t, b.client, "tcp", at(host4, 9042))
+		b.network("inner", "--internal", "--ipv6")
+		inner := b.serveOn("inner")
+		var gateway string
+		for _, g := range strings.Fields(b.do("network", "inspect", "-f", "{{range .IPAM.Config}}{{.Gateway}} {{end}}", "inner")) {
+			if gateway, _, _ = strings.Cut(g, "/"); strings.Contains(gateway, ":") {
+				break
+			}
+		}
+		if r, err := lab.Get(t.Context(), inner, lab.Request{Network: "tcp", Addr: "[" + gateway + "]:9042"}); err == nil {
+			t.Errorf("a container of an internal network reaches %s", r.Server)
+		}
+		b.do("rm", "-f", inner.Name)
 		b.run("ip6tables", "-I", "INPUT", "-p", "tcp", "--dport", "9041", "-j", "DROP")
 		lab.Dropped(t, b.client, "tcp", at(host6, 9041))
 		b.run("ip6tables", "-D", "INPUT", "-p", "tcp", "--dport", "9041", "-j", "DROP")
