@@ -47,51 +47,53 @@ func (s *Store) group() {
 	s.mu.Unlock()
 	before := s.current.Load()
 	now := before
-	var changed []*call
 	var records []record
 	for _, c := range calls {
 		next, more := s.carryOut(c, now)
-		if next == nil {
-			close(c.done)
-			continue
+		now, records = next, append(records, more...)
+	}
+	if now != before {
+		if err := s.save(now, records); err != nil {
+			for _, c := range calls {
+				c.lose(before, fmt.Errorf("writing state file %s: %w", s.path, err))
+			}
+		} else {
+			s.current.Store(now)
 		}
-		now, changed, records = next, append(changed, c), append(records, more...)
 	}
-	if len(changed) == 0 {
-		return
-	}
-	err := s.save(now, records)
-	if err == nil {
-		s.current.Store(now)
-	}
-	for _, c := range changed {
-		if err != nil {
-			c.revision, c.err = before.snapshot.Revision, fmt.Errorf("writing state file %s: %w", s.path, err)
-		}
+	for _, c := range calls {
 		close(c.done)
 	}
 }
 
-// carryOut runs one call on an image, and returns the image that it makes with what is to be written for that, or nil if it changes
-// nothing.
+// lose tells the call that the commit failed, unless it saw the state of before only: what it saw else is not there.
+func (c *call) lose(before *image, err error) {
+	if c.revision == before.snapshot.Revision || c.panicked != nil {
+		return
+	}
+	c.revision, c.err = before.snapshot.Revision, err
+}
+
+// carryOut runs one call on an image, and returns the image that it makes, which is the same one if it changes nothing, with what
+// is to be written for that.
 func (s *Store) carryOut(c *call, now *image) (*image, []record) {
 	c.revision = now.snapshot.Revision
 	if s.closed {
 		c.err = errClosed
-		return nil, nil
+		return now, nil
 	}
 	tx := newTx(now)
 	if c.err = c.run(tx); c.err != nil || c.panicked != nil || !tx.dirty() {
-		return nil, nil
+		return now, nil
 	}
 	if err := c.ctx.Err(); err != nil {
 		c.err = fmt.Errorf("the change was given up before it was stored: %w", err)
-		return nil, nil
+		return now, nil
 	}
 	records, err := tx.records()
 	if err != nil {
 		c.err = fmt.Errorf("writing state file %s: %w", s.path, err)
-		return nil, nil
+		return now, nil
 	}
 	next := tx.next()
 	c.revision = next.snapshot.Revision

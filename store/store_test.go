@@ -366,6 +366,7 @@ func TestSharedCommitFails(t *testing.T) {
 	for _, c := range []*call{
 		{fn: func(tx *Tx) error { tx.Retire("one"); return nil }},
 		{fn: func(tx *Tx) error { tx.Retire("two"); return nil }},
+		{fn: func(tx *Tx) error { tx.Retire("one"); return nil }}, // there already, as it seems
 	} {
 		c.ctx, c.done = t.Context(), make(chan struct{})
 		s.enqueue(c)
