@@ -138,10 +138,10 @@ func (p *Plane) Apply(ctx context.Context, s state.Snapshot) error {
 	return p.apply(ctx, s, p.backend.Sync)
 }
 
-// Follow does the same where nothing is known to have changed but the state since from.
-func (p *Plane) Follow(ctx context.Context, from, to state.Snapshot) error {
-	return p.apply(ctx, to, func(ctx context.Context, render func(Host) Policy) error {
-		return p.backend.Follow(ctx, concerned(from, to), render)
+// Follow does the same where nothing is known to have changed but the state.
+func (p *Plane) Follow(ctx context.Context, c state.Change) error {
+	return p.apply(ctx, c.To, func(ctx context.Context, render func(Host) Policy) error {
+		return p.backend.Follow(ctx, concerned(c), render)
 	})
 }
 
@@ -160,15 +160,14 @@ func (p *Plane) apply(ctx context.Context, s state.Snapshot, sync func(context.C
 	return err
 }
 
-// concerned reports whether two states may have different policies. Endpoints that publish nothing and take no
+// concerned reports whether both states may have different policies. Endpoints that publish nothing and take no
 // part in links have none.
-func concerned(from, to state.Snapshot) bool {
-	d := state.Compare(from, to)
-	if len(d.Networks) > 0 || d.Forwarding {
+func concerned(c state.Change) bool {
+	if len(c.Networks) > 0 || c.Forwarding {
 		return true
 	}
-	for id := range d.Endpoints {
-		for _, s := range []state.Snapshot{from, to} {
+	for id := range c.Endpoints {
+		for _, s := range []state.Snapshot{c.From, c.To} {
 			if e, ok := s.Endpoint(id); ok && (len(e.Ports) > 0 || e.Name != "" || len(e.Links) > 0) {
 				return true
 			}

@@ -504,7 +504,7 @@ func TestPlaneFollows(t *testing.T) {
 		{"that is linked", with(linked), only, true},
 	} {
 		fake.changed = !tt.want
-		if err := plane.Follow(t.Context(), tt.from, tt.to); err != nil {
+		if err := plane.Follow(t.Context(), state.Compare(tt.from, tt.to)); err != nil {
 			t.Fatal(err)
 		}
 		if fake.changed != tt.want {

@@ -101,8 +101,8 @@ func (l *lab) prepare(s state.Snapshot) {
 
 func (l *lab) follow(from, to state.Snapshot) {
 	l.Helper()
-	must(l, l.links.Prepare().Follow(l.Context(), from, to))
-	must(l, l.links.Activate().Follow(l.Context(), from, to))
+	must(l, l.links.Prepare().Follow(l.Context(), state.Compare(from, to)))
+	must(l, l.links.Activate().Follow(l.Context(), state.Compare(from, to)))
 }
 
 func (l *lab) apply(s state.Snapshot) {

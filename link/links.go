@@ -82,9 +82,7 @@ func (l *Links) Activate() Activate { return Activate{l} }
 func (p Prepare) Apply(_ context.Context, s state.Snapshot) error { return p.prepare(wholeOf(s), s) }
 
 // Follow does the same with the links of what differs.
-func (p Prepare) Follow(_ context.Context, from, to state.Snapshot) error {
-	return p.prepare(partBetween(from, to), to)
-}
+func (p Prepare) Follow(_ context.Context, c state.Change) error { return p.prepare(partOf(c), c.To) }
 
 func (l *Links) prepare(p part, s state.Snapshot) error {
 	have, err := l.look(p)
@@ -118,11 +116,11 @@ func (l *Links) prepare(p part, s state.Snapshot) error {
 func (p Activate) Apply(_ context.Context, s state.Snapshot) error { return p.activate(wholeOf(s), s) }
 
 // Follow does the same with the links of what differs.
-func (p Activate) Follow(_ context.Context, from, to state.Snapshot) error {
+func (p Activate) Follow(_ context.Context, c state.Change) error {
 	if p.harmed {
-		return p.activate(wholeOf(to), to)
+		return p.activate(wholeOf(c.To), c.To)
 	}
-	return p.activate(partBetween(from, to), to)
+	return p.activate(partOf(c), c.To)
 }
 
 func (l *Links) activate(p part, s state.Snapshot) error {

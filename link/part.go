@@ -31,39 +31,38 @@ func wholeOf(s state.Snapshot) part {
 	return p
 }
 
-// partBetween is what differs. Where very much does it is everything, which the kernel then tells at once.
-func partBetween(from, to state.Snapshot) part {
-	d := state.Compare(from, to)
-	if len(d.Networks)+len(d.Endpoints) > maxPart {
-		return wholeOf(to)
+// partOf is what differs. Where very much does it is everything, which the kernel then tells at once.
+func partOf(c state.Change) part {
+	if len(c.Networks)+len(c.Endpoints) > maxPart {
+		return wholeOf(c.To)
 	}
 	var p part
 	touched := map[state.NetworkID]bool{} // in which an endpoint differs, or all may
-	for id := range d.Endpoints {
-		for _, s := range []state.Snapshot{from, to} {
+	for id := range c.Endpoints {
+		for _, s := range []state.Snapshot{c.From, c.To} {
 			if e, ok := s.Endpoint(id); ok {
 				touched[e.Network] = true
 				p.links = append(p.links, e.HostLink())
 			}
 		}
 	}
-	for id := range d.Networks {
+	for id := range c.Networks {
 		touched[id] = true
-		if n, ok := from.Network(id); ok {
+		if n, ok := c.From.Network(id); ok {
 			p.links = append(p.links, n.Bridge)
 		}
 	}
 	for id := range touched {
-		if n, ok := to.Network(id); ok {
+		if n, ok := c.To.Network(id); ok {
 			p.networks = append(p.networks, n)
-			if d.Networks[id] {
+			if c.Networks[id] {
 				p.made = append(p.made, n)
 			}
 			p.links = append(p.links, n.Bridge)
 		}
 	}
-	for _, e := range to.Endpoints {
-		if _, ok := to.Network(e.Network); ok && (d.Endpoints[e.ID] || d.Networks[e.Network]) {
+	for _, e := range c.To.Endpoints {
+		if _, ok := c.To.Network(e.Network); ok && (c.Endpoints[e.ID] || c.Networks[e.Network]) {
 			p.endpoints = append(p.endpoints, e)
 			p.links = append(p.links, e.HostLink())
 		}

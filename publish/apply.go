@@ -22,19 +22,18 @@ func (p *Publisher) Apply(ctx context.Context, s state.Snapshot) error {
 }
 
 // Follow does the same for the endpoints that differ between two states, of which the sockets are those of the first.
-func (p *Publisher) Follow(ctx context.Context, from, to state.Snapshot) error {
-	d := state.Compare(from, to)
-	if len(d.Endpoints)+len(d.Networks) == 0 {
+func (p *Publisher) Follow(ctx context.Context, c state.Change) error {
+	if len(c.Endpoints)+len(c.Networks) == 0 {
 		return ctx.Err()
 	}
 	var changed []state.Endpoint
-	for id := range d.Endpoints {
-		if e, ok := to.Endpoint(id); ok {
+	for id := range c.Endpoints {
+		if e, ok := c.To.Endpoint(id); ok {
 			changed = append(changed, e)
 		}
 	}
 	slices.SortFunc(changed, func(a, b state.Endpoint) int { return cmp.Compare(a.ID, b.ID) })
-	return p.bring(ctx, to, newPlan(changed), func(id state.EndpointID) bool { return d.Endpoints[id] })
+	return p.bring(ctx, c.To, newPlan(changed), func(id state.EndpointID) bool { return c.Endpoints[id] })
 }
 
 // bring makes the sockets of the endpoints that are concerned equal to the plan.

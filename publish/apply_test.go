@@ -238,7 +238,7 @@ func TestModel(t *testing.T) {
 			from, to := last, snapshot(slices.Clone(es)...)
 			last = to
 			if rapid.Bool().Draw(rt, "follow") {
-				if err := p.Follow(t.Context(), from, to); err != nil {
+				if err := p.Follow(t.Context(), state.Compare(from, to)); err != nil {
 					rt.Fatalf("Follow: %v", err)
 				}
 				return

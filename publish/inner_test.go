@@ -26,7 +26,7 @@ func TestShuts(t *testing.T) {
 			t.Errorf("%s: refused %v", addr, !want)
 		}
 	}
-	if err := p.Follow(t.Context(), s, snapshot()); err != nil || p.servers.shuts(netip.MustParseAddr("fd01::2")) {
+	if err := p.Follow(t.Context(), state.Compare(s, snapshot())); err != nil || p.servers.shuts(netip.MustParseAddr("fd01::2")) {
 		t.Errorf("refused after the network went: %v", err)
 	}
 }

@@ -23,8 +23,8 @@ func (f *follower) Apply(_ context.Context, s state.Snapshot) error {
 	return f.fail
 }
 
-func (f *follower) Follow(_ context.Context, from, to state.Snapshot) error {
-	f.calls = append(f.calls, fmt.Sprint(from.Revision, " to ", to.Revision))
+func (f *follower) Follow(_ context.Context, c state.Change) error {
+	f.calls = append(f.calls, fmt.Sprint(c.From.Revision, " to ", c.To.Revision))
 	return f.fail
 }
 

@@ -53,12 +53,13 @@ func (l *Loop) pass(ctx context.Context, due bool) time.Duration {
 	began := time.Now()
 	snap := l.source.Snapshot()
 	reasons, suspect := l.board(snap.Revision)
-	from := l.equal
-	if suspect || due {
-		from = nil
+	var change *state.Change // nil to look at everything
+	if l.equal != nil && !suspect && !due {
+		c := state.Compare(*l.equal, snap)
+		change = &c
 	}
 	l.equal = nil // also if a plane panics
-	r := l.apply(ctx, from, snap)
+	r := l.apply(ctx, change, snap)
 	r.began = began
 	err := r.err()
 	if err == nil {
@@ -73,14 +74,14 @@ func (l *Loop) pass(ctx context.Context, due bool) time.Duration {
 }
 
 // apply runs the steps in order until one fails for more than single objects.
-func (l *Loop) apply(ctx context.Context, from *state.Snapshot, snap state.Snapshot) result {
+func (l *Loop) apply(ctx context.Context, change *state.Change, snap state.Snapshot) result {
 	ctx, cancel := context.WithTimeout(ctx, l.opts.Timeout)
 	defer cancel()
-	r := result{revision: snap.Revision, whole: from == nil}
+	r := result{revision: snap.Revision, whole: change == nil}
 	for _, step := range l.steps {
 		l.enter(step.Name)
 		began := time.Now()
-		errs, objects := split(l.run(ctx, step, from, snap))
+		errs, objects := split(l.run(ctx, step, change, snap))
 		for i, err := range errs {
 			if !isObject(err) {
 				errs[i] = fmt.Errorf("%s: %w", step.Name, err)
@@ -96,11 +97,11 @@ func (l *Loop) apply(ctx context.Context, from *state.Snapshot, snap state.Snaps
 }
 
 // run runs one step, unless those before it have used up the time of the pass.
-func (l *Loop) run(ctx context.Context, step Step, from *state.Snapshot, snap state.Snapshot) error {
+func (l *Loop) run(ctx context.Context, step Step, change *state.Change, snap state.Snapshot) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("not begun, the steps before it took all of %s: %w", l.opts.Timeout, err)
 	}
-	return call(ctx, step.Plane, from, snap)
+	return call(ctx, step.Plane, change, snap)
 }
 
 // panicked is a panic of a plane as an error.
@@ -113,16 +114,16 @@ func (p *panicked) Error() string {
 	return fmt.Sprintf("a fault in drawbridge: %v", p.value)
 }
 
-// call has a plane do its work: what differs from the state to which the host is equal, or, where from is nil, whatever is
+// call has a plane do its work: what differs from the state to which the host is equal, or, where change is nil, whatever is
 // to be done.
-func call(ctx context.Context, p Plane, from *state.Snapshot, snap state.Snapshot) (err error) {
+func call(ctx context.Context, p Plane, change *state.Change, snap state.Snapshot) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = &panicked{v, debug.Stack()}
 		}
 	}()
-	if f, ok := p.(Follower); ok && from != nil {
-		return f.Follow(ctx, *from, snap)
+	if f, ok := p.(Follower); ok && change != nil {
+		return f.Follow(ctx, *change)
 	}
 	return p.Apply(ctx, snap)
 }

@@ -28,9 +28,9 @@ type Plane interface {
 // still has to find and mend whatever else changed on the host.
 type Follower interface {
 	Plane
-	// Follow makes the host equal to the state to. No event, failure or pause gives reason to think that it is
-	// not equal to from. The rules of Apply hold.
-	Follow(ctx context.Context, from, to state.Snapshot) error
+	// Follow makes the host equal to the state c.To. No event, failure or pause gives reason to think that it is
+	// not equal to c.From. The rules of Apply hold.
+	Follow(ctx context.Context, c state.Change) error
 }
 
 // Step is a plane with the name that it has in errors, logs and the status.

@@ -2,9 +2,10 @@ package state
 
 import "slices"
 
-// Difference tells which objects two states do not share, each with its id: there is one in just one of them, or with
-// another value.
-type Difference struct {
+// Change is from one state to another, with the ids of the objects that they do not share: there is one in just one of them, or
+// with another value.
+type Change struct {
+	From, To  Snapshot
 	Networks  map[NetworkID]bool
 	Endpoints map[EndpointID]bool
 	// Forwarding says that this differs.
@@ -12,15 +13,16 @@ type Difference struct {
 }
 
 // Compare returns what differs between two states, in time that grows with the two together.
-func Compare(from, to Snapshot) Difference {
-	d := Difference{
+func Compare(from, to Snapshot) Change {
+	c := Change{
+		From: from, To: to,
 		Networks:   map[NetworkID]bool{},
 		Endpoints:  map[EndpointID]bool{},
 		Forwarding: from.Forwarding != to.Forwarding,
 	}
-	compareSorted(from.Networks, to.Networks, func(n Network) NetworkID { return n.ID }, func(a, b Network) bool { return a == b }, d.Networks)
-	compareSorted(from.Endpoints, to.Endpoints, func(e Endpoint) EndpointID { return e.ID }, Endpoint.Equal, d.Endpoints)
-	return d
+	compareSorted(from.Networks, to.Networks, func(n Network) NetworkID { return n.ID }, func(a, b Network) bool { return a == b }, c.Networks)
+	compareSorted(from.Endpoints, to.Endpoints, func(e Endpoint) EndpointID { return e.ID }, Endpoint.Equal, c.Endpoints)
+	return c
 }
 
 // Equal reports whether both endpoints are the same in everything.
