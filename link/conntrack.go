@@ -46,6 +46,11 @@ type flow struct {
 // direction has the ports 0 where the protocol has none.
 type direction struct{ from, to netip.AddrPort }
 
+// touches reports whether one of the flow's addresses matches.
+func (f flow) touches(match func(netip.Addr) bool) bool {
+	return match(f.sent.from.Addr()) || match(f.sent.to.Addr()) || match(f.answer.from.Addr()) || match(f.answer.to.Addr())
+}
+
 // list returns all flows. With netlink.ErrDumpInterrupted it returns those that it saw.
 func (c *conntrack) list() ([]flow, error) {
 	raw, err := c.request(nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP, unix.AF_UNSPEC, nil)

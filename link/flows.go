@@ -58,12 +58,7 @@ func (f *Flows) Close() {
 func (f *Flows) Forget(addrs []netip.Addr) {
 	if len(addrs) > 0 {
 		f.queue.add(ending{addrs: addrs, ends: func(c flow, _ map[netip.Addr]bool) bool {
-			for _, a := range []netip.AddrPort{c.sent.from, c.sent.to, c.answer.from, c.answer.to} {
-				if slices.Contains(addrs, a.Addr()) {
-					return true
-				}
-			}
-			return false
+			return c.touches(func(a netip.Addr) bool { return slices.Contains(addrs, a) })
 		}})
 	}
 }
@@ -77,12 +72,9 @@ func (f *Flows) ForgetOthers(subnets []netip.Prefix, owned []netip.Addr) {
 	}
 	if len(subnets) > 0 {
 		f.queue.add(ending{ends: func(c flow, _ map[netip.Addr]bool) bool {
-			for _, a := range []netip.AddrPort{c.sent.from, c.sent.to, c.answer.from, c.answer.to} {
-				if !owners[a.Addr()] && slices.ContainsFunc(subnets, func(p netip.Prefix) bool { return p.Contains(a.Addr()) }) {
-					return true
-				}
-			}
-			return false
+			return c.touches(func(a netip.Addr) bool {
+				return !owners[a] && slices.ContainsFunc(subnets, func(p netip.Prefix) bool { return p.Contains(a) })
+			})
 		}})
 	}
 }

@@ -38,16 +38,14 @@ func doomed(link netlink.Link) bool {
 // doom takes a link out of use and has it deleted soon. One that a crash left without its alias is deleted at once: in the group
 // nobody would know whose it is.
 func (l *Links) doom(link netlink.Link) error {
-	var err error
-	switch {
-	case doomed(link):
-	case link.Attrs().Alias == "":
-		err = l.handle.LinkDel(link)
-	default:
-		err = l.disable(link)
+	remove := l.disable
+	if link.Attrs().Alias == "" {
+		remove = l.handle.LinkDel
 	}
-	if err != nil && !gone(err) {
-		return fmt.Errorf("removing link %s: %w", link.Attrs().Name, err)
+	if !doomed(link) {
+		if err := remove(link); err != nil && !gone(err) {
+			return fmt.Errorf("removing link %s: %w", link.Attrs().Name, err)
+		}
 	}
 	l.reaper.soon()
 	return nil

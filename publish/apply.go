@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"net/netip"
 	"slices"
 
 	"github.com/drawbridge-net/drawbridge/state"
@@ -72,13 +71,11 @@ func (p *Publisher) apply(ctx context.Context, s state.Snapshot, want *plan, con
 }
 
 // innerOf returns the subnets of internal networks.
-func innerOf(s state.Snapshot) *[]netip.Prefix {
-	var out []netip.Prefix
+func innerOf(s state.Snapshot) *[]state.Subnet {
+	var out []state.Subnet
 	for _, n := range s.Networks {
 		if n.Internal {
-			for _, subnet := range n.Subnets() {
-				out = append(out, subnet.Prefix)
-			}
+			out = append(out, n.Subnets()...)
 		}
 	}
 	return &out

@@ -15,13 +15,13 @@ func TestShuts(t *testing.T) {
 	}
 	s := snapshot()
 	s.Networks = []state.Network{
-		{ID: "a", Internal: true, V4: state.Subnet{Prefix: netip.MustParsePrefix("10.1.0.0/24")}, V6: state.Subnet{Prefix: netip.MustParsePrefix("fd01::/64")}},
+		{ID: "a", Internal: true, V4: state.Subnet{Prefix: netip.MustParsePrefix("10.1.0.0/24"), Gateway: netip.MustParseAddr("10.1.0.1")}, V6: state.Subnet{Prefix: netip.MustParsePrefix("fd01::/64")}},
 		{ID: "b", V4: state.Subnet{Prefix: netip.MustParsePrefix("10.2.0.0/24")}},
 	}
 	if err := p.Apply(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
-	for addr, want := range map[string]bool{"10.1.0.2": true, "::ffff:10.1.0.2": true, "fd01::2": true, "10.2.0.2": false, "192.0.2.1": false} {
+	for addr, want := range map[string]bool{"10.1.0.2": true, "::ffff:10.1.0.2": true, "fd01::2": true, "10.2.0.2": false, "10.1.0.1": false, "192.0.2.1": false} {
 		if p.servers.shuts(netip.MustParseAddr(addr)) != want {
 			t.Errorf("%s: refused %v", addr, !want)
 		}

@@ -55,14 +55,18 @@ type sockets struct {
 	conns       chan struct{} // one element for each TCP connection in flight
 	log         *slog.Logger
 	// inner are the subnets of internal networks, whose containers come to no other network.
-	inner atomic.Pointer[[]netip.Prefix]
+	inner atomic.Pointer[[]state.Subnet]
 }
 
 // shuts reports whether a client is refused at a socket that serves everyone. No rule stands between it and a container of
 // an internal network, which may reach the host.
 func (o *sockets) shuts(client netip.Addr) bool {
+	client = client.Unmap()
 	inner := o.inner.Load()
-	return inner != nil && slices.ContainsFunc(*inner, func(p netip.Prefix) bool { return p.Contains(client.Unmap()) })
+	return inner != nil && slices.ContainsFunc(*inner, func(s state.Subnet) bool {
+		own, _ := s.BridgeAddr()
+		return s.Prefix.Contains(client) && client != own.Addr() // which the host has
+	})
 }
 
 // open binds b's socket. Errors are those of socket(2), setsockopt(2), bind(2) and listen(2).

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,18 +15,39 @@ import (
 
 // follower records what it was asked for.
 type follower struct {
+	mu    sync.Mutex
 	calls []string
 	fail  error
 }
 
-func (f *follower) Apply(_ context.Context, s state.Snapshot) error {
-	f.calls = append(f.calls, fmt.Sprint("all of ", s.Revision))
+func (f *follower) note(call string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, call)
 	return f.fail
 }
 
+// take returns the calls since the last time.
+func (f *follower) take() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	calls := f.calls
+	f.calls = nil
+	return calls
+}
+
+func (f *follower) fails(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fail = err
+}
+
+func (f *follower) Apply(_ context.Context, s state.Snapshot) error {
+	return f.note(fmt.Sprint("all of ", s.Revision))
+}
+
 func (f *follower) Follow(_ context.Context, c state.Change) error {
-	f.calls = append(f.calls, fmt.Sprint(c.From.Revision, " to ", c.To.Revision))
-	return f.fail
+	return f.note(fmt.Sprint(c.From.Revision, " to ", c.To.Revision))
 }
 
 // TestFollow: a follower is told what differs where nobody has reason to think that more does.
@@ -38,11 +60,10 @@ func TestFollow(t *testing.T) {
 		go func() { ended <- l.Run(ctx) }()
 		step := func(name string, do func(), want ...string) {
 			t.Helper()
-			f.calls = nil
 			do()
 			synctest.Wait()
-			if !slices.Equal(f.calls, want) {
-				t.Errorf("%s: %q, want %q", name, f.calls, want)
+			if calls := f.take(); !slices.Equal(calls, want) {
+				t.Errorf("%s: %q, want %q", name, calls, want)
 			}
 		}
 		change := func() {
@@ -55,8 +76,8 @@ func TestFollow(t *testing.T) {
 		step("a change after it", change, "2 to 3")
 		step("the interval", func() { time.Sleep(time.Minute) }, "all of 3")
 		step("a check", func() { _ = l.Check(t.Context()) }, "all of 3")
-		step("a failure", func() { f.fail = errors.New("no"); change() }, "3 to 4")
-		step("a change after it", func() { f.fail = nil; change() }, "all of 5")
+		step("a failure", func() { f.fails(errors.New("no")); change() }, "3 to 4")
+		step("a change after it", func() { f.fails(nil); change() }, "all of 5")
 		step("the next", change, "5 to 6")
 		step("an event with a change", func() { l.Trigger("link"); change() }, "all of 7")
 		cancel()

@@ -12,6 +12,7 @@ import (
 type waiter struct {
 	revision uint64
 	scope    state.Scope
+	check    bool       // waits for a look at the whole host
 	answer   chan error // has room for the only answer, so that nobody blocks on it
 }
 
@@ -23,15 +24,19 @@ type waiter struct {
 // for; the pass is carried out all the same. Before Run, Wait waits for it; after Run has
 // ended it returns an error at once.
 func (l *Loop) Wait(ctx context.Context, revision uint64, scope state.Scope) error {
-	w := &waiter{revision: revision, scope: scope, answer: make(chan error, 1)}
-	if err := l.enlist(w); err != nil {
-		return err
-	}
-	return l.await(ctx, w)
+	return l.await(ctx, &waiter{revision: revision, scope: scope, answer: make(chan error, 1)})
+}
+
+// Check has the whole host compared with the state, and returns what is not as it should be.
+func (l *Loop) Check(ctx context.Context) error {
+	return l.await(ctx, &waiter{check: true, answer: make(chan error, 1)})
 }
 
 // await returns the answer to w, or what kept it when ctx ended.
 func (l *Loop) await(ctx context.Context, w *waiter) error {
+	if err := l.enlist(w); err != nil {
+		return err
+	}
 	select {
 	case err := <-w.answer:
 		return err
@@ -40,35 +45,24 @@ func (l *Loop) await(ctx context.Context, w *waiter) error {
 	}
 }
 
-// Check has the whole host compared with the state, and returns what is not as it should be.
-func (l *Loop) Check(ctx context.Context) error {
-	w := &waiter{answer: make(chan error, 1)}
-	l.mu.Lock()
-	if l.phase == stopped {
-		l.mu.Unlock()
-		return errStopped
-	}
-	l.suspect = true
-	l.queued[w] = struct{}{} // not the running pass, which may be through with what has changed
-	l.because("check")
-	poke(l.now)
-	l.mu.Unlock()
-	return l.await(ctx, w)
-}
-
 // enlist puts w into the running pass or, if that one works on too old a state, into
-// the next.
+// the next. A check is for the next in any case: the running one may be through with what has changed.
 func (l *Loop) enlist(w *waiter) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case l.phase == stopped:
 		return errStopped
-	case l.step != "" && l.covers >= w.revision:
+	case l.step != "" && l.covers >= w.revision && !w.check:
 		l.riding[w] = struct{}{}
 	default:
 		l.queued[w] = struct{}{}
-		l.because("change")
+		if w.check {
+			l.because("check")
+			l.suspect = true
+		} else {
+			l.because("change")
+		}
 		poke(l.now)
 	}
 	return nil

@@ -34,7 +34,7 @@ func sources(st *store.Store, loop *reconcile.Loop, network *driver.Driver, p *p
 				s.Backend = p.backend.Variant()
 			}
 			describe(&s, loop.Status())
-			if ctx.Err() != nil {
+			if late != nil && ctx.Err() != nil {
 				s.Errors = append(s.Errors, late.Error())
 			}
 			for _, e := range network.Unlinked() {
