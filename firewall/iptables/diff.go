@@ -28,40 +28,17 @@ func changeTo(d dump, want Ruleset) change {
 	var b strings.Builder
 	for _, name := range tables {
 		wanted := want.table(name)
-		lines, sure := tableScript(d[name], wanted)
+		lines, result, sure := tableScript(d[name], wanted)
 		if len(lines) == 0 {
 			continue
 		}
 		fmt.Fprintf(&b, "*%s\n%s\nCOMMIT\n", name, strings.Join(lines, "\n"))
 		c.tables++
 		c.sure = c.sure && sure
-		c.result[name] = withChains(d[name], wanted)
+		c.result[name] = result
 	}
 	c.text = b.String()
 	return c
-}
-
-// withChains returns the table with the wanted chains of ours and no others.
-func withChains(have map[string][]string, want Table) map[string][]string {
-	out := map[string][]string{}
-	for name, rules := range have {
-		if !isOurs(name) || name == chainUser {
-			out[name] = rules
-		}
-	}
-	for _, c := range want.Chains {
-		if rules := have[c.Name]; sameRules(rules, ids(c.Name, c.Rules)) {
-			out[c.Name] = rules
-			continue
-		}
-		out[c.Name] = c.lines()
-	}
-	return out
-}
-
-// sameRules reports whether rules are those with the ids, in their order.
-func sameRules(rules, wanted []string) bool {
-	return slices.EqualFunc(rules, wanted, func(rule, id string) bool { return idOf(rule) == id })
 }
 
 // table returns what the table with the name should hold, which may be nothing.
@@ -90,14 +67,20 @@ func (d dump) blurred(want Ruleset) dump {
 	return out
 }
 
-// tableScript returns the lines for one table, and whether they change nothing but chains of ours. Order matters: chains exist
-// before something jumps to them and are empty and unreferenced before they go.
-func tableScript(have map[string][]string, want Table) (lines []string, sure bool) {
+// tableScript returns the lines for one table, and what it holds after them: sure says that they change nothing but chains of
+// ours. Order matters: chains exist before something jumps to them and are empty and unreferenced before they go.
+func tableScript(have map[string][]string, want Table) (lines []string, result map[string][]string, sure bool) {
 	user, jumps, removals := createUser(have, want), placeJumps(have, want), removeChains(have, want)
 	sure = len(user) == 0 && len(jumps) == 0 && !slices.ContainsFunc(removals, func(line string) bool {
 		return strings.HasPrefix(line, "-D ") || line == "-X "+chainUser || line == "-X "+chainDockerUser
 	})
-	return slices.Concat(user, changeChains(have, want), jumps, removals), sure
+	chains, result := changeChains(have, want)
+	for name, rules := range have {
+		if !isOurs(name) || name == chainUser {
+			result[name] = rules
+		}
+	}
+	return slices.Concat(user, chains, jumps, removals), result, sure
 }
 
 // createUser makes missing user chains. -N fails if somebody made the chain meanwhile, where
@@ -112,24 +95,30 @@ func createUser(have map[string][]string, want Table) []string {
 	return lines
 }
 
-// changeChains makes the chains that are missing and edits those that differ. Rules that stay are not touched: to take one
-// away makes the program wait for the kernel when it ends, for ten times as long as all else takes.
-func changeChains(have map[string][]string, want Table) []string {
+// changeChains makes the chains that are missing and edits those that differ; it returns what all of them hold then. Rules that
+// stay are not touched: to take one away makes the program wait for the kernel when it ends, for ten times as long as all else takes.
+func changeChains(have map[string][]string, want Table) (lines []string, result map[string][]string) {
 	var declared, rules []string
+	result = map[string][]string{}
 	for _, c := range want.Chains {
 		current, ok := have[c.Name]
-		wanted := ids(c.Name, c.Rules)
-		if edits, can := editChain(c, current, wanted); ok && can {
+		edits, can := editChain(c, current, ids(c.Name, c.Rules))
+		if ok && can && len(edits) == 0 {
+			result[c.Name] = current
+			continue
+		}
+		result[c.Name] = c.lines()
+		if ok && can {
 			rules = append(rules, edits...)
 			continue
 		}
 		// This creates the chain, or flushes it.
 		declared = append(declared, ":"+c.Name+" - [0:0]")
-		for _, line := range c.lines() {
+		for _, line := range result[c.Name] {
 			rules = append(rules, "-A "+c.Name+" "+line)
 		}
 	}
-	return append(declared, rules...)
+	return append(declared, rules...), result
 }
 
 // editChain returns what turns a chain into one with the wanted rules, and false where it would have to move some or

@@ -461,7 +461,7 @@ func TestRemovalText(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			lines, _ := tableScript(test.have, Table{Name: test.table})
+			lines, _, _ := tableScript(test.have, Table{Name: test.table})
 			if diff := cmp.Diff(test.want, lines, cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
