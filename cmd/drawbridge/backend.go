@@ -43,14 +43,15 @@ type choice struct {
 func newBackends(flag string, bridges firewall.Bridges, log *slog.Logger) (*backends, error) {
 	b := &backends{flag: flag, log: log}
 	var err error
-	if b.iptables, err = iptables.New(process.Run, bridges); err != nil {
-		return nil, err
-	}
 	if b.marked, err = iptables.NewMarked(process.Run, nftables.MarkPermitted); err != nil {
 		b.Close()
 		return nil, err
 	}
 	if b.nftables, err = nftables.New(b.marked, bridges); err != nil {
+		b.Close()
+		return nil, err
+	}
+	if b.iptables, err = iptables.New(process.Run, bridges, b.nftables.Generation); err != nil {
 		b.Close()
 		return nil, err
 	}

@@ -36,9 +36,7 @@ type Backend struct {
 	// does not wait for a program.
 	variant atomic.Pointer[string]
 
-	// generation numbers the changes of anybody to nf_tables.
-	generation func() (uint32, error)
-	close      func()
+	generation Generation
 	// counted says that our changes were seen in the generation: the variant is that of nf_tables.
 	counted bool
 	// seen is what is there as of the last Sync or Follow, nil if somebody has to look.
@@ -60,33 +58,35 @@ const lockWait = "5"
 // between our reading and our writing.
 const attempts = 3
 
+// Generation tells the number of the host's nf_tables rules, which each transaction of anybody raises by one
+// (linux/net/netfilter/nf_tables_api.c, nf_tables_commit). It does not tell of the legacy variant's.
+type Generation func() (uint32, error)
+
+// untold is for who has nobody to tell the generation: then each Follow is a Sync.
+func untold() (uint32, error) { return 0, errors.ErrUnsupported }
+
 // New returns a backend that will run its programs with run and looks for Docker's bridges among
 // bridges. It starts none: which variant to use, and whether there is one, is found out by the
 // first Sync. Sync must not be called concurrently.
-func New(run Runner, bridges firewall.Bridges) (*Backend, error) {
+func New(run Runner, bridges firewall.Bridges, generation Generation) (*Backend, error) {
 	sets, err := newKernelSets()
 	if err != nil {
 		return nil, err
 	}
-	g, err := newGenerations()
-	if err != nil {
-		sets.close()
-		return nil, err
-	}
 	b := newBackend(run, sets, bridges)
-	b.generation, b.close = g.current, func() { sets.close(); g.close() }
+	b.generation = generation
 	return b, nil
 }
 
 func newBackend(run Runner, sets setEditor, bridges firewall.Bridges) *Backend {
 	return &Backend{
 		run: run, sets: sets, host: firewall.NewHostReader(bridges), render: Render, lookPath: exec.LookPath,
-		generation: func() (uint32, error) { return 0, errors.ErrUnsupported }, close: sets.close,
+		generation: untold,
 	}
 }
 
 // Close gives back what New opened. No other method may be called afterwards.
-func (b *Backend) Close() { b.close() }
+func (b *Backend) Close() { b.sets.close() }
 
 // Sync implements firewall.Backend. Where the programs are missing its error is ErrNotInstalled.
 func (b *Backend) Sync(ctx context.Context, render func(firewall.Host) firewall.Policy) error {

@@ -21,7 +21,7 @@ type Marked struct {
 
 // NewMarked returns what accepts packets with the bit. It runs its programs with run.
 func NewMarked(run Runner, bit uint32) (*Marked, error) {
-	b, err := New(run, nil)
+	b, err := New(run, nil, untold)
 	if err != nil {
 		return nil, err
 	}

@@ -15,7 +15,7 @@ var named = []string{"-nft", "-legacy"}
 
 // NewVariant is New for a variant that is known.
 func NewVariant(run Runner, bridges firewall.Bridges, variant string) (*Backend, error) {
-	b, err := New(run, bridges)
+	b, err := New(run, bridges, untold)
 	if err == nil {
 		b.variant.Store(&variant)
 	}

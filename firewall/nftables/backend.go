@@ -227,6 +227,10 @@ func (b *Backend) Rules(p firewall.Policy) string {
 	return text + b.neighbour.Rules(p)
 }
 
+// Generation returns the number of the host's nf_tables rules, which each change of anybody raises. It must not be called
+// while another method runs.
+func (b *Backend) Generation() (uint32, error) { return b.kernel.generation() }
+
 // Variant names the backend, for people.
 func (b *Backend) Variant() string { return "nftables" }
 
