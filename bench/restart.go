@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/drawbridge-net/drawbridge/bench/execs"
 	"github.com/drawbridge-net/drawbridge/bench/report"
+	"github.com/drawbridge-net/drawbridge/internal/unixsocket"
 )
 
 // restart measures how long a daemon takes from its start until it has compared the host with its state and put right
@@ -40,11 +40,9 @@ func (b *bench) restart(ctx context.Context) {
 // awaitReady makes a call that concerns nothing: the daemon answers it after its first comparison.
 func (s *subject) awaitReady(ctx context.Context) error {
 	driver, _ := s.drivers()
-	socket := s.host.Path(pluginsDir + driver + ".sock")
-	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", socket)
-	}}}
+	transport := unixsocket.Transport(s.host.Path(pluginsDir + driver + ".sock"))
+	transport.DisableKeepAlives = true
+	c := http.Client{Transport: transport}
 	nothing := fmt.Sprintf(`{"NetworkID":%q,"EndpointID":%q}`, strings.Repeat("0", 64), strings.Repeat("0", 64))
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://plugin/NetworkDriver.EndpointOperInfo", strings.NewReader(nothing))
 	if err != nil {

@@ -6,8 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/http"
+
+	"github.com/drawbridge-net/drawbridge/internal/unixsocket"
 )
 
 // ErrUnreachable says that no daemon answers on the control socket. The command line
@@ -23,14 +24,9 @@ type Client struct {
 // Dial returns a client of the control socket at path. The connection is made by each
 // question anew, so that there is nothing to close.
 func Dial(path string) *Client {
-	c := &Client{path: path}
-	c.http.Transport = &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", path)
-		},
-	}
-	return c
+	transport := unixsocket.Transport(path)
+	transport.DisableKeepAlives = true
+	return &Client{path: path, http: http.Client{Transport: transport}}
 }
 
 // Status asks how the daemon is doing.

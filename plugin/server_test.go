@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -16,6 +15,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/drawbridge-net/drawbridge/internal/unixsocket"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -105,9 +106,7 @@ func serve(t *testing.T, routes []Route, o Options) *running {
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	go func() { r.ended <- NewServer(routes, o).Serve(ctx, l); close(r.ended) }()
-	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", r.path)
-	}}
+	tr := unixsocket.Transport(r.path)
 	r.client = &http.Client{Transport: tr}
 	t.Cleanup(func() {
 		stop()

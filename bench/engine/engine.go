@@ -8,11 +8,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/drawbridge-net/drawbridge/internal/unixsocket"
 )
 
 // A Client is one engine's. It keeps its connections open.
@@ -23,13 +24,9 @@ const parallel = 16
 
 // Dial returns a client of the engine behind a socket.
 func Dial(socket string) *Client {
-	return &Client{&http.Client{Transport: &http.Transport{
-		MaxIdleConnsPerHost: parallel,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", socket)
-		},
-	}}}
+	transport := unixsocket.Transport(socket)
+	transport.MaxIdleConnsPerHost = parallel
+	return &Client{&http.Client{Transport: transport}}
 }
 
 // Close closes the connections that are kept.

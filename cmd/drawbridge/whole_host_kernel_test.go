@@ -26,6 +26,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/control"
+	"github.com/drawbridge-net/drawbridge/internal/unixsocket"
 )
 
 // How the test binary is started again: as the program, or as the tests in namespaces of their own.
@@ -93,9 +94,9 @@ func newWholeHost(t tester) *wholeHost {
 	h := &wholeHost{t: t, dir: dir, calls: make(chan func())}
 	h.must(err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	h.http.Transport = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", h.path("plugin.sock"))
-	}}
+	transport := unixsocket.Transport(h.path("plugin.sock"))
+	transport.DisableKeepAlives = true
+	h.http.Transport = transport
 	entered := make(chan error)
 	go func() {
 		runtime.LockOSThread() // for good: the thread ends with the host, and with it what it started

@@ -1,5 +1,5 @@
 // Package unixsocket opens the unix sockets on which the daemon listens, and
-// serves HTTP on them until it is told to end.
+// serves HTTP on them until it is told to end. [Transport] is the other side.
 //
 // Both of the daemon's sockets, the plugin's and the control socket, give whoever
 // can connect the power to change the host's network. They are therefore made

@@ -24,10 +24,8 @@ func (s slow) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 
 // get asks the socket once, on a connection of its own.
 func get(path string) (string, error) {
-	tr := &http.Transport{
-		DisableKeepAlives: true,
-		DialContext:       func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", path) },
-	}
+	tr := Transport(path)
+	tr.DisableKeepAlives = true
 	resp, err := (&http.Client{Transport: tr}).Get("http://x/")
 	if err != nil {
 		return "", err

@@ -3,15 +3,14 @@
 package engine
 
 import (
-	"context"
 	"encoding/json"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/drawbridge-net/drawbridge/internal/unixsocket"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 )
 
@@ -30,10 +29,7 @@ func (b *bed) pools() (pools, networks int) {
 // createByAPI creates a network as compose does, past the checks of the docker command.
 func (b *bed) createByAPI(name, config string) string {
 	b.t.Helper()
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", b.Path("/run/docker.sock"))
-	}}}
+	client := &http.Client{Transport: unixsocket.Transport(b.Path("/run/docker.sock"))}
 	defer client.CloseIdleConnections()
 	body := `{"Name":"` + name + `","Driver":"drawbridge","EnableIPv6":true,"IPAM":{"Driver":"drawbridge","Config":[` + config + `]}}`
 	res, err := client.Post("http://docker/networks/create", "application/json", strings.NewReader(body))

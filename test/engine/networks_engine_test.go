@@ -3,12 +3,10 @@
 package engine
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os/exec"
 	"strings"
@@ -16,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/drawbridge-net/drawbridge/internal/unixsocket"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 )
 
@@ -183,10 +182,7 @@ func TestBadInput(t *testing.T) {
 
 // rawCalls sends to the plugin what dockerd would not.
 func rawCalls(t *testing.T, b *bed) {
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", b.Path("/run/docker/plugins/drawbridge.sock"))
-	}}}
+	client := &http.Client{Transport: unixsocket.Transport(b.Path("/run/docker/plugins/drawbridge.sock"))}
 	defer client.CloseIdleConnections()
 	id := strings.Repeat("ab", 32)
 	for call, c := range map[string]struct {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
 	"os/exec"
@@ -12,6 +11,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/drawbridge-net/drawbridge/internal/unixsocket"
 )
 
 const (
@@ -104,10 +105,7 @@ func (d *Docker) argv() []string {
 // ping asks the API for a sign of life. dockerd listens early and answers when
 // it is ready, so that mostly one request waits for it.
 func (d *Docker) ping(ctx context.Context) error {
-	t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var dialer net.Dialer
-		return dialer.DialContext(ctx, "unix", d.host.Path(dockerSocket))
-	}}
+	t := unixsocket.Transport(d.host.Path(dockerSocket))
 	defer t.CloseIdleConnections()
 	// Not for ever: a dockerd that ends while we wait is noticed between requests.
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
