@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -39,9 +40,12 @@ func NewFlows(failed func(error)) (*Flows, error) {
 		return nil, err
 	}
 	f := &Flows{handle: h, tracked: c}
-	f.queue = queue{do: f.end, failed: failed}
+	f.queue = queue{do: f.end, failed: failed, delay: endDelay}
 	return f, nil
 }
+
+// endDelay is how long endings are collected, unless somebody waits for them.
+const endDelay = 50 * time.Millisecond
 
 // Settle returns when all is done that was asked for before, or could not be done.
 func (f *Flows) Settle(ctx context.Context) error { return f.queue.settle(ctx) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // ending is flows that are to end.
@@ -18,10 +19,13 @@ type ending struct {
 type queue struct {
 	do     func([]ending) error
 	failed func(error)
+	// delay lets more come together, and keeps the processors free for the engine, which moves links at that moment.
+	delay time.Duration
 
 	mu      sync.Mutex
 	waiting []ending      // guarded by mu, as is all that follows
-	round   chan struct{} // closed when the running round has ended; nil between rounds
+	round   chan struct{} // closed when the round that was begun has ended; nil between rounds
+	hurry   chan struct{} // ends that round's delay
 	added   int           // how many were asked for
 	done    int           // how many of them, the first ones, were carried out
 	err     error         // of the last round
@@ -45,26 +49,43 @@ func (q *queue) add(e ending) {
 	}
 }
 
-// start begins a round with all that wait; the caller holds mu.
+// start begins a round with all that wait when the delay is over; the caller holds mu.
 func (q *queue) start() {
-	round, ended := q.waiting, make(chan struct{})
-	q.waiting, q.round = nil, ended
+	over, hurry := make(chan struct{}), make(chan struct{}, 1)
+	q.round, q.hurry = over, hurry
 	go func() {
-		err := q.do(round)
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		defer close(ended)
-		q.err, q.round = err, nil
-		if err != nil {
-			q.waiting = append(round, q.waiting...) // for the next who asks
-			q.failed(err)
-			return
+		select {
+		case <-time.After(q.delay):
+		case <-hurry:
 		}
-		q.done += len(round)
-		if len(q.waiting) > 0 {
-			q.start()
-		}
+		q.carryOut()
+		close(over)
 	}()
+}
+
+// carryOut is a round.
+func (q *queue) carryOut() {
+	q.mu.Lock()
+	round := q.waiting
+	q.waiting = nil
+	q.mu.Unlock()
+	q.ended(round, q.do(round))
+}
+
+// ended takes note of how a round went, and begins the next.
+func (q *queue) ended(round []ending, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.err, q.round = err, nil
+	if err != nil {
+		q.waiting = append(round, q.waiting...) // for the next who asks
+		q.failed(err)
+		return
+	}
+	q.done += len(round)
+	if len(q.waiting) > 0 {
+		q.start()
+	}
 }
 
 // settle returns when what was added before is carried out. What has failed it tries once more.
@@ -79,6 +100,10 @@ func (q *queue) settle(ctx context.Context) error {
 			}
 			tried = true
 			q.start()
+		}
+		select {
+		case q.hurry <- struct{}{}:
+		default:
 		}
 		if err := q.await(ctx, q.round); err != nil {
 			return err

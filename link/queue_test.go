@@ -3,8 +3,10 @@ package link
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -58,6 +60,27 @@ func TestQueueFails(t *testing.T) {
 	if last := rounds[len(rounds)-1]; last != 2 && len(rounds) < 4 || failures == 0 || len(q.waiting) > 0 {
 		t.Errorf("rounds %v, %d failures told, %d wait", rounds, failures, len(q.waiting))
 	}
+}
+
+// TestQueueWaits: rounds begin after the delay, and at once for who settles.
+func TestQueueWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var rounds []time.Duration
+		began := time.Now()
+		q := &queue{do: func([]ending) error { rounds = append(rounds, time.Since(began)); return nil }, delay: time.Second}
+		q.add(ending{})
+		time.Sleep(500 * time.Millisecond)
+		q.add(ending{})
+		time.Sleep(time.Second)
+		q.add(ending{})
+		time.Sleep(100 * time.Millisecond)
+		if err := q.settle(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if want := []time.Duration{time.Second, 1600 * time.Millisecond}; !slices.Equal(rounds, want) {
+			t.Errorf("rounds at %v, want %v", rounds, want)
+		}
+	})
 }
 
 // TestQueueGivesUp: who waits goes with its context.
