@@ -17,9 +17,9 @@ type Host interface {
 	// FitNetwork says whether the host has room for a new network, and returns it with what depends
 	// on the host (Network.Asked) filled in.
 	FitNetwork(ctx context.Context, n state.Network) (state.Network, error)
-	// Forwarding reports whether the host forwards IPv4 and IPv6, and which links' router
-	// advertisements it listens to.
-	Forwarding() (state.Forwarding, error)
+	// Forwarding reports whether the host forwards IPv4 and IPv6, and, where v6 is to be turned on, which
+	// links' router advertisements it listens to.
+	Forwarding(v6 bool) (state.Forwarding, error)
 	// Boot identifies the current boot of the host.
 	Boot() (string, error)
 	// Lost returns those of the endpoints whose veth pair is in no container.
@@ -105,10 +105,8 @@ func (d *Driver) Restore(ctx context.Context) error {
 			}
 			tx.SetForwarding(state.Forwarding{Boot: boot})
 		}
-		for _, n := range tx.Networks() {
-			if err := d.claimForwarding(tx, n); err != nil {
-				return err
-			}
+		if err := d.claimForwarding(tx, tx.Networks()...); err != nil {
+			return err
 		}
 		rememberAdvertised(tx, before.RA)
 		if d.options.NoRules {

@@ -56,7 +56,11 @@ func TestFailureLeavesNothing(t *testing.T) {
 		{"new endpoint", endpoints, fails(object(1, 2)), "the host said no"},
 		{"whole network of the endpoint", endpoints + programs, fails(object(1, 0)), "the host said no"},
 		{"host has no room", creates, func(b *bench) { b.host.check = errHost }, "the host said no"},
-		{"forwarding unreadable", creates, func(b *bench) { b.host.forwarding = errHost }, "the host said no"},
+		{"forwarding unreadable", creates, func(b *bench) {
+			_, err := b.store.Update(b.ctx(), func(tx *store.Tx) error { tx.SetForwarding(state.Forwarding{}); return nil })
+			b.ok(err)
+			b.host.forwarding = errHost
+		}, "the host said no"},
 		{"no port is free", programs, func(b *bench) { b.ports.err = errHost }, "the host said no"},
 		{"flows stay", endpoints, func(b *bench) { b.flows.failed = errHost }, "the host said no"},
 		{"state file closed", "", func(b *bench) { b.ok(b.store.Close()) }, "shutting down"},
@@ -75,8 +79,8 @@ func TestFailureLeavesNothing(t *testing.T) {
 			t.Run(name+"/"+tt.name, func(t *testing.T) {
 				b := furnished(t)
 				b.createEndpoint(1, 3)
-				before := b.everything()
 				tt.fail(b)
+				before := b.everything()
 				ctx, cancel := context.WithCancel(b.ctx())
 				if b.loop.wait != nil {
 					cancel = endDuring(b, cancel)

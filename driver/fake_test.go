@@ -220,8 +220,12 @@ func (h *fakeHost) FitNetwork(_ context.Context, n state.Network) (state.Network
 	return n, h.check
 }
 
-func (h *fakeHost) Forwarding() (state.Forwarding, error) {
-	return state.Forwarding{V4: h.v4, V6: h.v6, RA: h.ra}, h.forwarding
+func (h *fakeHost) Forwarding(v6 bool) (state.Forwarding, error) {
+	on := state.Forwarding{V4: h.v4, V6: h.v6}
+	if v6 {
+		on.RA = h.ra
+	}
+	return on, h.forwarding
 }
 
 func (h *fakeHost) Boot() (string, error) { return h.boot, h.noBoot }

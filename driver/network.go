@@ -122,17 +122,19 @@ func (d *Driver) dropNetwork(tx *store.Tx, id state.NetworkID) []state.Endpoint 
 
 // claimForwarding records that forwarding is ours to turn on, before it is done, so that
 // a crash between the two leaves the guard against routing in place.
-func (d *Driver) claimForwarding(tx *store.Tx, n state.Network) error {
-	if !d.options.IPForward || !n.Forwards() {
+func (d *Driver) claimForwarding(tx *store.Tx, networks ...state.Network) error {
+	f := tx.Forwarding()
+	need4, need6 := state.NeedForwarding(networks)
+	need4, need6 = need4 && !f.V4, need6 && !f.V6
+	if !d.options.IPForward || !need4 && !need6 {
 		return nil
 	}
-	on, err := d.host.Forwarding()
+	on, err := d.host.Forwarding(need6)
 	if err != nil {
 		return err
 	}
-	f := tx.Forwarding()
-	f.V4 = f.V4 || !on.V4 && !n.V4.IsZero()
-	if !f.V6 && !on.V6 && !n.V6.IsZero() {
+	f.V4 = f.V4 || need4 && !on.V4
+	if need6 && !on.V6 {
 		f.V6, f.RA = true, on.RA
 	}
 	tx.SetForwarding(f)
@@ -143,17 +145,14 @@ func (d *Driver) claimForwarding(tx *store.Tx, n state.Network) error {
 // network has come to rely on the claim. A host that cannot say keeps the claim: it
 // only closes.
 func (d *Driver) disclaimForwarding(tx *store.Tx, before state.Forwarding) {
-	on, err := d.host.Forwarding()
+	on, err := d.host.Forwarding(false)
 	if err != nil {
 		return
 	}
-	for _, n := range tx.Networks() {
-		on.V4 = on.V4 || n.Forwards() && !n.V4.IsZero()
-		on.V6 = on.V6 || n.Forwards() && !n.V6.IsZero()
-	}
+	need4, need6 := state.NeedForwarding(tx.Networks())
 	f := tx.Forwarding()
-	f.V4 = f.V4 && (before.V4 || on.V4)
-	if f.V6 = f.V6 && (before.V6 || on.V6); !f.V6 {
+	f.V4 = f.V4 && (before.V4 || on.V4 || need4)
+	if f.V6 = f.V6 && (before.V6 || on.V6 || need6); !f.V6 {
 		f.RA = before.RA
 	}
 	tx.SetForwarding(f)

@@ -10,12 +10,12 @@ import (
 	"github.com/drawbridge-net/drawbridge/state"
 )
 
-// Forwarding reports whether the host forwards IPv4 and IPv6, and the links from whose router advertisements it
-// has routes and which would stop to listen to them with forwarding.
-func (l *Links) Forwarding() (state.Forwarding, error) {
-	v4, v6, err := l.sysctl.forwarding()
-	f := state.Forwarding{V4: v4, V6: v6}
-	if err != nil || v6 {
+// Forwarding reports whether the host forwards IPv4 and IPv6, and, if IPv6 is wanted and off, the links from whose router
+// advertisements it has routes and which would stop to listen to them with forwarding.
+func (l *Links) Forwarding(v6 bool) (state.Forwarding, error) {
+	on4, on6, err := l.sysctl.forwarding()
+	f := state.Forwarding{V4: on4, V6: on6}
+	if err != nil || on6 || !v6 {
 		return f, err
 	}
 	f.RA, err = l.advertised()
@@ -59,11 +59,7 @@ func (l *Links) advertised() (state.LinkNames, error) {
 // forward turns on the switches that the state records as ours, while a network needs them. Those it does not
 // record are left as they are, and none is turned off: others may rely on it by now.
 func (l *Links) forward(s state.Snapshot) error {
-	var need4, need6 bool
-	for _, n := range s.Networks {
-		need4 = need4 || n.Forwards() && !n.V4.IsZero()
-		need6 = need6 || n.Forwards() && !n.V6.IsZero()
-	}
+	need4, need6 := state.NeedForwarding(s.Networks)
 	var errs []error
 	if s.Forwarding.V4 && need4 {
 		errs = append(errs, l.sysctl.set(forwardV4, "1"))

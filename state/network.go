@@ -112,6 +112,15 @@ func (n Network) Family(v6 bool) Subnet {
 // linked containers.
 func (n Network) Forwards() bool { return !n.Internal || n.NoICC }
 
+// NeedForwarding reports in which families one of the networks needs the host to forward.
+func NeedForwarding(networks []Network) (v4, v6 bool) {
+	for _, n := range networks {
+		v4 = v4 || n.Forwards() && !n.V4.IsZero()
+		v6 = v6 || n.Forwards() && !n.V6.IsZero()
+	}
+	return v4, v6
+}
+
 // Subnets returns the families that the network has, IPv4 first.
 func (n Network) Subnets() []Subnet {
 	var out []Subnet

@@ -188,11 +188,7 @@ func (h *wholeHost) inherit(other *wholeHost) {
 	raw, err := os.ReadFile(other.path("state.db"))
 	h.must(err)
 	h.must(os.WriteFile(h.path("state.db"), raw, 0o600))
-	var need4, need6 bool
-	for _, n := range other.snapshot().Networks {
-		need4 = need4 || n.Forwards() && !n.V4.IsZero()
-		need6 = need6 || n.Forwards() && !n.V6.IsZero()
-	}
+	need4, need6 := state.NeedForwarding(other.snapshot().Networks)
 	for key, needed := range map[string]bool{"net/ipv4/ip_forward": need4, "net/ipv6/conf/all/forwarding": need6} {
 		if value := other.file("/proc/sys/" + key); !needed && value == "1" {
 			h.in(func() error { return os.WriteFile("/proc/sys/"+key, []byte(value), 0) })

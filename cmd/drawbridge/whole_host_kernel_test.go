@@ -73,8 +73,10 @@ func inside(m *testing.M) int {
 type tester interface {
 	Helper()
 	Fatalf(format string, args ...any)
+	Errorf(format string, args ...any)
 	Logf(format string, args ...any)
 	Cleanup(func())
+	Context() context.Context
 }
 
 // wholeHost is a host with an uplink and somebody's bridge, in a network namespace, and the daemon on it.
@@ -178,13 +180,19 @@ func (h *wholeHost) furnish() {
 // start starts the daemon and waits until the host is as it should be.
 func (h *wholeHost) start() {
 	h.t.Helper()
-	h.daemon = exec.Command("/proc/self/exe", "serve", "--firewall-backend", "iptables", "--firewalld", "off",
+	h.launch("iptables")
+	h.settle()
+}
+
+// launch starts the daemon with a firewall backend.
+func (h *wholeHost) launch(backend string) {
+	h.t.Helper()
+	h.daemon = exec.Command("/proc/self/exe", "serve", "--firewall-backend", backend, "--firewalld", "off",
 		"--plugin-socket", h.path("plugin.sock"), "--control-socket", h.path("control.sock"), "--state", h.path("state.db"))
 	h.daemon.Env = append(os.Environ(), programEnv+"=1")
 	h.daemon.Stderr = &h.log
 	h.daemon.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	h.in(h.daemon.Start)
-	h.settle()
 }
 
 // stop ends the daemon by a signal.
