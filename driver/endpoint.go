@@ -270,6 +270,7 @@ func parseEndpoint(r *network.CreateEndpointRequest) (state.Endpoint, error) {
 	if e.Exposed, _, err = exposedPorts(r.Options); err != nil {
 		return e, err
 	}
+	e.WantsPorts = wantsPorts(r.Options)
 	if e.Addr4, err = parseAddress(r.Interface.Address, false); err != nil {
 		return e, err
 	}

@@ -153,9 +153,16 @@ type binding struct {
 	HostPortEnd uint16
 }
 
-// optPortMap is the container's list of published ports in the options of
+// optPortMap is the container's list of published ports in the options of CreateEndpoint and
 // ProgramExternalConnectivity.
 const optPortMap = dockerPrefix + "portmap"
+
+// wantsPorts reports whether the options of CreateEndpoint name ports to publish. What is wrong with them is told when they
+// are to be published.
+func wantsPorts(options map[string]any) bool {
+	list, _ := options[optPortMap].([]any)
+	return len(list) > 0
+}
 
 // portRequests reads what an endpoint shall publish, in a stable order: newer engines send the
 // list in a random one.

@@ -83,9 +83,14 @@ func randomState(random *rand.Rand, s state.Snapshot) state.Snapshot {
 		if there = there != (random.IntN(3) == 0); !there || !kept[e.Network] {
 			continue
 		}
-		e.Ports = old.Ports
+		e.Ports, e.WantsPorts = old.Ports, i%3 == 0
 		e.Name, e.Links = "a", []string{"a"}
-		if random.IntN(2) == 0 {
+		switch random.IntN(4) {
+		case 0:
+			e.Ports = nil
+		case 1:
+			e.Sandbox = "/sandbox"
+		default:
 			e.Ports = []state.Port{{Proto: state.TCP, HostPort: uint16(8000 + i), ContainerPort: 80}}
 		}
 		parts = append(parts, e)

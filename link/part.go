@@ -38,7 +38,12 @@ func partOf(c state.Change) part {
 	}
 	var p part
 	touched := map[state.NetworkID]bool{} // in which an endpoint differs, or all may
+	moved := map[state.EndpointID]bool{}
 	for id := range c.Endpoints {
+		if sameLink(c, id) {
+			continue
+		}
+		moved[id] = true
 		for _, s := range []state.Snapshot{c.From, c.To} {
 			if e, ok := s.Endpoint(id); ok {
 				touched[e.Network] = true
@@ -62,12 +67,26 @@ func partOf(c state.Change) part {
 		}
 	}
 	for _, e := range c.To.Endpoints {
-		if _, ok := c.To.Network(e.Network); ok && (c.Endpoints[e.ID] || c.Networks[e.Network]) {
+		if _, ok := c.To.Network(e.Network); ok && (moved[e.ID] || c.Networks[e.Network]) {
 			p.endpoints = append(p.endpoints, e)
 			p.links = append(p.links, e.HostLink())
 		}
 	}
 	return p
+}
+
+// sameLink reports whether nothing of what differs in an endpoint concerns its link: its ports come and go, or its container
+// joins, for which the link is there already. To ask the kernel for it all the same would wait for the engine, which holds
+// the lock of all links while it moves one into a container.
+func sameLink(c state.Change, id state.EndpointID) bool {
+	from, before := c.From.Endpoint(id)
+	to, after := c.To.Endpoint(id)
+	if !before || !after || from.Joined() && !to.Joined() || from.Publishes() != to.Publishes() {
+		return false
+	}
+	from.Ports, from.Sandbox = to.Ports, to.Sandbox
+	from.WantsPorts = to.WantsPorts
+	return from.Equal(to)
 }
 
 // maxPart is the number of objects up to which they are asked for one by one.

@@ -117,7 +117,7 @@ func (l *Links) raiseVeth(have inventory, ports map[int]port, bound bindings, n 
 			return err
 		}
 	}
-	if hairpin := len(e.Ports) > 0 && l.bridgeNetfilter(); now.hairpin != hairpin {
+	if hairpin := e.Publishes() && l.bridgeNetfilter(); now.hairpin != hairpin {
 		if err := l.setHairpin(link, hairpin); err != nil {
 			return err
 		}

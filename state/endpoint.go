@@ -26,6 +26,9 @@ type Endpoint struct {
 
 	// Ports are published, all of them or none; empty between Revoke and Program.
 	Ports []Port `json:"ports,omitempty"`
+	// WantsPorts says that the container was made with published ports. Which of its endpoints publishes them
+	// is known later, and may change.
+	WantsPorts bool `json:"wantsPorts,omitempty"`
 
 	// LinkPrefix begins the name of the link in the container; empty for that of the network.
 	LinkPrefix string `json:"linkPrefix,omitempty"`
@@ -41,6 +44,9 @@ type Endpoint struct {
 
 // Joined reports whether the engine has put the endpoint into a container.
 func (e Endpoint) Joined() bool { return e.Sandbox != "" }
+
+// Publishes reports whether the endpoint publishes ports, or may come to.
+func (e Endpoint) Publishes() bool { return e.WantsPorts || len(e.Ports) > 0 }
 
 // Addrs returns the container's addresses, IPv4 first.
 func (e Endpoint) Addrs() []netip.Addr {
