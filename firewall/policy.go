@@ -3,7 +3,7 @@ package firewall
 import (
 	"context"
 	"net/netip"
-	"sync/atomic"
+	"slices"
 
 	"github.com/drawbridge-net/drawbridge/state"
 )
@@ -98,6 +98,10 @@ type Host struct {
 	BridgeNetfilter bool
 }
 
+func (h Host) equal(o Host) bool {
+	return h.Settings == o.Settings && h.BridgeNetfilter == o.BridgeNetfilter && slices.Equal(h.DockerBridges, o.DockerBridges)
+}
+
 // Settings are the daemon's.
 type Settings struct {
 	// NoIPv6 leaves IPv6 without rules (--ip6tables=false).
@@ -106,89 +110,25 @@ type Settings struct {
 	Loopback bool
 }
 
+// Wanted is what a backend is to make true, as functions of the host that it finds. They are pure: a backend may keep them and
+// call them again.
+type Wanted struct {
+	Policy func(Host) Policy
+	// Change says what Policy differs in from the policy that the last Sync or Follow made true, if it did. It is false where that
+	// is not known, was for another host, or is more than a Change can say.
+	Change func(Host) (Change, bool)
+}
+
 // Backend makes the kernel equal to a policy.
 type Backend interface {
-	// Sync reads the kernel, asks render for the policy on this host and makes the
-	// kernel equal to it. It writes nothing where nothing differs.
-	Sync(ctx context.Context, render func(Host) Policy) error
-	// Follow does the same where nothing is known to have changed since the last call but the policy, and not even
-	// that unless changed. It asks whether anybody changed rules, if that is cheap; more it need not look at.
-	Follow(ctx context.Context, changed bool, render func(Host) Policy) error
+	// Sync reads the kernel and makes it equal to what is wanted on this host. It writes nothing where nothing differs.
+	Sync(ctx context.Context, w Wanted) error
+	// Follow does the same where nothing is known to have changed since the last call but the policy. It asks whether anybody
+	// changed rules, if that is cheap; more it need not look at.
+	Follow(ctx context.Context, w Wanted) error
 	// Rules returns the rules and elements of a policy as text, in the form in
 	// which they are loaded.
 	Rules(p Policy) string
 	// Purge removes everything of ours with no knowledge of the state.
 	Purge(ctx context.Context) error
-}
-
-// Plane applies a snapshot's policy by a backend.
-type Plane struct {
-	backend  Backend
-	settings Settings
-	applied  atomic.Pointer[Policy]
-	dockers  atomic.Pointer[[]string]
-}
-
-// NewPlane returns the plane of a backend.
-func NewPlane(b Backend, s Settings) *Plane { return &Plane{backend: b, settings: s} }
-
-// Apply makes the firewall equal to s. Its failures concern every network: an
-// unknown rule set must not be taken for a closed one.
-func (p *Plane) Apply(ctx context.Context, s state.Snapshot) error {
-	return p.apply(ctx, s, p.backend.Sync)
-}
-
-// Follow does the same where nothing is known to have changed but the state.
-func (p *Plane) Follow(ctx context.Context, c state.Change) error {
-	return p.apply(ctx, c.To, func(ctx context.Context, render func(Host) Policy) error {
-		return p.backend.Follow(ctx, concerned(c), render)
-	})
-}
-
-func (p *Plane) apply(ctx context.Context, s state.Snapshot, sync func(context.Context, func(Host) Policy) error) error {
-	var policy *Policy
-	err := sync(ctx, func(h Host) Policy {
-		h.Settings = p.settings
-		p.dockers.Store(&h.DockerBridges)
-		rendered := Render(s, h)
-		policy = &rendered
-		return rendered
-	})
-	if err == nil && policy != nil { // else it is that of before
-		p.applied.Store(policy)
-	}
-	return err
-}
-
-// concerned reports whether both states may have different policies. Endpoints that publish nothing and take no
-// part in links have none.
-func concerned(c state.Change) bool {
-	if len(c.Networks) > 0 || c.Forwarding {
-		return true
-	}
-	for id := range c.Endpoints {
-		for _, s := range []state.Snapshot{c.From, c.To} {
-			if e, ok := s.Endpoint(id); ok && (len(e.Ports) > 0 || e.Name != "" || len(e.Links) > 0) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// DockerBridges returns the bridges of Docker's own driver that the last Apply found on the host.
-func (p *Plane) DockerBridges() []string {
-	if found := p.dockers.Load(); found != nil {
-		return *found
-	}
-	return nil
-}
-
-// Rules returns what Apply last made true, as text; empty before the first success.
-func (p *Plane) Rules() string {
-	policy := p.applied.Load()
-	if policy == nil {
-		return ""
-	}
-	return p.backend.Rules(*policy)
 }

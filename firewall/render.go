@@ -20,23 +20,27 @@ func Render(s state.Snapshot, h Host) Policy {
 
 func renderFamily(s state.Snapshot, h Host, v6 bool) Family {
 	f := Family{
-		V6:       v6,
-		Networks: networks(s, v6),
-		Links:    linksOf(s, v6),
-		Guard:    guard(s.Forwarding, v6),
-		// On a bridge of ours without an IPv6 network IPv6 is switched off; an adopted one is its
-		// owner's, and IPv4 has no such switch.
-		Strangers: slices.ContainsFunc(s.Networks, func(n state.Network) bool {
-			return n.Family(v6).IsZero() && (!v6 || n.Adopted)
-		}),
+		V6:        v6,
+		Networks:  networks(s, v6),
+		Guard:     guard(s.Forwarding, v6),
+		Strangers: slices.ContainsFunc(s.Networks, func(n state.Network) bool { return stranger(n, v6) }),
 	}
 	f.Loopback = h.Loopback && !v6 && len(f.Networks) > 0
-	f.Ports, f.Open = ports(s, v6, f.Loopback)
+	if f.HasBridges() {
+		f.Links = linksOf(s, v6)
+		f.Ports, f.Open = ports(s, v6, f.Loopback)
+	}
 	if !f.IsEmpty() {
 		f.DockerBridges = foreignBridges(s, h)
 		f.BridgeNetfilter = h.BridgeNetfilter
 	}
 	return f
+}
+
+// stranger reports whether the network lacks a family that its bridge could carry. On a bridge of ours without an IPv6 network
+// IPv6 is switched off; an adopted one is its owner's, and IPv4 has no such switch.
+func stranger(n state.Network, v6 bool) bool {
+	return n.Family(v6).IsZero() && (!v6 || n.Adopted)
 }
 
 func guard(f state.Forwarding, v6 bool) bool {
@@ -111,7 +115,7 @@ func linksOf(s state.Snapshot, v6 bool) []Link {
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b Link) int { return cmp.Or(compareTarget(a.To, b.To), a.From.Compare(b.From)) })
+	slices.SortFunc(out, compareLink)
 	return slices.Compact(out)
 }
 
@@ -151,4 +155,8 @@ func compareTarget(a, b Target) int {
 
 func comparePrefix(a, b netip.Prefix) int {
 	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+}
+
+func compareLink(a, b Link) int {
+	return cmp.Or(compareTarget(a.To, b.To), a.From.Compare(b.From))
 }

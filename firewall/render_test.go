@@ -1,7 +1,6 @@
 package firewall
 
 import (
-	stdcmp "cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -374,7 +373,7 @@ func sum(a, b Family) Family {
 	slices.SortFunc(a.Networks, func(x, y Network) int { return comparePrefix(x.Prefix, y.Prefix) })
 	slices.SortFunc(a.Ports, comparePort)
 	slices.SortFunc(a.Open, compareTarget)
-	slices.SortFunc(a.Links, func(x, y Link) int { return stdcmp.Or(compareTarget(x.To, y.To), x.From.Compare(y.From)) })
+	slices.SortFunc(a.Links, compareLink)
 	return a
 }
 
@@ -436,25 +435,25 @@ func owner(t *rapid.T, s state.Snapshot, a netip.Addr) state.Network {
 // fakeBackend renders for one host and returns err.
 type fakeBackend struct {
 	Backend
-	err     error
-	got     Policy
-	changed bool // as the last Follow was told
+	host   Host
+	err    error
+	got    Policy
+	change Change
+	says   bool // that it is told the change
 }
 
-func (f *fakeBackend) Follow(ctx context.Context, changed bool, render func(Host) Policy) error {
-	f.changed = changed
-	return f.Sync(ctx, render)
-}
+func (f *fakeBackend) Follow(ctx context.Context, w Wanted) error { return f.Sync(ctx, w) }
 
-func (f *fakeBackend) Sync(_ context.Context, render func(Host) Policy) error {
-	f.got = render(Host{DockerBridges: []string{"docker0"}})
+func (f *fakeBackend) Sync(_ context.Context, w Wanted) error {
+	f.change, f.says = w.Change(f.host)
+	f.got = w.Policy(f.host)
 	return f.err
 }
 
 func (f *fakeBackend) Rules(p Policy) string { return fmt.Sprintf("%d networks", len(p.V4.Networks)) }
 
 func TestPlane(t *testing.T) {
-	fake := &fakeBackend{err: errors.New("locked")}
+	fake := &fakeBackend{err: errors.New("locked"), host: Host{DockerBridges: []string{"docker0"}}}
 	plane := NewPlane(fake, Settings{})
 	s := state.Snapshot{Networks: []state.Network{network()}}
 	if err := plane.Apply(t.Context(), s); !errors.Is(err, fake.err) {
@@ -475,40 +474,27 @@ func TestPlane(t *testing.T) {
 	}
 }
 
-// TestPlaneFollows: the backend is told whether the policy may be another.
-func TestPlaneFollows(t *testing.T) {
+// TestPlaneChanges: the backend is told what differs from what it last made true, on the same host.
+func TestPlaneChanges(t *testing.T) {
 	fake := &fakeBackend{}
 	plane := NewPlane(fake, Settings{})
 	n := network()
-	e := state.Endpoint{ID: "e1", Network: n.ID}
-	publishing, named, linked, joined := e, e, e, e
-	publishing.Ports = []state.Port{{Proto: state.TCP, HostPort: 80, ContainerPort: 80}}
-	named.Name, linked.Links, joined.Sandbox = "db", []string{"db"}, "/run/x"
-	with := func(e state.Endpoint) state.Snapshot {
-		return state.Snapshot{Networks: []state.Network{n}, Endpoints: []state.Endpoint{e}}
-	}
-	only := state.Snapshot{Networks: []state.Network{n}}
-	for _, tt := range []struct {
-		name     string
-		from, to state.Snapshot
-		want     bool
-	}{
-		{"nothing", only, only, false},
-		{"a network", state.Snapshot{}, only, true},
-		{"forwarding", only, state.Snapshot{Networks: only.Networks, Forwarding: state.Forwarding{V4: true}}, true},
-		{"an endpoint that publishes nothing", only, with(e), false},
-		{"that joins", with(e), with(joined), false},
-		{"that publishes", with(joined), with(publishing), true},
-		{"that does no more", with(publishing), with(joined), true},
-		{"that others are linked to", only, with(named), true},
-		{"that is linked", with(linked), only, true},
-	} {
-		fake.changed = !tt.want
-		if err := plane.Follow(t.Context(), state.Compare(tt.from, tt.to)); err != nil {
-			t.Fatal(err)
-		}
-		if fake.changed != tt.want {
-			t.Errorf("%s: changed %v", tt.name, fake.changed)
+	e := endpoint(port(""))
+	empty, published := state.Snapshot{Networks: []state.Network{n}}, state.Snapshot{Networks: []state.Network{n}, Endpoints: []state.Endpoint{e}}
+	step := func(name string, err error, says bool, before, after int) {
+		t.Helper()
+		if !errors.Is(err, fake.err) || fake.says != says || len(fake.change.Before.V4.Ports) != before || len(fake.change.After.V4.Ports) != after {
+			t.Errorf("%s: says %v: %+v, error %v", name, fake.says, fake.change, err)
 		}
 	}
+	step("the first", plane.Apply(t.Context(), empty), false, 0, 0)
+	step("a port", plane.Follow(t.Context(), state.Compare(empty, published)), true, 0, 1)
+	step("nothing", plane.Apply(t.Context(), published), true, 0, 0)
+	fake.err = errors.New("locked")
+	step("a failure", plane.Apply(t.Context(), empty), true, 1, 0)
+	fake.err = nil
+	step("what failed, once more", plane.Apply(t.Context(), empty), true, 1, 0)
+	fake.host = Host{DockerBridges: []string{"docker0"}}
+	step("another host", plane.Apply(t.Context(), empty), false, 0, 0)
+	step("the same", plane.Apply(t.Context(), empty), true, 0, 0)
 }

@@ -29,7 +29,15 @@ func Compare(from, to Snapshot) Change {
 func (e Endpoint) Equal(o Endpoint) bool {
 	return e.ID == o.ID && e.Network == o.Network && e.Addr4 == o.Addr4 && e.Addr6 == o.Addr6 && e.MAC == o.MAC &&
 		e.LinkPrefix == o.LinkPrefix && e.Name == o.Name && e.Sandbox == o.Sandbox && e.WantsPorts == o.WantsPorts &&
-		slices.Equal(e.Links, o.Links) && slices.Equal(e.Exposed, o.Exposed) && slices.Equal(e.Ports, o.Ports)
+		slices.Equal(e.Links, o.Links) && slices.Equal(e.Exposed, o.Exposed) && equalPorts(e.Ports, o.Ports)
+}
+
+// equalPorts looks first whether both are the same slice, as those of an endpoint are that nobody changed.
+func equalPorts(a, b []Port) bool {
+	if len(a) == len(b) && len(a) > 0 && &a[0] == &b[0] {
+		return true
+	}
+	return slices.Equal(a, b)
 }
 
 // compareSorted walks both lists, which are sorted by key, at once.

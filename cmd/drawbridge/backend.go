@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"github.com/drawbridge-net/drawbridge/firewall"
 	"github.com/drawbridge-net/drawbridge/firewall/iptables"
@@ -51,6 +52,7 @@ func newBackends(flag string, bridges firewall.Bridges, log *slog.Logger) (*back
 		b.Close()
 		return nil, err
 	}
+	b.nftables.Committed = func(took time.Duration) { log.Debug("nftables transaction", "duration", took) }
 	if b.iptables, err = iptables.New(process.Run, bridges, b.nftables.Generation); err != nil {
 		b.Close()
 		return nil, err
@@ -73,12 +75,12 @@ func (b *backends) Close() {
 
 // Sync implements firewall.Backend. A backend that an earlier run had loses its rules when the new one's are in
 // force. What nftables finds of iptables is replaced by its own Sync, rule by rule.
-func (b *backends) Sync(ctx context.Context, render func(firewall.Host) firewall.Policy) error {
+func (b *backends) Sync(ctx context.Context, w firewall.Wanted) error {
 	c, err := b.choose(ctx)
 	if err != nil {
 		return err
 	}
-	if err := c.Sync(ctx, render); err != nil {
+	if err := c.Sync(ctx, w); err != nil {
 		return err
 	}
 	if c.backend == b.iptables && !b.alone {
@@ -91,11 +93,11 @@ func (b *backends) Sync(ctx context.Context, render func(firewall.Host) firewall
 }
 
 // Follow implements firewall.Backend. The first call is Sync's.
-func (b *backends) Follow(ctx context.Context, changed bool, render func(firewall.Host) firewall.Policy) error {
+func (b *backends) Follow(ctx context.Context, w firewall.Wanted) error {
 	if c := b.chosen.Load(); c != nil && b.alone {
-		return c.Follow(ctx, changed, render)
+		return c.Follow(ctx, w)
 	}
-	return b.Sync(ctx, render)
+	return b.Sync(ctx, w)
 }
 
 // choose returns the backend to use. It looks until it once could, and then keeps to what it found.

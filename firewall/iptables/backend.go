@@ -14,12 +14,14 @@ import (
 // Runner starts a program with the given standard input and returns what it printed. It is called for both families at once.
 type Runner func(ctx context.Context, stdin string, argv ...string) (string, error)
 
-// setEditor is the part of ipset that a Backend uses. It remembers what sets have in them until it is told to forget.
+// setEditor is the part of ipset that a Backend uses.
 type setEditor interface {
-	grow(Set) error
-	shrink(Set) error
+	// grow makes the set if need be, adds what it lacks and returns what it has too much.
+	grow(Set) (surplus Set, err error)
+	// add and remove change a set that is there by the elements.
+	add(Set) error
+	remove(Set) error
 	destroy(name string) error
-	forget()
 	close()
 }
 
@@ -89,13 +91,13 @@ func newBackend(run Runner, sets setEditor, bridges firewall.Bridges) *Backend {
 func (b *Backend) Close() { b.sets.close() }
 
 // Sync implements firewall.Backend. Where the programs are missing its error is ErrNotInstalled.
-func (b *Backend) Sync(ctx context.Context, render func(firewall.Host) firewall.Policy) error {
+func (b *Backend) Sync(ctx context.Context, w firewall.Wanted) error {
 	variant, err := b.choose(ctx)
 	if err != nil {
 		return err
 	}
 	for i := range attempts {
-		if err = b.sync(ctx, variant, i > 0, render); err == nil || ctx.Err() != nil {
+		if err = b.sync(ctx, variant, i > 0, w); err == nil || ctx.Err() != nil {
 			return err
 		}
 	}
@@ -104,31 +106,37 @@ func (b *Backend) Sync(ctx context.Context, render func(firewall.Host) firewall.
 
 // Follow implements firewall.Backend. It reads nothing where the rules are of the generation that it left, which the legacy
 // variant cannot tell, and starts a program only where the policy changes rules.
-func (b *Backend) Follow(ctx context.Context, changed bool, render func(firewall.Host) firewall.Policy) error {
+func (b *Backend) Follow(ctx context.Context, w firewall.Wanted) error {
 	last := b.seen
 	if last == nil {
-		return b.Sync(ctx, render)
+		return b.Sync(ctx, w)
 	}
 	now, err := b.generation()
-	switch {
-	case err != nil || now != last.generation:
-		return b.Sync(ctx, render)
-	case !changed:
-		return nil
+	if err != nil || now != last.generation || b.follow(ctx, *last, w) != nil {
+		return b.Sync(ctx, w)
 	}
-	if b.follow(ctx, *last, render(last.host)) == nil {
-		return nil
-	}
-	return b.Sync(ctx, render)
+	return nil
 }
 
-func (b *Backend) follow(ctx context.Context, last seen, p firewall.Policy) error {
+func (b *Backend) follow(ctx context.Context, last seen, w firewall.Wanted) error {
+	change, ok := firewall.Change{}, false
+	if w.Change != nil {
+		change, ok = w.Change(last.host)
+	}
+	if ok && change.IsEmpty() {
+		return nil
+	}
 	b.seen = nil
 	variant, err := b.choose(ctx)
 	if err != nil {
 		return err
 	}
-	result, err := b.write(ctx, variant, last.tables, p)
+	var result written
+	if ok {
+		result, err = b.writeChange(ctx, variant, last.tables, change)
+	} else {
+		result, err = b.write(ctx, variant, last.tables, w.Policy(last.host))
+	}
 	if err == nil {
 		b.remember(last.generation, result, last.host)
 	}
@@ -136,9 +144,8 @@ func (b *Backend) follow(ctx context.Context, last seen, p firewall.Policy) erro
 }
 
 // sync reads all and writes what differs; after a failure it writes the chains that differ whole.
-func (b *Backend) sync(ctx context.Context, variant string, again bool, render func(firewall.Host) firewall.Policy) error {
+func (b *Backend) sync(ctx context.Context, variant string, again bool, w firewall.Wanted) error {
 	b.seen = nil
-	b.sets.forget()
 	generation, unknown := b.generation()
 	have, err := b.look(ctx, variant)
 	if err != nil {
@@ -146,7 +153,7 @@ func (b *Backend) sync(ctx context.Context, variant string, again bool, render f
 	}
 	host := b.host.Read(have.dockerBridges())
 	have.failed = again
-	result, err := b.write(ctx, variant, have, render(host))
+	result, err := b.write(ctx, variant, have, w.Policy(host))
 	if err == nil && unknown == nil {
 		b.remember(generation, result, host)
 	}
@@ -171,6 +178,8 @@ type tablesOfBoth struct {
 	d4, d6 dump
 	err6   error
 	failed bool
+	// ports4 and ports6 are those that the chains redirect, if it was we who wrote them.
+	ports4, ports6 []firewall.Port
 }
 
 func (t tablesOfBoth) dockerBridges() []string {
@@ -207,21 +216,67 @@ func (b *Backend) write(ctx context.Context, variant string, have tablesOfBoth, 
 	if have.failed {
 		have.d4, have.d6 = have.d4.blurred(want4), have.d6.blurred(want6)
 	}
-	// At the same time, since each waits for the kernel when it took rules away.
-	var v6 change
-	var failed error
-	var other sync.WaitGroup
-	other.Go(func() { v6, failed = b.apply(ctx, variant, have.d6, want6) })
-	v4, err := b.apply(ctx, variant, have.d4, want4)
-	other.Wait()
-	if failed != nil {
+	v4, v6, err, err6 := bothFamilies(func(v6 bool) (change, error) {
+		if v6 {
+			return b.apply(ctx, variant, have.d6, want6)
+		}
+		return b.apply(ctx, variant, have.d4, want4)
+	})
+	if err6 != nil {
 		// Sets that are in use belong to rules that could not be read.
-		return written{}, errors.Join(err, have.err6, failed)
+		return written{}, errors.Join(err, have.err6, err6)
 	}
 	return written{
-		tables:  tablesOfBoth{d4: v4.result, d6: v6.result, err6: have.err6},
+		tables:  tablesOfBoth{d4: v4.result, d6: v6.result, err6: have.err6, ports4: p.V4.Ports, ports6: p.V6.Ports},
 		changed: v4.tables + v6.tables, sure: v4.sure && v6.sure,
 	}, err
+}
+
+// bothFamilies does the same for IPv4 and IPv6 at the same time, since each waits for the kernel when it took rules away.
+func bothFamilies(do func(v6 bool) (change, error)) (v4, v6 change, err4, err6 error) {
+	var other sync.WaitGroup
+	other.Go(func() { v6, err6 = do(true) })
+	v4, err4 = do(false)
+	other.Wait()
+	return v4, v6, err4, err6
+}
+
+// writeChange makes a change of the policy that was written last.
+func (b *Backend) writeChange(ctx context.Context, variant string, have tablesOfBoth, c firewall.Change) (written, error) {
+	left4 := firewall.Exchange(have.ports4, c.Before.V4.Ports, c.After.V4.Ports)
+	left6 := firewall.Exchange(have.ports6, c.Before.V6.Ports, c.After.V6.Ports)
+	v4, v6, err4, err6 := bothFamilies(func(v6 bool) (change, error) {
+		if v6 {
+			return b.applyChange(ctx, variant, changePorts(have.d6, have.ports6, left6), c.Before.V6, c.After.V6)
+		}
+		return b.applyChange(ctx, variant, changePorts(have.d4, have.ports4, left4), c.Before.V4, c.After.V4)
+	})
+	return written{
+		tables:  tablesOfBoth{d4: v4.result, d6: v6.result, err6: have.err6, ports4: left4, ports6: left6},
+		changed: v4.tables + v6.tables, sure: v4.sure && v6.sure,
+	}, errors.Join(err4, err6)
+}
+
+// applyChange does what apply does.
+func (b *Backend) applyChange(ctx context.Context, variant string, c change, before, after firewall.Family) (change, error) {
+	n := namesOf(after.V6)
+	gone, come := sets(before, n), sets(after, n)
+	for i := range come {
+		added, removed := missing(come[i].Elements, gone[i].Elements), missing(gone[i].Elements, come[i].Elements)
+		come[i].Elements, gone[i].Elements = added, removed
+		if err := b.sets.add(come[i]); err != nil {
+			return change{}, err
+		}
+	}
+	if err := b.restore(ctx, variant, after.V6, c.text); err != nil {
+		return change{}, err
+	}
+	for _, s := range gone {
+		if err := b.sets.remove(s); err != nil {
+			return change{}, err
+		}
+	}
+	return c, nil
 }
 
 // read returns what the family's tables hold.
@@ -236,29 +291,34 @@ func (b *Backend) read(ctx context.Context, variant string, v6 bool) (dump, erro
 // apply closes before it opens: elements are in the sets before a rule looks for them,
 // and go after the rules that led to them.
 func (b *Backend) apply(ctx context.Context, variant string, d dump, want Ruleset) (change, error) {
+	var surplus []Set
 	for _, s := range want.Sets {
-		if err := b.sets.grow(s); err != nil {
+		more, err := b.sets.grow(s)
+		if err != nil {
 			return change{}, err
 		}
+		surplus = append(surplus, more)
 	}
 	c := changeTo(d, want)
-	if c.text != "" {
-		if err := b.restore(ctx, variant, want.V6, c.text); err != nil {
-			return change{}, err
-		}
+	if err := b.restore(ctx, variant, want.V6, c.text); err != nil {
+		return change{}, err
 	}
 	if len(want.Sets) == 0 {
 		return c, b.destroySets(want.V6)
 	}
-	for _, s := range want.Sets {
-		if err := b.sets.shrink(s); err != nil {
+	for _, s := range surplus {
+		if err := b.sets.remove(s); err != nil {
 			return change{}, err
 		}
 	}
 	return c, nil
 }
 
+// restore has iptables-restore read a text, if there is any.
 func (b *Backend) restore(ctx context.Context, variant string, v6 bool, text string) error {
+	if text == "" {
+		return nil
+	}
 	_, err := b.run(ctx, text, program(v6)+variant+"-restore", "--noflush", "--wait", lockWait)
 	if err != nil {
 		return fmt.Errorf("changing the firewall: %w", err)

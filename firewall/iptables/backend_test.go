@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	stdcmp "cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,9 +16,12 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
 
 	"github.com/drawbridge-net/drawbridge/firewall"
 	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/test/statetest"
 )
 
 // fakeHost is both families' iptables and ipset, and a journal of what was done.
@@ -68,8 +72,6 @@ func (h *fakeHost) do(step string) error {
 	return nil
 }
 
-func (h *fakeHost) forget() {}
-
 func (h *fakeHost) run(_ context.Context, stdin string, argv ...string) (string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -102,9 +104,24 @@ func (h *fakeHost) run(_ context.Context, stdin string, argv ...string) (string,
 	return b.String(), nil
 }
 
-func (h *fakeHost) grow(s Set) error {
+func (h *fakeHost) grow(s Set) (Set, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	surplus := s
+	surplus.Elements = slices.DeleteFunc(slices.Clone(h.sets[s.Name]), func(e Element) bool { return slices.Contains(s.Elements, e) })
+	if _, ok := h.sets[s.Name]; !ok {
+		h.sets[s.Name] = nil
+	}
+	return surplus, h.insert(s)
+}
+
+func (h *fakeHost) add(s Set) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.insert(s)
+}
+
+func (h *fakeHost) insert(s Set) error {
 	for _, e := range s.Elements {
 		if !slices.Contains(h.sets[s.Name], e) {
 			if err := h.do("add " + s.Name + " " + e.String()); err != nil {
@@ -113,22 +130,17 @@ func (h *fakeHost) grow(s Set) error {
 			h.sets[s.Name] = append(h.sets[s.Name], e)
 		}
 	}
-	if _, ok := h.sets[s.Name]; !ok {
-		h.sets[s.Name] = nil
-	}
 	return nil
 }
 
-func (h *fakeHost) shrink(s Set) error {
+func (h *fakeHost) remove(s Set) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, e := range slices.Clone(h.sets[s.Name]) {
-		if !slices.Contains(s.Elements, e) {
-			if err := h.do("del " + s.Name + " " + e.String()); err != nil {
-				return err
-			}
-			h.sets[s.Name] = slices.DeleteFunc(h.sets[s.Name], func(o Element) bool { return o == e })
+	for _, e := range s.Elements {
+		if err := h.do("del " + s.Name + " " + e.String()); err != nil {
+			return err
 		}
+		h.sets[s.Name] = slices.DeleteFunc(h.sets[s.Name], func(o Element) bool { return o == e })
 	}
 	return nil
 }
@@ -169,8 +181,13 @@ func policy(bridge string) firewall.Policy {
 
 var nothing = firewall.Policy{V6: firewall.Family{V6: true}}
 
-func always(p firewall.Policy) func(firewall.Host) firewall.Policy {
-	return func(firewall.Host) firewall.Policy { return p }
+// always wants a policy on any host.
+func always(p firewall.Policy) firewall.Wanted {
+	return wants(func(firewall.Host) firewall.Policy { return p })
+}
+
+func wants(render func(firewall.Host) firewall.Policy) firewall.Wanted {
+	return firewall.Wanted{Policy: render}
 }
 
 const (
@@ -376,10 +393,10 @@ func TestSyncTellsTheHost(t *testing.T) {
 	h.v4.tables = parse("*filter\n-A DOCKER-ISOLATION-STAGE-2 -o docker0 -j DROP\n")
 	h.v6.tables = parse("*filter\n-A DOCKER-ISOLATION-STAGE-2 -o br-six -j DROP\n")
 	var got []string
-	err := h.backend().Sync(t.Context(), func(host firewall.Host) firewall.Policy {
+	err := h.backend().Sync(t.Context(), wants(func(host firewall.Host) firewall.Policy {
 		got = host.DockerBridges
 		return nothing
-	})
+	}))
 	if err != nil || !slices.Equal(got, []string{"br-six", "docker0"}) {
 		t.Errorf("bridges %q, error %v", got, err)
 	}
@@ -395,12 +412,12 @@ func TestSyncTellsBridgeNetfilter(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		err := b.Sync(t.Context(), func(host firewall.Host) firewall.Policy {
+		err := b.Sync(t.Context(), wants(func(host firewall.Host) firewall.Policy {
 			if host.BridgeNetfilter != want {
 				t.Errorf("got %v, want %v", host.BridgeNetfilter, want)
 			}
 			return nothing
-		})
+		}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -420,7 +437,9 @@ func TestFollow(t *testing.T) {
 	follow := func(name string, changed bool, p firewall.Policy, want ...string) {
 		t.Helper()
 		h.journal = nil
-		if err := b.Follow(t.Context(), changed, always(p)); err != nil {
+		w := always(p)
+		w.Change = func(firewall.Host) (firewall.Change, bool) { return firewall.Change{}, !changed }
+		if err := b.Follow(t.Context(), w); err != nil {
 			t.Fatal(name, err)
 		}
 		programs := slices.DeleteFunc(h.journal, func(s string) bool { return !strings.HasPrefix(s, "ip") })
@@ -452,6 +471,78 @@ func TestFollow(t *testing.T) {
 	b = h.backend()
 	follow("legacy", true, two, save6, restore4, save4)
 	follow("legacy, no change", false, two, save6, save4)
+}
+
+// TestFollowIsWhole: whatever is followed, rules and sets are those of the state.
+func TestFollowIsWhole(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := newFakeHost()
+		b := h.backend()
+		settings := firewall.Settings{Loopback: rapid.Bool().Draw(t, "loopback")}
+		plane := firewall.NewPlane(b, settings)
+		s := statetest.Draw(t)
+		do := func(what string, err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			if b.seen != nil {
+				for i, held := range []dump{b.seen.tables.d4, b.seen.tables.d6} {
+					if diff := cmp.Diff(idsOf([]dump{h.v4.tables, h.v6.tables}[i]), idsOf(held), cmpopts.EquateEmpty()); diff != "" {
+						t.Fatalf("%s: rules are taken for others (-is +held):\n%s", what, diff)
+					}
+				}
+			}
+			for _, f := range firewall.Render(s, firewall.Host{Settings: settings}).Families() {
+				want, tables := Render(f), h.v4.tables
+				if f.V6 {
+					tables = h.v6.tables
+				}
+				if text := script(tables, want); text != "" {
+					t.Fatalf("%s: the rules are not as wanted:\n%s", what, text)
+				}
+				for _, set := range want.Sets {
+					got := sorted(Set{Elements: slices.Clone(h.sets[set.Name])})
+					if !slices.Equal(got.Elements, set.Elements) {
+						t.Fatalf("%s: set %s is %v, not %v", what, set.Name, got.Elements, set.Elements)
+					}
+				}
+			}
+		}
+		do("first", plane.Apply(t.Context(), s))
+		for range 6 {
+			last := s
+			s = statetest.Next(t, s)
+			follow := func() error { return plane.Follow(t.Context(), state.Compare(last, s)) }
+			switch rapid.IntRange(0, 5).Draw(t, "how") {
+			case 0:
+				do("whole", plane.Apply(t.Context(), s))
+			case 1:
+				h.generation++ // somebody changed something
+				do("elsewhere", follow())
+			case 2:
+				h.failures = map[string][]error{restore4: {errors.New("no")}}
+				do("after a failure", follow())
+				h.failures = nil
+			default:
+				do("followed", follow())
+			}
+		}
+	})
+}
+
+// idsOf returns a dump in which rules of ours are their ids.
+func idsOf(d dump) dump {
+	out := dump{}
+	for name, table := range d {
+		out[name] = map[string][]string{}
+		for chain, rules := range table {
+			for _, r := range rules {
+				out[name][chain] = append(out[name][chain], stdcmp.Or(idOf(r), r))
+			}
+		}
+	}
+	return out
 }
 
 func TestClose(t *testing.T) {

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/drawbridge-net/drawbridge/firewall"
 )
 
 // tables are those in which something of ours may be.
@@ -25,19 +27,46 @@ func script(d dump, want Ruleset) string { return changeTo(d, want).text }
 // changeTo returns what turns what d shows into want. It names only what differs, and foreign rules never.
 func changeTo(d dump, want Ruleset) change {
 	c := change{result: maps.Clone(d), sure: true}
-	var b strings.Builder
 	for _, name := range tables {
-		wanted := want.table(name)
-		lines, result, sure := tableScript(d[name], wanted)
-		if len(lines) == 0 {
-			continue
+		lines, result, sure := tableScript(d[name], want.table(name))
+		if len(lines) > 0 {
+			c.add(name, lines, result, sure)
 		}
-		fmt.Fprintf(&b, "*%s\n%s\nCOMMIT\n", name, strings.Join(lines, "\n"))
-		c.tables++
-		c.sure = c.sure && sure
-		c.result[name] = result
 	}
-	c.text = b.String()
+	return c
+}
+
+// add adds the lines for one table, and what it holds after them.
+func (c *change) add(table string, lines []string, result map[string][]string, sure bool) {
+	c.text += fmt.Sprintf("*%s\n%s\nCOMMIT\n", table, strings.Join(lines, "\n"))
+	c.tables++
+	c.sure = c.sure && sure
+	c.result[table] = result
+}
+
+// changePorts returns what has a dump's chains redirect the ports after, where they redirected those before.
+func changePorts(d dump, before, after []firewall.Port) change {
+	c := change{result: maps.Clone(d), sure: true}
+	if slices.Equal(before, after) {
+		return c // perhaps there are no chains at all
+	}
+	gone, come := dnatChange(before, after)
+	have := map[string][]string{}
+	for _, chain := range slices.Concat(gone, come) {
+		if rules, ok := d["nat"][chain.Name]; ok {
+			have[chain.Name] = rules
+		}
+	}
+	lines, result, sure := tableScript(have, Table{Name: "nat", Chains: come})
+	if len(lines) == 0 {
+		return c
+	}
+	nat := maps.Clone(d["nat"])
+	for name := range have {
+		delete(nat, name)
+	}
+	maps.Copy(nat, result)
+	c.add("nat", lines, nat, sure)
 	return c
 }
 

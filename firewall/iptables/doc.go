@@ -20,6 +20,10 @@
 //
 // # How it changes them
 //
+// Where the rules are those that were left, as the generation of nf_tables tells, what differs between two states
+// ([firewall.Change]) is written without a look at the rest: elements, and of the tree of chains those parts in which a
+// port differs.
+//
 // [Render] turns a policy into a rule set, a pure function. [Backend.Sync] reads iptables-save and
 // the sets, and writes only the difference: new set elements by netlink, then one
 // iptables-restore per family and only for chains that differ, then the removal of old

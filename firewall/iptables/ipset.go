@@ -27,8 +27,6 @@ const answerTime = 5 * time.Second
 type kernelSets struct {
 	handle *netlink.Handle
 	mu     sync.Mutex // the two families' sets are edited at the same time, but for this
-	// known are the elements, sorted, of the sets that were read or written since the last forget.
-	known map[string][]Element
 }
 
 func newKernelSets() (*kernelSets, error) {
@@ -40,14 +38,7 @@ func newKernelSets() (*kernelSets, error) {
 		h.Close()
 		return nil, fmt.Errorf("setting a netlink socket's timeout: %w", err)
 	}
-	return &kernelSets{handle: h, known: map[string][]Element{}}, nil
-}
-
-// forget has the sets read again.
-func (k *kernelSets) forget() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	clear(k.known)
+	return &kernelSets{handle: h}, nil
 }
 
 // close gives the socket back.
@@ -56,9 +47,6 @@ func (k *kernelSets) close() { k.handle.Close() }
 // list returns the set's elements, and false where the set does not exist or is
 // of another type.
 func (k *kernelSets) list(s Set) ([]Element, bool, error) {
-	if known, ok := k.known[s.Name]; ok {
-		return known, true, nil
-	}
 	got, err := k.handle.IpsetList(s.Name)
 	if noSuchSet(err) {
 		return nil, false, nil
@@ -79,48 +67,49 @@ func (k *kernelSets) list(s Set) ([]Element, bool, error) {
 	return elements, true, nil
 }
 
-// grow makes the set if need be and adds what it lacks.
-func (k *kernelSets) grow(s Set) error {
+// grow implements setEditor.
+func (k *kernelSets) grow(s Set) (Set, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	surplus, lacks := s, s
 	have, exists, err := k.list(s)
 	if err != nil {
-		return err
+		return surplus, err
 	}
 	if !exists {
 		if err := k.create(s); err != nil {
-			return err
+			return surplus, err
 		}
 	}
-	delete(k.known, s.Name)
-	added := missing(s.Elements, have)
-	for _, e := range added {
+	surplus.Elements, lacks.Elements = missing(have, s.Elements), missing(s.Elements, have)
+	return surplus, k.insert(lacks)
+}
+
+// add implements setEditor.
+func (k *kernelSets) add(s Set) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.insert(s)
+}
+
+func (k *kernelSets) insert(s Set) error {
+	for _, e := range s.Elements {
 		if err := k.handle.IpsetAdd(s.Name, e.entry(true)); err != nil {
 			return fmt.Errorf("adding %s to set %s: %w", e, s.Name, err)
 		}
 	}
-	k.known[s.Name] = s.Elements
-	if len(s.Elements)-len(added) < len(have) { // there are some to be removed yet
-		k.known[s.Name] = sorted(Set{Elements: slices.Concat(have, added)}).Elements
-	}
 	return nil
 }
 
-// shrink removes what the set has too much.
-func (k *kernelSets) shrink(s Set) error {
+// remove implements setEditor. That an element is not there is fine.
+func (k *kernelSets) remove(s Set) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	have, _, err := k.list(s)
-	if err != nil {
-		return err
-	}
-	delete(k.known, s.Name)
-	for _, e := range missing(have, s.Elements) {
+	for _, e := range s.Elements {
 		if err := k.handle.IpsetDel(s.Name, e.entry(false)); err != nil && !errors.Is(err, nl.IPSetError(nl.IPSET_ERR_EXIST)) {
 			return fmt.Errorf("removing %s from set %s: %w", e, s.Name, err)
 		}
 	}
-	k.known[s.Name] = s.Elements
 	return nil
 }
 
@@ -128,7 +117,6 @@ func (k *kernelSets) shrink(s Set) error {
 func (k *kernelSets) destroy(name string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	delete(k.known, name)
 	if err := k.handle.IpsetDestroy(name); err != nil && !noSuchSet(err) {
 		return fmt.Errorf("removing set %s: %w", name, err)
 	}

@@ -84,7 +84,7 @@ func TestMarkedReplaces(t *testing.T) {
 	p := policyOf(3, true)
 	sync := func() {
 		t.Helper()
-		if err := b.Sync(t.Context(), func(firewall.Host) firewall.Policy { return p }); err != nil {
+		if err := b.Sync(t.Context(), always(p)); err != nil {
 			t.Fatal(err)
 		}
 	}

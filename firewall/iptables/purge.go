@@ -9,6 +9,7 @@ import (
 // have used another one, and what fails in one of them does not spare the others. Where no
 // variant is installed it removes the sets and returns ErrNotInstalled.
 func (b *Backend) Purge(ctx context.Context) error {
+	b.seen = nil
 	variants := b.allInstalled()
 	var errs []error
 	if len(variants) == 0 {
@@ -55,9 +56,7 @@ func (b *Backend) purgeFamily(ctx context.Context, variants []string, v6 bool) e
 			unread = append(unread, err)
 			continue
 		}
-		if text := script(d, Ruleset{V6: v6}); text != "" {
-			errs = append(errs, b.restore(ctx, variant, v6, text))
-		}
+		errs = append(errs, b.restore(ctx, variant, v6, script(d, Ruleset{V6: v6})))
 	}
 	err := b.destroySets(v6)
 	none := len(unread) == len(variants)

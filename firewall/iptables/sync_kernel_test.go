@@ -248,9 +248,13 @@ func TestSets(t *testing.T) {
 			must(t, k.destroy(s.Name)) // a set that is not there
 			s = sorted(s)
 			for range 2 {
-				must(t, k.grow(s))
+				surplus, err := k.grow(s)
+				must(t, err)
+				if len(surplus.Elements) > 0 {
+					t.Errorf("too much: %v", surplus)
+				}
 			}
-			k.forget()
+			must(t, k.add(s))
 			got, _, err := k.list(s)
 			must(t, err)
 			if diff := cmp.Diff(s.Elements, got, cmp.Comparer(func(a, b Element) bool { return a == b })); diff != "" {
@@ -264,17 +268,19 @@ func TestSets(t *testing.T) {
 				}
 			}
 			s.Elements = s.Elements[:1]
-			must(t, k.shrink(s))
-			k.forget()
+			surplus, err := k.grow(s)
+			must(t, err)
+			for range 2 {
+				must(t, k.remove(surplus))
+			}
 			got, _, err = k.list(s)
 			must(t, err)
 			if len(got) != 1 || got[0] != s.Elements[0] {
-				t.Errorf("after shrink: %v", got)
+				t.Errorf("after the removal: %v", got)
 			}
-			k.forget()
 			wrong := s
 			wrong.Type = "hash:ip"
-			if err := k.grow(wrong); err == nil || !strings.Contains(err.Error(), "ipset destroy "+s.Name) {
+			if _, err := k.grow(wrong); err == nil || !strings.Contains(err.Error(), "ipset destroy "+s.Name) {
 				t.Errorf("a set of another type: %v", err)
 			}
 			must(t, k.destroy(s.Name))

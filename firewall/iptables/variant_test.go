@@ -89,7 +89,7 @@ func TestStuckProgram(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() {
-		done <- b.Sync(ctx, func(firewall.Host) firewall.Policy { t.Error("rendered"); return nothing })
+		done <- b.Sync(ctx, wants(func(firewall.Host) firewall.Policy { t.Error("rendered"); return nothing }))
 	}()
 	<-started
 	if got := b.Variant(); got != "iptables" {

@@ -15,7 +15,7 @@ import (
 type editor interface {
 	generation() (uint32, error)
 	read() (*held, error)
-	commit(generation uint32, edits []edit) error
+	commit(generation uint32, edits []edit) (took time.Duration, err error)
 	check(edits []edit) error
 	dockerBridges() ([]string, error)
 	dockerTable() (bool, error)
@@ -39,6 +39,9 @@ type Neighbour interface {
 
 // Backend applies policies with nftables.
 type Backend struct {
+	// Committed, if set, is told of each transaction how long the kernel took for it: from when it was sent to the answer.
+	Committed func(took time.Duration)
+
 	kernel    editor
 	neighbour Neighbour
 	host      firewall.HostReader
@@ -46,10 +49,13 @@ type Backend struct {
 	now       func() time.Time
 
 	// gen is the generation of the host's rules at which the table was as have says; known is false until it was
-	// read, and after a failure. have is nil where there is no table.
+	// read, and after a failure. have returns nil where there is no table. It renders again what was written: that is
+	// seldom needed and would take more memory than all else.
 	gen   uint32
 	known bool
-	have  *held
+	have  func() *held
+	// made says that the table, and what iptables was told, is what the last Sync or Follow was asked for.
+	made bool
 	// looked is when the rules of others were last read: bridges are those that Docker's name, alone says that
 	// there is no iptables.
 	looked  time.Time
@@ -93,10 +99,10 @@ func newBackend(k editor, neighbour Neighbour, bridges firewall.Bridges) *Backen
 func (b *Backend) Close() { b.kernel.close() }
 
 // Sync implements firewall.Backend.
-func (b *Backend) Sync(ctx context.Context, render func(firewall.Host) firewall.Policy) error {
+func (b *Backend) Sync(ctx context.Context, w firewall.Wanted) error {
 	var err error
 	for range attempts {
-		if err = b.sync(ctx, render); !errors.Is(err, errChanged) || ctx.Err() != nil {
+		if err = b.sync(ctx, w); !errors.Is(err, errChanged) || ctx.Err() != nil {
 			return err
 		}
 	}
@@ -104,54 +110,70 @@ func (b *Backend) Sync(ctx context.Context, render func(firewall.Host) firewall.
 }
 
 // Follow implements firewall.Backend: it asks for the generation, and for more only where that has changed.
-func (b *Backend) Follow(ctx context.Context, changed bool, render func(firewall.Host) firewall.Policy) error {
+func (b *Backend) Follow(ctx context.Context, w firewall.Wanted) error {
 	gen, err := b.kernel.generation()
-	switch {
-	case err != nil || !b.known || gen != b.gen || b.looked.IsZero():
-		return b.Sync(ctx, render)
-	case !changed:
-		return nil
+	if err != nil || !b.known || gen != b.gen || b.looked.IsZero() {
+		return b.Sync(ctx, w)
 	}
-	if err := b.write(ctx, render(b.seen)); !errors.Is(err, errChanged) {
+	if err := b.write(ctx, w, false); !errors.Is(err, errChanged) {
 		return err
 	}
-	return b.Sync(ctx, render)
+	return b.Sync(ctx, w)
 }
 
-// sync closes before it opens: what is refused and where ports lead is one transaction, and what iptables must accept
-// comes after it.
-func (b *Backend) sync(ctx context.Context, render func(firewall.Host) firewall.Policy) error {
-	if err := b.look(ctx); err != nil {
+func (b *Backend) sync(ctx context.Context, w firewall.Wanted) error {
+	around, err := b.look(ctx)
+	if err != nil {
 		return err
 	}
 	b.seen = b.host.Read(b.bridges)
-	return b.write(ctx, render(b.seen))
+	return b.write(ctx, w, around)
 }
 
-func (b *Backend) write(ctx context.Context, p firewall.Policy) error {
-	if err := b.apply(Render(p, b.alone.Load())); err != nil || b.alone.Load() {
+// write writes what differs. It closes before it opens: what is refused and where ports lead is one transaction, and what
+// iptables must accept comes after it. around says that the rules of iptables were read, which may be others than were
+// left there.
+func (b *Backend) write(ctx context.Context, w firewall.Wanted, around bool) error {
+	change, ok := firewall.Change{}, false
+	if b.known && b.made && w.Change != nil {
+		change, ok = w.Change(b.seen)
+	}
+	b.made = false
+	if ok && !around {
+		err := b.apply(elementsOf(change), w)
+		b.made = err == nil
 		return err
 	}
-	return b.neighbour.Write(ctx, p)
+	policy := w.Policy(b.seen)
+	edits := elementsOf(change)
+	if !ok {
+		edits = difference(b.have(), Render(policy, b.alone.Load()))
+	}
+	err := b.apply(edits, w)
+	if err == nil && !b.alone.Load() {
+		err = b.neighbour.Write(ctx, policy)
+	}
+	b.made = err == nil
+	return err
 }
 
-// look reads what may have changed since the last look.
-func (b *Backend) look(ctx context.Context) error {
+// look reads what may have changed since the last look, and reports whether it read the rules of others.
+func (b *Backend) look(ctx context.Context) (around bool, err error) {
 	gen, err := b.kernel.generation()
 	if err != nil {
-		return err
+		return false, err
 	}
 	b.listBridges()
 	changed := !b.known || gen != b.gen
 	if changed {
 		if err := b.reread(gen); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if changed || b.now().Before(b.unsettled) || b.now().Sub(b.looked) >= lookInterval {
-		return b.lookAround(ctx)
+		return true, b.lookAround(ctx)
 	}
-	return nil
+	return false, nil
 }
 
 // listBridges lists the host's bridges, and notes when one came or went.
@@ -166,7 +188,7 @@ func (b *Backend) listBridges() {
 
 // reread reads the table, all of it at one generation.
 func (b *Backend) reread(gen uint32) error {
-	b.known = false
+	b.known, b.made = false, false
 	have, failed := b.kernel.read()
 	after, err := b.kernel.generation()
 	if err != nil {
@@ -178,7 +200,7 @@ func (b *Backend) reread(gen uint32) error {
 	if failed != nil {
 		return failed
 	}
-	b.have, b.gen, b.known = have, gen, true
+	b.have, b.gen, b.known = func() *held { return have }, gen, true
 	return nil
 }
 
@@ -194,24 +216,30 @@ func (b *Backend) lookAround(ctx context.Context) error {
 		return err
 	}
 	b.bridges, b.looked = append(named, more...), b.now()
-	b.alone.Store(!installed)
+	if b.alone.Swap(!installed) == installed {
+		b.made = false // the guard moves
+	}
 	return nil
 }
 
-// apply makes the table what it should be. After it the generation is the next, or the kernel refused.
-func (b *Backend) apply(want Ruleset) error {
-	edits := difference(b.have, want)
-	if len(edits) == 0 {
-		return nil
+// apply makes edits, after which the table is as wanted. The generation then is the next, or the kernel refused.
+func (b *Backend) apply(edits []edit, w firewall.Wanted) error {
+	if len(edits) > 0 {
+		b.known = false
+		took, err := b.kernel.commit(b.gen, edits)
+		if err != nil {
+			return err
+		}
+		if b.Committed != nil {
+			b.Committed(took)
+		}
+		if b.gen++; b.gen == 0 {
+			b.gen++ // as the kernel does
+		}
+		b.known = true
 	}
-	b.known = false
-	if err := b.kernel.commit(b.gen, edits); err != nil {
-		return err
-	}
-	if b.gen++; b.gen == 0 {
-		b.gen++ // as the kernel does
-	}
-	b.have, b.known = want.holds(), true
+	host, alone := b.seen, b.alone.Load()
+	b.have = func() *held { return Render(w.Policy(host), alone).holds() }
 	return nil
 }
 

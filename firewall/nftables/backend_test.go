@@ -10,8 +10,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
 
 	"github.com/drawbridge-net/drawbridge/firewall"
+	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/test/statetest"
 )
 
 // bed is a Backend on a host of fakes.
@@ -21,7 +24,6 @@ type bed struct {
 	neighbour *fakeNeighbour
 	present   []string // bridges
 	clock     time.Time
-	got       firewall.Host
 }
 
 func newBed() *bed {
@@ -40,7 +42,7 @@ func (b *bed) sync(t *testing.T, p firewall.Policy) {
 
 func (b *bed) try(t *testing.T, p firewall.Policy) error {
 	t.Helper()
-	return b.Sync(t.Context(), func(h firewall.Host) firewall.Policy { b.got = h; return p })
+	return b.Sync(t.Context(), always(p))
 }
 
 // check compares the table with a policy.
@@ -91,7 +93,9 @@ func TestFollow(t *testing.T) {
 	follow := func(changed bool, p firewall.Policy) {
 		t.Helper()
 		b.kernel.asked = 0
-		if err := b.Follow(t.Context(), changed, func(firewall.Host) firewall.Policy { return p }); err != nil {
+		w := always(p)
+		w.Change = func(firewall.Host) (firewall.Change, bool) { return firewall.Change{}, !changed }
+		if err := b.Follow(t.Context(), w); err != nil {
 			t.Fatal(err)
 		}
 		asked = b.kernel.asked
@@ -110,13 +114,61 @@ func TestFollow(t *testing.T) {
 	}
 }
 
+// TestFollowIsWhole: whatever is followed, the table is that of the state.
+func TestFollowIsWhole(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		b := newBed()
+		settings := firewall.Settings{Loopback: rapid.Bool().Draw(t, "loopback")}
+		plane := firewall.NewPlane(b, settings)
+		s := statetest.Draw(t)
+		do := func(what string, err error) {
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			host := b.seen
+			host.Settings = settings
+			have, _ := b.kernel.read()
+			want := Render(firewall.Render(s, host), false)
+			if edits := difference(have, want); len(edits) > 0 {
+				t.Fatalf("%s: the table is not as wanted: %v", what, edits)
+			}
+			if edits := difference(b.have(), want); len(edits) > 0 {
+				t.Fatalf("%s: the table is taken for another: %v", what, edits)
+			}
+		}
+		do("first", plane.Apply(t.Context(), s))
+		for range 6 {
+			last := s
+			s = statetest.Next(t, s)
+			switch rapid.IntRange(0, 5).Draw(t, "how") {
+			case 0:
+				do("whole", plane.Apply(t.Context(), s))
+			case 1:
+				b.kernel.gen++ // somebody changed something
+				do("elsewhere", plane.Follow(t.Context(), state.Compare(last, s)))
+			case 2:
+				b.kernel.err = errors.New("no")
+				_ = plane.Follow(t.Context(), state.Compare(last, s))
+				b.kernel.err = nil
+				do("after a failure", plane.Apply(t.Context(), s))
+			case 3:
+				b.kernel.before = func() { b.kernel.gen++ }
+				do("in a race", plane.Follow(t.Context(), state.Compare(last, s)))
+				b.kernel.before = nil
+			default:
+				do("followed", plane.Follow(t.Context(), state.Compare(last, s)))
+			}
+		}
+	})
+}
+
 // TestLook: others' rules are read when the generation changed, and at the loop's interval.
 func TestLook(t *testing.T) {
 	b := newBed()
 	b.neighbour.bridges, b.kernel.docker, b.present = []string{"web0"}, []string{"web1"}, []string{"web0", "web1", "web2", "docker0"}
 	b.sync(t, sample())
-	if want := []string{"docker0", "web0", "web1"}; !slices.Equal(b.got.DockerBridges, want) {
-		t.Errorf("bridges %q, not %q", b.got.DockerBridges, want)
+	if want := []string{"docker0", "web0", "web1"}; !slices.Equal(b.seen.DockerBridges, want) {
+		t.Errorf("bridges %q, not %q", b.seen.DockerBridges, want)
 	}
 	b.clock = b.clock.Add(lookInterval - time.Second)
 	b.sync(t, sample())
@@ -126,8 +178,8 @@ func TestLook(t *testing.T) {
 	b.clock = b.clock.Add(time.Second)
 	b.neighbour.bridges = append(b.neighbour.bridges, "web2")
 	b.sync(t, sample())
-	if b.neighbour.reads != 2 || !slices.Contains(b.got.DockerBridges, "web2") {
-		t.Errorf("%d reads, bridges %q", b.neighbour.reads, b.got.DockerBridges)
+	if b.neighbour.reads != 2 || !slices.Contains(b.seen.DockerBridges, "web2") {
+		t.Errorf("%d reads, bridges %q", b.neighbour.reads, b.seen.DockerBridges)
 	}
 	b.kernel.gen++
 	b.sync(t, sample())

@@ -3,6 +3,8 @@ package nftables
 import (
 	"maps"
 	"slices"
+
+	"github.com/drawbridge-net/drawbridge/firewall"
 )
 
 // edit is one change to the table. All edits of a difference are one transaction.
@@ -68,6 +70,21 @@ func difference(have *held, want Ruleset) []edit {
 	edits = append(edits, changeSets(have, want)...)
 	edits = append(edits, changeChains(have, want)...)
 	return append(edits, removeSets(have, want)...)
+}
+
+// elementsOf returns the edits of a change that touches no rule.
+func elementsOf(c firewall.Change) []edit {
+	var edits []edit
+	after := c.After.Families()
+	for i, f := range c.Before.Families() {
+		n := namesOf(f.V6)
+		before := &held{sets: map[string]heldSet{}}
+		for _, s := range sets(f, n) {
+			before.sets[s.Name] = heldSet{elements: s.Elements}
+		}
+		edits = append(edits, changeSets(before, Ruleset{Sets: sets(after[i], n)})...)
+	}
+	return edits
 }
 
 // fits reports whether what the table has of want's sets and base chains is of their kind, which cannot be changed.

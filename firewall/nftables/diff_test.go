@@ -79,7 +79,7 @@ func TestDifference(t *testing.T) {
 		for range rapid.IntRange(1, 4).Draw(t, "steps") {
 			want := Render(drawPolicy(t), alone)
 			have, _ := k.read()
-			if err := k.commit(k.gen, difference(have, want)); err != nil {
+			if _, err := k.commit(k.gen, difference(have, want)); err != nil {
 				t.Fatal(err)
 			}
 			have, _ = k.read()

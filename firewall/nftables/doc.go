@@ -37,9 +37,12 @@
 // all before it in its chain; a chain that differs is written whole, sets are touched by elements only. Where a set or base
 // chain is of another kind, as after an update, the table is made anew in the same transaction.
 //
+// What differs between two states ([firewall.Change]) is elements, whose edits are found without a look at the rest. The
+// table's contents are not remembered, but the state that they were rendered from.
+//
 // Each change of anybody raises the number of nftables' generation. A transaction of ours is bound to the generation that
 // was read: if somebody was faster the kernel refuses it, and we read again. While the generation is that of our
-// own last transaction nobody changed anything: the comparison is with memory, and a Sync with nothing to do
+// own last transaction nobody changed anything: the comparison is with what that was rendered from, and a Sync with nothing to do
 // is one request to nftables and one for the host's bridges. iptables-nft raises the generation too. The legacy variant
 // does not: its rules are read at every interval of the loop.
 //

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -63,26 +64,26 @@ func (f *fakeKernel) read() (*held, error) {
 	return h, nil
 }
 
-func (f *fakeKernel) commit(generation uint32, edits []edit) error {
+func (f *fakeKernel) commit(generation uint32, edits []edit) (time.Duration, error) {
 	if before := f.before; before != nil {
 		f.before = nil
 		before()
 	}
 	if err := f.err; err != nil {
 		f.err = nil
-		return err
+		return 0, err
 	}
 	if generation != f.gen {
-		return errChanged
+		return 0, errChanged
 	}
 	table, err := applied(f.table, edits)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	f.table = table
 	f.commits++
 	f.gen++
-	return nil
+	return 0, nil
 }
 
 // applied returns the table after the edits.

@@ -16,3 +16,8 @@ func sortNetworks(networks []firewall.Network) {
 		return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()), cmp.Compare(a.Bridge, b.Bridge))
 	})
 }
+
+// always wants a policy on any host.
+func always(p firewall.Policy) firewall.Wanted {
+	return firewall.Wanted{Policy: func(firewall.Host) firewall.Policy { return p }}
+}

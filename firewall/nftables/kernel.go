@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
@@ -165,12 +166,14 @@ func generationOf(m message) uint32 {
 }
 
 // commit makes the edits in one transaction, if the rules are still of the generation.
-func (k *kernel) commit(generation uint32, edits []edit) error {
+func (k *kernel) commit(generation uint32, edits []edit) (time.Duration, error) {
 	b := batch{seq: k.seq}
 	b.begin(generation)
 	b.add(edits)
 	b.end()
-	return k.transact(b)
+	began := time.Now()
+	err := k.transact(b)
+	return time.Since(began), err
 }
 
 // check has the kernel look through the edits, and change nothing: a transaction without its end is undone.

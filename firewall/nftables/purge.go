@@ -44,7 +44,7 @@ func (b *Backend) removeTable() error {
 	if err != nil {
 		return err
 	}
-	return b.apply(Ruleset{})
+	return b.apply(difference(b.have(), Ruleset{}), firewall.Wanted{Policy: func(firewall.Host) firewall.Policy { return firewall.Policy{} }})
 }
 
 // lacking reports whether an error says that the kernel has no nftables: then there is no table either.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -155,7 +156,7 @@ type counting struct {
 	before  func()
 }
 
-func (c *counting) commit(generation uint32, edits []edit) error {
+func (c *counting) commit(generation uint32, edits []edit) (time.Duration, error) {
 	c.commits++
 	c.edits = edits
 	if before := c.before; before != nil {
@@ -322,7 +323,7 @@ func TestText(t *testing.T) {
 	for name, p := range policies {
 		t.Run(name, func(t *testing.T) {
 			l := withBackend(firewalltest.NewBare(t, ""))
-			must(t, l.backend.Sync(t.Context(), func(firewall.Host) firewall.Policy { return p }))
+			must(t, l.backend.Sync(t.Context(), always(p)))
 			want := l.nft("list", "ruleset")
 			other := withBackend(firewalltest.NewBare(t, ""))
 			other.backend.alone.Store(true)
@@ -355,6 +356,15 @@ func apartPorts(s state.Snapshot) state.Snapshot {
 	return s
 }
 
+// moved returns the state with one of the many ports leading elsewhere.
+func moved(s state.Snapshot, i int, to uint16) state.Snapshot {
+	s.Endpoints = slices.Clone(s.Endpoints)
+	e := &s.Endpoints[2]
+	e.Ports = slices.Clone(e.Ports)
+	e.Ports[i].ContainerPort = to
+	return s
+}
+
 func TestManyPorts(t *testing.T) {
 	kinds := map[string]func(state.Snapshot) state.Snapshot{
 		"ranges": func(s state.Snapshot) state.Snapshot { return s }, "elements": apartPorts,
@@ -372,11 +382,11 @@ func TestManyPorts(t *testing.T) {
 			began := time.Now()
 			l.sync(s)
 			t.Logf("restored in %v", time.Since(began).Round(10*time.Microsecond))
-			s.Endpoints[2].Ports[1234+2].ContainerPort = 80
+			s = moved(s, 1234+2, 80)
 			began = time.Now()
 			l.sync(s)
 			t.Logf("one moved, iptables read: %v", time.Since(began).Round(10*time.Microsecond))
-			s.Endpoints[2].Ports[1233+2].ContainerPort = 81
+			s = moved(s, 1233+2, 81)
 			began = time.Now()
 			l.sync(s)
 			t.Logf("one moved: %v", time.Since(began).Round(10*time.Microsecond))
@@ -524,7 +534,7 @@ func TestKernelTakesAll(t *testing.T) {
 	l := withBackend(firewalltest.NewBare(t, ""))
 	rapid.Check(t, func(rt *rapid.T) {
 		p := drawPolicy(rt)
-		if err := l.backend.Sync(t.Context(), func(firewall.Host) firewall.Policy { return p }); err != nil {
+		if err := l.backend.Sync(t.Context(), always(p)); err != nil {
 			rt.Fatal(err)
 		}
 		have, err := l.backend.kernel.read()

@@ -1,0 +1,84 @@
+package firewall
+
+import (
+	"context"
+	"sync/atomic"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// Plane applies a snapshot's policy by a backend.
+type Plane struct {
+	backend  Backend
+	settings Settings
+	applied  atomic.Pointer[applied] // what the backend last made true
+	dockers  atomic.Pointer[[]string]
+}
+
+// applied is what a policy is made from. It takes no memory beside the state's own.
+type applied struct {
+	state state.Snapshot
+	host  Host
+}
+
+// NewPlane returns the plane of a backend.
+func NewPlane(b Backend, s Settings) *Plane { return &Plane{backend: b, settings: s} }
+
+// Apply makes the firewall equal to s. Its failures concern every network: an
+// unknown rule set must not be taken for a closed one.
+func (p *Plane) Apply(ctx context.Context, s state.Snapshot) error {
+	return p.bring(ctx, s, p.backend.Sync, func(last state.Snapshot) state.Change { return state.Compare(last, s) })
+}
+
+// Follow does the same where nothing is known to have changed but the state.
+func (p *Plane) Follow(ctx context.Context, c state.Change) error {
+	return p.bring(ctx, c.To, p.backend.Follow, func(state.Snapshot) state.Change { return c })
+}
+
+func (p *Plane) bring(
+	ctx context.Context, s state.Snapshot, act func(context.Context, Wanted) error, since func(last state.Snapshot) state.Change,
+) error {
+	last := p.applied.Load()
+	var found *Host // nil until the backend asks
+	acting := true  // else it asks again what it asked before
+	meet := func(h Host) Host {
+		h.Settings = p.settings
+		if acting {
+			found = &h
+			p.dockers.Store(&h.DockerBridges)
+		}
+		return h
+	}
+	err := act(ctx, Wanted{
+		Policy: func(h Host) Policy { return Render(s, meet(h)) },
+		Change: func(h Host) (Change, bool) {
+			h = meet(h)
+			if last == nil || !last.host.equal(h) {
+				return Change{}, false
+			}
+			return RenderChange(since(last.state), h)
+		},
+	})
+	acting = false
+	if err == nil && found != nil { // else it is that of before
+		p.applied.Store(&applied{s, *found})
+	}
+	return err
+}
+
+// DockerBridges returns the bridges of Docker's own driver that the last Apply found on the host.
+func (p *Plane) DockerBridges() []string {
+	if found := p.dockers.Load(); found != nil {
+		return *found
+	}
+	return nil
+}
+
+// Rules returns what Apply last made true, as text; empty before the first success.
+func (p *Plane) Rules() string {
+	last := p.applied.Load()
+	if last == nil {
+		return ""
+	}
+	return p.backend.Rules(Render(last.state, last.host))
+}

@@ -1,0 +1,136 @@
+// Package statetest draws states and what may become of them, for properties. They are small, and full of what is seldom met on a
+// host: addresses and ports that two containers claim, ranges that touch, networks within others. It is for tests.
+package statetest
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"pgregory.net/rapid"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// Draw returns a state.
+func Draw(t *rapid.T) state.Snapshot {
+	var s state.Snapshot
+	for i := range rapid.IntRange(1, 3).Draw(t, "networks") {
+		s.Networks = append(s.Networks, network(t, i))
+	}
+	for i := range rapid.IntRange(0, 5).Draw(t, "endpoints") {
+		s.Endpoints = append(s.Endpoints, endpoint(t, i))
+	}
+	return s
+}
+
+// Next returns a state that one or two changes make of another, most of them of a container.
+func Next(t *rapid.T, s state.Snapshot) state.Snapshot {
+	s.Revision++
+	s.Networks, s.Endpoints = slices.Clone(s.Networks), slices.Clone(s.Endpoints)
+	for range rapid.IntRange(1, 2).Draw(t, "changes") {
+		switch rapid.IntRange(0, 7).Draw(t, "change") {
+		case 0:
+			n := network(t, rapid.IntRange(0, 3).Draw(t, "network"))
+			s.Networks = slices.DeleteFunc(s.Networks, func(o state.Network) bool { return o.ID == n.ID })
+			if rapid.Bool().Draw(t, "made") {
+				s.Networks = append(s.Networks, n)
+			}
+		case 1:
+			if rapid.IntRange(0, 3).Draw(t, "rare") == 0 {
+				s.Forwarding.V4 = !s.Forwarding.V4
+			}
+		default:
+			e := endpoint(t, rapid.IntRange(0, 7).Draw(t, "endpoint"))
+			s.Endpoints = slices.DeleteFunc(s.Endpoints, func(o state.Endpoint) bool { return o.ID == e.ID })
+			if rapid.IntRange(0, 3).Draw(t, "kind") > 0 {
+				s.Endpoints = append(s.Endpoints, e)
+			}
+		}
+	}
+	s.Sort()
+	return s
+}
+
+func network(t *rapid.T, i int) state.Network {
+	seldom := func(what string) bool { return rapid.IntRange(0, 5).Draw(t, what) == 0 }
+	n := state.Network{
+		ID: state.NetworkID(strings.Repeat(fmt.Sprint(i), 64)), Bridge: fmt.Sprintf("br-%d", i),
+		Internal: seldom("internal"), NoICC: seldom("no icc"), Adopted: seldom("adopted"),
+		V4: subnet(t, fmt.Sprintf("10.1.%d.1/24", i)), V6: subnet(t, fmt.Sprintf("fd00:%d::1/64", i)),
+	}
+	switch {
+	case seldom("wide"): // others are within
+		n.V4 = subnet(t, "10.1.0.1/16")
+	case seldom("without IPv4"):
+		n.V4 = state.Subnet{}
+	case seldom("without IPv6"):
+		n.V6 = state.Subnet{}
+	}
+	return n
+}
+
+func subnet(t *rapid.T, gateway string) state.Subnet {
+	p := netip.MustParsePrefix(gateway)
+	return state.Subnet{
+		Prefix: p.Masked(), Gateway: p.Addr(),
+		Mode: rapid.SampledFrom([]state.GatewayMode{state.ModeNAT, state.ModeNAT, state.ModeRouted, state.ModeUnprotected}).Draw(t, "mode"),
+	}
+}
+
+func endpoint(t *rapid.T, i int) state.Endpoint {
+	at, host := rapid.IntRange(0, 3).Draw(t, "of network"), 10+i
+	if rapid.IntRange(0, 9).Draw(t, "taken") == 0 {
+		host = 10
+	}
+	e := state.Endpoint{
+		ID: state.EndpointID(strings.Repeat(fmt.Sprint(i), 64)), Network: state.NetworkID(strings.Repeat(fmt.Sprint(at), 64)),
+		Addr4: netip.MustParsePrefix(fmt.Sprintf("10.1.%d.%d/24", at, host)), Addr6: netip.MustParsePrefix(fmt.Sprintf("fd00:%d::%d/64", at, host)),
+		Name:    rapid.SampledFrom([]string{"", "", "a", "b"}).Draw(t, "name"),
+		Links:   rapid.SampledFrom([][]string{nil, nil, {"a"}, {"a", "b"}}).Draw(t, "links"),
+		Exposed: []state.ContainerPort{{Proto: state.TCP, Port: 80}},
+	}
+	if rapid.IntRange(0, 4).Draw(t, "one family") == 0 {
+		e.Addr6 = netip.Prefix{}
+	}
+	for range rapid.IntRange(0, 3).Draw(t, "rows") {
+		e.Ports = append(e.Ports, ports(t, i)...)
+	}
+	slices.SortFunc(e.Ports, state.ComparePorts)
+	e.Ports = slices.Compact(e.Ports)
+	return e
+}
+
+// ports returns a row of ports. Few rows of different containers meet.
+func ports(t *rapid.T, container int) []state.Port {
+	base := 1000 * (1 + container)
+	if rapid.IntRange(0, 9).Draw(t, "meets") == 0 {
+		base = 1000
+	}
+	p := state.Port{
+		Proto:    rapid.SampledFrom([]state.Proto{state.TCP, state.TCP, state.UDP}).Draw(t, "proto"),
+		HostPort: uint16(base + rapid.IntRange(0, 30).Draw(t, "first")),
+		HostIP: rapid.SampledFrom([]netip.Addr{
+			{},
+			{},
+			{},
+			netip.IPv4Unspecified(), netip.IPv6Unspecified(),
+			netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("2001:db8::1"),
+		}).Draw(t, "host"),
+	}
+	p.ContainerPort = p.HostPort + uint16(rapid.IntRange(0, 1).Draw(t, "shift"))
+	routed := rapid.IntRange(0, 9).Draw(t, "routed") == 0
+	var out []state.Port
+	for range rapid.IntRange(1, 20).Draw(t, "length") {
+		out = append(out, p)
+		p.HostPort++
+		p.ContainerPort++
+	}
+	if routed {
+		for i := range out {
+			out[i].HostPort = 0
+		}
+	}
+	return out
+}
