@@ -25,9 +25,14 @@ func TestFirewallTime(t *testing.T) {
 	const log = `time=T level=DEBUG msg="pass ended" rev=1 reason=change duration=9ms steps="links 1ms, firewall 2.5ms, firewalld 60µs" failed=false
 time=T level=DEBUG msg="pass ended" rev=2 reason="link x was removed" duration=9ms steps="links 1ms, firewall 100ms, firewalld 60µs" failed=false
 time=T level=INFO msg=call call=NetworkDriver.Join duration=1ms
+time=T level=DEBUG msg="nftables transaction" duration=12.5µs
+time=T level=DEBUG msg="nftables transaction" duration=1ms
 time=T level=DEBUG msg="pass ended" rev=3 reason="link x was removed, change" duration=9ms steps="links 1ms, firewall 500µs" failed=false
 `
 	if got := firewallTime(log); got != 3 {
 		t.Errorf("%v ms, want 3", got)
+	}
+	if got := kernelTime(log); got != 1.0125 {
+		t.Errorf("%v ms of the kernel, want 1.0125", got)
 	}
 }

@@ -131,7 +131,11 @@ func (b *bench) oneMore(ctx context.Context) {
 		err := b.timed(at(report.OneMore, s.filled+1), s, round, func() error { return s.api.Connect(ctx, busy, "more") })
 		time.Sleep(calm) // the log comes after the answer
 		if s.ours() {
-			b.results.Add(at(report.OneMoreFirewall, s.filled+1), s.name, round, firewallTime(s.logged()[len(seen):]))
+			said := s.logged()[len(seen):]
+			b.results.Add(at(report.OneMoreFirewall, s.filled+1), s.name, round, firewallTime(said))
+			if s.name == report.NFTables {
+				b.results.Add(at(report.OneMoreKernel, s.filled+1), s.name, round, kernelTime(said))
+			}
 		}
 		return errors.Join(err, s.api.Disconnect(ctx, busy, "more"))
 	})
@@ -156,15 +160,27 @@ var firewallStep = regexp.MustCompile(`\bfirewall ([0-9][^,"]*)`)
 
 // firewallTime is how many milliseconds the passes that calls waited for took for the firewall.
 func firewallTime(log string) float64 {
+	return sum(log, firewallStep, func(line string) bool {
+		return strings.Contains(line, "pass ended") && strings.Contains(line, "change")
+	})
+}
+
+// transaction is the time that the kernel took for a transaction of nftables.
+var transaction = regexp.MustCompile(`"nftables transaction" duration=(\S+)`)
+
+// kernelTime is how many milliseconds the kernel took for transactions.
+func kernelTime(log string) float64 {
+	return sum(log, transaction, func(string) bool { return true })
+}
+
+// sum adds up the durations, in milliseconds, that lines of a log tell.
+func sum(log string, duration *regexp.Regexp, of func(line string) bool) float64 {
 	var total time.Duration
 	for line := range strings.Lines(log) {
-		if !strings.Contains(line, "pass ended") || !strings.Contains(line, "change") {
-			continue
-		}
-		if m := firewallStep.FindStringSubmatch(line); m != nil {
+		if m := duration.FindStringSubmatch(line); m != nil && of(line) {
 			d, _ := time.ParseDuration(m[1])
 			total += d
 		}
 	}
-	return float64(total.Microseconds()) / 1000
+	return float64(total.Nanoseconds()) / 1e6
 }

@@ -36,6 +36,7 @@ const (
 	PathStream      = "path stream"
 	OneMore         = "one more"
 	OneMoreFirewall = "one more firewall"
+	OneMoreKernel   = "one more kernel"
 	OneMoreExecs    = "one more execs"
 	Restart         = "restart"
 	Memory          = "memory"
@@ -71,6 +72,7 @@ var Metrics = []Metric{
 	{PathStream, "One connection's throughput to it", "Gbit/s", "from", true},
 	{OneMore, "Connect a container with one port more", "ms", "published ports", false},
 	{OneMoreFirewall, "Of that, firewall (what the daemon took, all in all)", "ms", "published ports", false},
+	{OneMoreKernel, "Of that, kernel programming (the transaction of nftables, from its sending to the answer)", "ms", "published ports", false},
 	{OneMoreExecs, "Programs started for it", "", "published ports", false},
 	{Restart, "From the daemon's start until all ports are as they should be", "ms", "published ports", false},
 	{Memory, "Memory per published port (PSS of the daemon, or of the docker-proxies)", "KiB", "published ports", false},

@@ -82,7 +82,7 @@ var Targets = []Target{
 	bare("throughput, {} ports", PortsStream, true, 0.95),
 	bare("packet of an established flow, {} networks", NetsFlow, false, 1.15),
 	bare("throughput, {} networks", NetsStream, true, 0.95),
-	absolute("one port more among {}, firewall", OneMoreFirewall, top, "ms", map[string]float64{NFTables: 0.1}),
+	absolute("one port more among {}, kernel programming", OneMoreKernel, top, "ms", map[string]float64{NFTables: 0.1}),
 	absolute("one port more among {}, programs", OneMoreExecs, top, "", limits(0, 1)),
 	absolute("{} ports after a restart", Restart, top, "ms", limits(500, 2000)),
 	own("connections by loopback / from outside", Case{PathRate, "loopback"}, Case{PathRate, "outside"}, true, 0.9, 0.9),
