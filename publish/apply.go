@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"iter"
+	"maps"
 	"slices"
 
 	"github.com/drawbridge-net/drawbridge/state"
@@ -17,7 +19,7 @@ import (
 // the port's other sockets, are held all the same, and the next Apply tries again. An error
 // that is no ObjectError means that Apply did not finish.
 func (p *Publisher) Apply(ctx context.Context, s state.Snapshot) error {
-	return p.bring(ctx, s, newPlan(s.Endpoints), func(state.EndpointID) bool { return true })
+	return p.bring(ctx, s, newPlan(s.Endpoints), p.all)
 }
 
 // Follow does the same for the endpoints that differ between two states, of which the sockets are those of the first.
@@ -32,11 +34,11 @@ func (p *Publisher) Follow(ctx context.Context, c state.Change) error {
 		}
 	}
 	slices.SortFunc(changed, func(a, b state.Endpoint) int { return cmp.Compare(a.ID, b.ID) })
-	return p.bring(ctx, c.To, newPlan(changed), func(id state.EndpointID) bool { return c.Endpoints[id] })
+	return p.bring(ctx, c.To, newPlan(changed), func() iter.Seq[*socket] { return p.heldFor(c.Endpoints) })
 }
 
-// bring makes the sockets of the endpoints that are concerned equal to the plan.
-func (p *Publisher) bring(ctx context.Context, s state.Snapshot, want *plan, concerned func(state.EndpointID) bool) error {
+// bring makes the sockets that are concerned equal to the plan.
+func (p *Publisher) bring(ctx context.Context, s state.Snapshot, want *plan, concerned func() iter.Seq[*socket]) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -47,7 +49,7 @@ func (p *Publisher) bring(ctx context.Context, s state.Snapshot, want *plan, con
 	return errors.Join(want.errs...)
 }
 
-func (p *Publisher) apply(ctx context.Context, s state.Snapshot, want *plan, concerned func(state.EndpointID) bool) error {
+func (p *Publisher) apply(ctx context.Context, s state.Snapshot, want *plan, concerned func() iter.Seq[*socket]) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -55,8 +57,8 @@ func (p *Publisher) apply(ctx context.Context, s state.Snapshot, want *plan, con
 	}
 	p.servers.inner.Store(innerOf(s))
 	// First what goes, so that a port can move from one endpoint to another.
-	for _, held := range p.held {
-		if concerned(held.endpoint) && !p.stays(held, s, want) {
+	for held := range concerned() {
+		if !p.stays(held, s, want) {
 			_ = p.release(held)
 		}
 	}
@@ -68,6 +70,22 @@ func (p *Publisher) apply(ctx context.Context, s state.Snapshot, want *plan, con
 		want.fail(b, err)
 	}
 	return nil
+}
+
+// all are the sockets that are held. p.mu is held.
+func (p *Publisher) all() iter.Seq[*socket] { return maps.Values(p.held) }
+
+// heldFor are those of some endpoints. p.mu is held.
+func (p *Publisher) heldFor(endpoints map[state.EndpointID]bool) iter.Seq[*socket] {
+	return func(yield func(*socket) bool) {
+		for id := range endpoints {
+			for s := range p.of[id] {
+				if !yield(s) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // innerOf returns the subnets of internal networks.

@@ -52,6 +52,7 @@ type Publisher struct {
 	mu     sync.Mutex // never held while anything waits for a peer; guards all that follows
 	closed bool
 	held   map[place]*socket
+	of     map[state.EndpointID]map[*socket]struct{} // the same by endpoint
 	// asleep are the sockets whose first client the waker waits for, by their file descriptor.
 	asleep map[int]*socket
 	waker  *waker // nil until one is needed
@@ -93,9 +94,9 @@ func New(o Options) *Publisher {
 
 		servers: opener,
 		held:    map[place]*socket{},
-
-		asleep: map[int]*socket{},
-		log:    o.Log,
+		of:      map[state.EndpointID]map[*socket]struct{}{},
+		asleep:  map[int]*socket{},
+		log:     o.Log,
 	}
 }
 
@@ -148,6 +149,10 @@ func (p *Publisher) hold(ctx context.Context, b binding) (*socket, error) {
 	}
 	s := &socket{binding: b, server: srv}
 	p.held[b.place()] = s
+	if p.of[b.endpoint] == nil {
+		p.of[b.endpoint] = map[*socket]struct{}{}
+	}
+	p.of[b.endpoint][s] = struct{}{}
 	return s, nil
 }
 
@@ -239,6 +244,10 @@ func (p *Publisher) start(s *socket) {
 // release gives the place back before it returns. Connections end, but are not waited for: p.mu is held.
 func (p *Publisher) release(s *socket) error {
 	delete(p.held, s.place())
+	delete(p.of[s.endpoint], s)
+	if len(p.of[s.endpoint]) == 0 {
+		delete(p.of, s.endpoint)
+	}
 	p.rouse(s)
 	if s.stop != nil {
 		s.stop()

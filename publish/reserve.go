@@ -66,8 +66,8 @@ func (p *Publisher) Release(id state.EndpointID, keep []state.Port) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, s := range p.held {
-		if s.endpoint == id && !kept[hostSide(s.port)] {
+	for s := range p.of[id] {
+		if !kept[hostSide(s.port)] {
 			_ = p.release(s) // closing a socket gives back its place even when it reports an error
 		}
 	}
@@ -100,8 +100,8 @@ func newReservation(p *Publisher, e state.Endpoint) *reservation {
 	for _, port := range e.Ports {
 		r.state[port] = true
 	}
-	for _, s := range p.held {
-		if s.endpoint == e.ID && !s.helper {
+	for s := range p.of[e.ID] {
+		if !s.helper {
 			r.known = append(r.known, s.port)
 		}
 	}

@@ -76,27 +76,19 @@ func (o *sockets) open(ctx context.Context, b binding) (server, error) {
 		return o.openSCTP(b)
 	case o.noProxy:
 		return take(b)
+	case b.port.Proto == state.TCP:
+		return o.openTCP(b)
 	}
-	var lc net.ListenConfig
-	// Go makes MPTCP listeners where the kernel can, whose subflows would not all have the filter.
-	lc.SetMultipathTCP(false)
-	lc.Control = control(!o.servesAll(b), b.addr.Addr())
-	network := b.port.Proto.String() + "4"
+	lc := net.ListenConfig{Control: control(!o.servesAll(b), b.addr.Addr())}
+	network := "udp4"
 	if b.addr.Addr().Is6() {
-		network = b.port.Proto.String() + "6" // implies V6ONLY
+		network = "udp6" // implies V6ONLY
 	}
-	if b.port.Proto == state.UDP {
-		conn, err := lc.ListenPacket(ctx, network, b.addr.String())
-		if err != nil {
-			return nil, err
-		}
-		return newUDPServer(conn.(*net.UDPConn), b, o)
-	}
-	l, err := lc.Listen(ctx, network, b.addr.String())
+	conn, err := lc.ListenPacket(ctx, network, b.addr.String())
 	if err != nil {
 		return nil, err
 	}
-	return &tcpServer{listener: l.(*net.TCPListener), b: b, o: o}, nil
+	return newUDPServer(conn.(*net.UDPConn), b, o)
 }
 
 // logOf names the socket in what is logged. It is made when there is something to log: a logger takes more than a socket.
@@ -109,7 +101,7 @@ func (o *sockets) servesAll(b binding) bool {
 	return b.addr.Addr().Is4() != b.target.Addr().Is4() || o.serveAll || o.serveAllV6 && b.addr.Addr().Is6()
 }
 
-// control returns the settings of a socket that is to be bound to ip. The net package applies
+// control returns the settings of a socket of UDP that is to be bound to ip. The net package applies
 // them between socket(2) and bind(2), so that there is no moment without them.
 func control(guarded bool, ip netip.Addr) func(network, address string, c syscall.RawConn) error {
 	return func(network, _ string, c syscall.RawConn) error {
@@ -122,19 +114,26 @@ func control(guarded bool, ip netip.Addr) func(network, address string, c syscal
 }
 
 func configure(fd int, network string, guarded bool, ip netip.Addr) error {
-	if guarded || ip.IsLoopback() {
-		if err := attach(fd, guard); err != nil {
-			return fmt.Errorf("attaching the loopback filter: %w", err)
-		}
+	if err := shelter(fd, guarded, ip); err != nil {
+		return err
 	}
-	// A UDP socket on all addresses must learn which one a client used, to answer from it.
+	// A socket on all addresses must learn which one a client used, to answer from it.
 	switch {
 	case !ip.IsUnspecified():
 		return nil
 	case network == "udp4":
 		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
-	case network == "udp6":
-		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+	}
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+}
+
+// shelter keeps what does not come by the loopback interface from a socket that is not for everyone.
+func shelter(fd int, guarded bool, ip netip.Addr) error {
+	if !guarded && !ip.IsLoopback() {
+		return nil
+	}
+	if err := attach(fd, guard); err != nil {
+		return fmt.Errorf("attaching the loopback filter: %w", err)
 	}
 	return nil
 }

@@ -66,20 +66,7 @@ func TestGuardProgram(t *testing.T) {
 	}
 }
 
-// filterLength asks the kernel how many instructions a socket's filter has.
-func filterLength(t *testing.T, c syscall.Conn) int {
-	t.Helper()
-	raw, err := c.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	length := -1
-	if err := raw.Control(func(fd uintptr) { length = getFilter(int(fd)) }); err != nil {
-		t.Fatal(err)
-	}
-	return length
-}
-
+// getFilter asks the kernel how many instructions a socket's filter has.
 func getFilter(fd int) int {
 	var n uint32
 	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_GET_FILTER, 0, uintptr(unsafe.Pointer(&n)), 0)
@@ -115,15 +102,9 @@ func TestEverySocketHasTheGuard(t *testing.T) {
 					want = len(guard)
 				}
 				for _, s := range p.held {
-					var conn syscall.Conn
-					switch server := s.server.(type) {
-					case *tcpServer:
-						conn = server.listener
-					case *udpServer:
-						conn = server.conn
-					}
-					if got := filterLength(t, conn); got != want {
-						t.Errorf("%s: filter of %d instructions, want %d", s.place(), got, want)
+					fd, err := s.server.(sleeper).descriptor()
+					if got := getFilter(fd); got != want || err != nil {
+						t.Errorf("%s: filter of %d instructions, want %d (%v)", s.place(), got, want, err)
 					}
 				}
 			})
@@ -136,30 +117,33 @@ func TestGuardComesBeforeBind(t *testing.T) {
 	for _, network := range []string{"tcp4", "tcp6", "udp4", "udp6"} {
 		t.Run(network, func(t *testing.T) {
 			ip := netip.MustParseAddr(map[byte]string{'4': "127.0.0.1", '6': "::1"}[network[3]])
+			check := func(fd int) {
+				sa, err := unix.Getsockname(fd)
+				if err != nil || portIn(sa) != 0 {
+					t.Errorf("bound already to %v (%v)", sa, err)
+				}
+				if got := getFilter(fd); got != len(guard) {
+					t.Errorf("filter of %d instructions", got)
+				}
+			}
+			if network[:3] == "tcp" {
+				fd, err := bind(netip.AddrPortFrom(ip, 0), unix.SOCK_STREAM, unix.IPPROTO_TCP, func(fd int) error {
+					defer check(fd)
+					return shelter(fd, true, ip)
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				unix.Close(fd)
+				return
+			}
 			lc := net.ListenConfig{Control: func(n, a string, c syscall.RawConn) error {
 				if err := control(true, ip)(n, a, c); err != nil {
 					return err
 				}
-				return c.Control(func(fd uintptr) {
-					sa, err := unix.Getsockname(int(fd))
-					if err != nil || portIn(sa) != 0 {
-						t.Errorf("bound already to %v (%v)", sa, err)
-					}
-					if got := getFilter(int(fd)); got != len(guard) {
-						t.Errorf("filter of %d instructions", got)
-					}
-				})
+				return c.Control(func(fd uintptr) { check(int(fd)) })
 			}}
-			at := netip.AddrPortFrom(ip, 0).String()
-			if network[:3] == "tcp" {
-				l, err := lc.Listen(t.Context(), network, at)
-				if err != nil {
-					t.Fatal(err)
-				}
-				l.Close()
-				return
-			}
-			c, err := lc.ListenPacket(t.Context(), network, at)
+			c, err := lc.ListenPacket(t.Context(), network, netip.AddrPortFrom(ip, 0).String())
 			if err != nil {
 				t.Fatal(err)
 			}

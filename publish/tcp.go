@@ -5,29 +5,107 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// tcpServer proxies the connections of one listening socket.
+// tcpServer proxies the connections of one listening socket. Until there is one to be proxied that is a mere file descriptor:
+// a listener of the net package takes several times as much memory as all else that a published port needs.
 type tcpServer struct {
-	listener *net.TCPListener
-	b        binding
-	o        *sockets
+	b binding
+	o *sockets
+
+	mu       sync.Mutex
+	fd       int              // the socket until there is a listener; guarded by mu, as is what follows
+	listener *net.TCPListener // nil until the first accept
+	closed   bool
 }
 
-func (t *tcpServer) descriptor() (int, error) { return descriptorOf(t.listener) }
+// backlog is as much as the host allows (net.core.somaxconn), to which the kernel lowers it.
+const backlog = 1<<16 - 1
 
-func (t *tcpServer) Close() error { return t.listener.Close() }
+// openTCP listens. No protocol is named that would make it a socket of MPTCP, whose subflows would not all have the filter.
+func (o *sockets) openTCP(b binding) (server, error) {
+	fd, err := bind(b.addr, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP, func(fd int) error {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return err
+		}
+		return shelter(fd, !o.servesAll(b), b.addr.Addr())
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Listen(fd, backlog); err != nil {
+		return nil, errors.Join(os.NewSyscallError("listen", err), unix.Close(fd))
+	}
+	return &tcpServer{fd: fd, b: b, o: o}, nil
+}
+
+func (t *tcpServer) descriptor() (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.listener != nil {
+		return descriptorOf(t.listener)
+	}
+	return t.fd, nil
+}
+
+func (t *tcpServer) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.listener != nil:
+		return t.listener.Close()
+	case t.closed:
+		return net.ErrClosed
+	}
+	t.closed = true
+	return unix.Close(t.fd)
+}
+
+// accept returns the next connection.
+func (t *tcpServer) accept() (*net.TCPConn, error) {
+	l, err := t.listen()
+	if err != nil {
+		return nil, err
+	}
+	return l.AcceptTCP()
+}
+
+// listen returns the listener of the socket. Its error is net.ErrClosed, or a lack of files.
+func (t *tcpServer) listen() (*net.TCPListener, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.closed:
+		return nil, net.ErrClosed
+	case t.listener != nil:
+		return t.listener, nil
+	}
+	// What FileListener returns has another descriptor of the socket.
+	spare, err := unix.FcntlInt(uintptr(t.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	file := os.NewFile(uintptr(spare), "listener")
+	defer file.Close()
+	l, err := net.FileListener(file)
+	if err != nil {
+		return nil, err
+	}
+	t.listener = l.(*net.TCPListener)
+	return t.listener, unix.Close(t.fd)
+}
 
 func (t *tcpServer) serve(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	failing := false
 	for {
-		client, err := t.listener.AcceptTCP()
+		client, err := t.accept()
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return

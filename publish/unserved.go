@@ -46,28 +46,42 @@ func take(b binding) (server, error) {
 
 // bound returns a socket of one family. With port 0 it has an address and no port.
 func bound(at netip.AddrPort, kind, proto int) (*os.File, error) {
+	fd, err := bind(at, kind, proto, func(fd int) error {
+		if at.Port() == 0 {
+			return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), at.String()), nil
+}
+
+// bind returns the file descriptor of a bound socket of one family. prepare has it before it is bound, so that there is no
+// moment without its settings.
+func bind(at netip.AddrPort, kind, proto int, prepare func(fd int) error) (int, error) {
 	family := unix.AF_INET
 	if at.Addr().Is6() {
 		family = unix.AF_INET6
 	}
 	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, proto)
 	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
+		return 0, os.NewSyscallError("socket", err)
 	}
-	socket := os.NewFile(uintptr(fd), at.String())
 	if family == unix.AF_INET6 {
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
 	}
-	if err == nil && at.Port() == 0 {
-		err = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+	if err == nil {
+		err = prepare(fd)
 	}
 	if err == nil {
 		err = unix.Bind(fd, sockaddr(at))
 	}
 	if err != nil {
-		return nil, errors.Join(os.NewSyscallError("bind", err), socket.Close())
+		return 0, errors.Join(os.NewSyscallError("bind", err), unix.Close(fd))
 	}
-	return socket, nil
+	return fd, nil
 }
 
 func sockaddr(at netip.AddrPort) unix.Sockaddr {
