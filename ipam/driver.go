@@ -19,9 +19,9 @@ const (
 
 // Host is the view of the host that choosing a pool needs.
 type Host interface {
-	// OccupiedPrefixes returns every prefix in use: routes of all tables,
+	// OccupiedPrefixes returns every prefix of a family in use: routes of all tables,
 	// interface addresses, nameservers. Default routes are not among them.
-	OccupiedPrefixes(ctx context.Context) ([]netip.Prefix, error)
+	OccupiedPrefixes(ctx context.Context, v6 bool) ([]netip.Prefix, error)
 }
 
 // Driver answers Docker's IPAM calls. Its methods may be called from any goroutine.

@@ -21,7 +21,7 @@ type fakeHost struct {
 	err      error
 }
 
-func (h *fakeHost) OccupiedPrefixes(context.Context) ([]netip.Prefix, error) {
+func (h *fakeHost) OccupiedPrefixes(context.Context, bool) ([]netip.Prefix, error) {
 	return h.occupied, h.err
 }
 

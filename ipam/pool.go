@@ -62,11 +62,11 @@ func (d *Driver) occupiedBehind(ctx context.Context, p netip.Prefix) ([]netip.Pr
 	if !slices.ContainsFunc(d.store.Snapshot().Pools, overlaps) {
 		return nil, nil
 	}
-	return d.occupied(ctx)
+	return d.occupied(ctx, p.Addr().Is6())
 }
 
-func (d *Driver) occupied(ctx context.Context) ([]netip.Prefix, error) {
-	occupied, err := d.host.OccupiedPrefixes(ctx)
+func (d *Driver) occupied(ctx context.Context, v6 bool) ([]netip.Prefix, error) {
+	occupied, err := d.host.OccupiedPrefixes(ctx, v6)
 	if err != nil {
 		return nil, fmt.Errorf("finding out which addresses the host uses: %w", err)
 	}
@@ -115,7 +115,7 @@ func (d *Driver) abandoned(tx *store.Tx, pool, want state.Pool, occupied []netip
 
 // choosePool gives a subnet that nothing else uses.
 func (d *Driver) choosePool(ctx context.Context, want poolRequest) (state.Pool, error) {
-	occupied, err := d.occupied(ctx)
+	occupied, err := d.occupied(ctx, want.v6)
 	if err != nil {
 		return state.Pool{}, err
 	}

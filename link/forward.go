@@ -1,10 +1,10 @@
 package link
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/state"
@@ -28,21 +28,21 @@ func acceptRA(link string) string { return "net/ipv6/conf/" + link + "/accept_ra
 
 // advertised returns the links that got routes by router advertisements.
 func (l *Links) advertised() (state.LinkNames, error) {
-	routes, err := dumped(func() ([]netlink.Route, error) {
-		return l.handle.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	learned := map[int]bool{}
+	err := l.scanner.routes(context.Background(), unix.AF_INET6, unix.RT_TABLE_UNSPEC, func(r route) {
+		if r.protocol == unix.RTPROT_RA {
+			learned[r.link] = true
+		}
 	})
 	if err != nil {
 		return "", fmt.Errorf("listing the host's IPv6 routes: %w", err)
 	}
+	if len(learned) == 0 {
+		return "", nil
+	}
 	have, err := l.inventory()
 	if err != nil {
 		return "", err
-	}
-	learned := map[int]bool{}
-	for _, r := range routes {
-		if r.Protocol == unix.RTPROT_RA {
-			learned[r.LinkIndex] = true
-		}
 	}
 	var names []string
 	for name, link := range have {

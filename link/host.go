@@ -3,10 +3,7 @@ package link
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
-
-	"github.com/vishvananda/netlink"
 
 	"github.com/drawbridge-net/drawbridge/state"
 )
@@ -14,7 +11,7 @@ import (
 // FitNetwork says whether the host has room for a new network, and fills in what depends on the host. A bridge of
 // the name must be there already, to be adopted, or the name must be free; the subnets must not overlap one that
 // another link of the host is on, since the kernel could then reach only one of the two.
-func (l *Links) FitNetwork(_ context.Context, n state.Network) (state.Network, error) {
+func (l *Links) FitNetwork(ctx context.Context, n state.Network) (state.Network, error) {
 	bridge, err := l.handle.LinkByName(n.Bridge)
 	if err != nil && !gone(err) {
 		return n, fmt.Errorf("reading link %s: %w", n.Bridge, err)
@@ -25,55 +22,39 @@ func (l *Links) FitNetwork(_ context.Context, n state.Network) (state.Network, e
 		}
 		n.Adopted = true
 	}
-	if err := l.checkOverlap(n); err != nil {
+	if err := l.checkOverlap(ctx, n); err != nil {
 		return n, err
 	}
-	n.HostMTU, err = l.hostMTU(bridge, n)
+	n.HostMTU, err = l.hostMTU(ctx, bridge, n)
 	return n, err
 }
 
 // checkOverlap asks only for links that are in the way: there may be hundreds of bridges.
-func (l *Links) checkOverlap(n state.Network) error {
-	addrs, err := l.addresses()
-	if err != nil {
-		return err
-	}
-	for index, list := range addrs {
-		for _, p := range subnetsOf(list) {
-			for _, s := range n.Subnets() {
-				if !s.Prefix.Overlaps(p) {
-					continue
-				}
-				link, err := l.handle.LinkByIndex(index)
-				switch {
-				case gone(err):
-				case err != nil:
-					return fmt.Errorf("reading the link that has %s: %w", p, err)
-				case ours(link), adopted(link), link.Attrs().Name == n.Bridge: // networks of ours are compared in the state
-				default:
-					return fmt.Errorf("subnet %s overlaps %s, which is on this host's link %s: choose another with --subnet", s.Prefix, p, link.Attrs().Name)
-				}
+func (l *Links) checkOverlap(ctx context.Context, n state.Network) error {
+	for _, s := range n.Subnets() {
+		behind := map[int]netip.Prefix{} // by link
+		err := l.scanner.addresses(ctx, familyOf(s.Prefix.Addr()), func(link int, p netip.Prefix) {
+			// Link-local addresses are on many links at once.
+			if s.Prefix.Overlaps(p) && !p.Addr().IsLinkLocalUnicast() {
+				behind[link] = p.Masked()
+			}
+		})
+		if err != nil {
+			return fmt.Errorf("listing the host's addresses: %w", err)
+		}
+		for index, p := range behind {
+			link, err := l.handle.LinkByIndex(index)
+			switch {
+			case gone(err):
+			case err != nil:
+				return fmt.Errorf("reading the link that has %s: %w", p, err)
+			case ours(link), adopted(link), link.Attrs().Name == n.Bridge: // networks of ours are compared in the state
+			default:
+				return fmt.Errorf("subnet %s overlaps %s, which is on this host's link %s: choose another with --subnet", s.Prefix, p, link.Attrs().Name)
 			}
 		}
 	}
 	return nil
-}
-
-// subnetsOf returns what is behind a link with these addresses. On a point-to-point link that is
-// the peer's prefix. Link-local ones are on many links at once.
-func subnetsOf(addrs []netlink.Addr) []netip.Prefix {
-	var out []netip.Prefix
-	for _, a := range addrs {
-		for _, ip := range []*net.IPNet{a.IPNet, a.Peer} {
-			if ip == nil {
-				continue
-			}
-			if p := prefixOf(ip); p.IsValid() && !p.Addr().IsLinkLocalUnicast() {
-				out = append(out, p.Masked())
-			}
-		}
-	}
-	return out
 }
 
 // ForeignBridges returns the names of the host's bridges that are not ours.

@@ -6,13 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/netip"
 	"os"
 	"strings"
 
 	"github.com/vishvananda/netlink"
-	"go4.org/netipx"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,27 +30,30 @@ type HostPrefixes struct {
 	ResolvConf []string
 }
 
-// OccupiedPrefixes returns, each once and in no particular order: the destinations of the
-// routes of every table and type in both families (a blackhole or an unreachable route
-// is somebody's claim too), the interfaces' subnets and peers, and the nameservers.
+// OccupiedPrefixes returns, each once and in no particular order, of one family: the destinations of
+// the routes of every table and type (a blackhole or an unreachable route is somebody's
+// claim too), the interfaces' subnets and peers, and the nameservers (of both).
 //
 // Left out is what says nothing about a use of the addresses: default routes, also
 // in the form of two halves that VPN programs prefer, and what is loopback, multicast or
 // IPv6 link-local.
-func (h HostPrefixes) OccupiedPrefixes(ctx context.Context) ([]netip.Prefix, error) {
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+func (h HostPrefixes) OccupiedPrefixes(ctx context.Context, v6 bool) ([]netip.Prefix, error) {
+	s, err := newScanner()
 	if err != nil {
-		return nil, fmt.Errorf("opening a netlink socket: %w", err)
+		return nil, err
 	}
-	defer handle.Close()
+	defer s.close()
 	found := prefixSet{}
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		if err := found.addRoutes(ctx, handle, family); err != nil {
-			return nil, fmt.Errorf("listing the host's routes: %w", err)
-		}
-		if err := found.addAddresses(ctx, handle, family); err != nil {
-			return nil, fmt.Errorf("listing the host's addresses: %w", err)
-		}
+	family := unix.AF_INET
+	if v6 {
+		family = unix.AF_INET6
+	}
+	// An interrupted listing is repeated. What was found in a broken one stays found: it was in use a moment ago.
+	if err := s.routes(ctx, family, unix.RT_TABLE_UNSPEC, func(r route) { found.add(r.to) }); err != nil {
+		return nil, fmt.Errorf("listing the host's routes: %w", err)
+	}
+	if err := s.addresses(ctx, family, func(_ int, p netip.Prefix) { found.add(p) }); err != nil {
+		return nil, fmt.Errorf("listing the host's addresses: %w", err)
 	}
 	if err := found.addNameservers(h.ResolvConf); err != nil {
 		return nil, fmt.Errorf("reading the host's nameservers: %w", err)
@@ -74,15 +75,6 @@ func (s prefixSet) add(p netip.Prefix) {
 	}
 }
 
-func (s prefixSet) addIPNet(n *net.IPNet) {
-	if n == nil {
-		return // older kernels' default route, or an address without a peer
-	}
-	if p, ok := netipx.FromStdIPNet(n); ok {
-		s.add(p)
-	}
-}
-
 // occupies reports whether the prefix is a use of its addresses.
 func occupies(p netip.Prefix) bool {
 	if p.Bits() <= 1 {
@@ -92,34 +84,7 @@ func occupies(p netip.Prefix) bool {
 	return !a.IsLoopback() && !a.IsMulticast() && !(a.Is6() && a.IsLinkLocalUnicast())
 }
 
-// addRoutes asks for the routes of all tables: without a filter the library leaves out
-// all but the main one.
-func (s prefixSet) addRoutes(ctx context.Context, h *netlink.Handle, family int) error {
-	allTables := &netlink.Route{Table: unix.RT_TABLE_UNSPEC}
-	return uninterrupted(ctx, func() error {
-		return h.RouteListFilteredIter(family, allTables, netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
-			s.addIPNet(r.Dst)
-			return true
-		})
-	})
-}
-
-func (s prefixSet) addAddresses(ctx context.Context, h *netlink.Handle, family int) error {
-	return uninterrupted(ctx, func() error {
-		addrs, err := h.AddrList(nil, family)
-		if err != nil {
-			return err
-		}
-		for _, a := range addrs {
-			s.addIPNet(a.IPNet)
-			s.addIPNet(a.Peer) // for a point-to-point link the prefix length is the peer's
-		}
-		return nil
-	})
-}
-
-// uninterrupted repeats a listing until the kernel gave it in one piece. What was found
-// in a broken one stays found: it was in use a moment ago.
+// uninterrupted repeats a listing until the kernel gave it in one piece.
 func uninterrupted(ctx context.Context, list func() error) error {
 	var err error
 	for range maxDumps {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -51,9 +52,22 @@ func testHostPrefixes(t *testing.T) {
 	}
 	occupied := func() []netip.Prefix {
 		t.Helper()
-		got, err := HostPrefixes{ResolvConf: []string{resolvConf}}.OccupiedPrefixes(t.Context())
-		if err != nil {
-			t.Fatal(err)
+		var got []netip.Prefix
+		for _, v6 := range []bool{false, true} {
+			of, err := HostPrefixes{ResolvConf: []string{resolvConf}}.OccupiedPrefixes(t.Context(), v6)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range of {
+				// The nameservers are in both.
+				if strings.Contains(p.String(), "53/") && slices.Contains(got, p) {
+					continue
+				}
+				if p.Addr().Is6() != v6 && !strings.Contains(p.String(), "53/") {
+					t.Errorf("%s is not of the family", p)
+				}
+				got = append(got, p)
+			}
 		}
 		slices.SortFunc(got, netip.Prefix.Compare)
 		return got
@@ -80,6 +94,7 @@ func testHostPrefixes(t *testing.T) {
 		"2001:db8:7::/48":     "unreachable",
 		"10.8.0.0/16":         "prohibit",
 		"10.9.0.0/16":         "throw",
+		"10.10.0.0/16":        "route by two gateways",
 	}
 	for p, what := range want {
 		if !slices.Contains(got, netip.MustParsePrefix(p)) {
@@ -150,6 +165,9 @@ func makeOccupied(t *testing.T) {
 		}
 		must("adding route "+r.dst, netlink.RouteAdd(route))
 	}
+	must("adding a route by two gateways", netlink.RouteAdd(&netlink.Route{Dst: hostCIDR(t, "10.10.0.0/16"), MultiPath: []*netlink.NexthopInfo{
+		{LinkIndex: lan.Attrs().Index, Gw: net.IPv4(10, 1, 0, 2)}, {LinkIndex: lan.Attrs().Index, Gw: net.IPv4(10, 1, 0, 3)},
+	}}))
 }
 
 func hostCIDR(t *testing.T, s string) *net.IPNet {

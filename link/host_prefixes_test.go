@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -102,28 +101,11 @@ func TestHostPrefixesNameserverFiles(t *testing.T) {
 	}
 }
 
-// TestHostPrefixesSet is about the forms in which the library hands out prefixes.
 func TestHostPrefixesSet(t *testing.T) {
-	parse := func(s string) *net.IPNet {
-		ip, n, err := net.ParseCIDR(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		n.IP = ip // 16 bytes long also for IPv4, host bits kept
-		return n
-	}
 	found := prefixSet{}
-	for _, n := range []*net.IPNet{
-		nil,
-		{},
-		{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)},
-		{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)},
-		parse("192.0.2.7/24"),
-		parse("192.0.2.9/24"),
-		parse("2001:db8::7/64"),
-		{IP: net.IPv4(192, 0, 2, 1).To4(), Mask: net.CIDRMask(32, 32)},
-	} {
-		found.addIPNet(n)
+	found.add(netip.Prefix{})
+	for _, p := range []string{"0.0.0.0/0", "::/0", "192.0.2.7/24", "192.0.2.9/24", "2001:db8::7/64", "192.0.2.1/32"} {
+		found.add(netip.MustParsePrefix(p))
 	}
 	checkPrefixSet(t, found, "192.0.2.0/24", "192.0.2.1/32", "2001:db8::/64")
 }

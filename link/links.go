@@ -23,8 +23,10 @@ type Links struct {
 
 	handle *netlink.Handle
 	ports  map[int]*nl.SocketHandle // for what netlink.Handle cannot ask, see bridgePorts
-	sysctl Sysctl
-	reaper *reaper
+	// scanner waits for no other call.
+	scanner scanner
+	sysctl  Sysctl
+	reaper  *reaper
 	// harmed says that Prepare found more to be done than what differs, which holds for Activate too.
 	harmed bool
 }
@@ -41,13 +43,20 @@ func New(sysctl Sysctl) (*Links, error) {
 		h.Close()
 		return nil, err
 	}
-	r, err := newReaper()
+	s, err := newScanner()
 	if err != nil {
 		h.Close()
 		ports[unix.NETLINK_ROUTE].Close()
 		return nil, err
 	}
-	return &Links{handle: h, ports: ports, sysctl: sysctl, reaper: r}, nil
+	r, err := newReaper()
+	if err != nil {
+		h.Close()
+		ports[unix.NETLINK_ROUTE].Close()
+		s.close()
+		return nil, err
+	}
+	return &Links{handle: h, ports: ports, scanner: s, sysctl: sysctl, reaper: r}, nil
 }
 
 func routeSocket() (map[int]*nl.SocketHandle, error) {
@@ -63,6 +72,7 @@ func (l *Links) Close() {
 	l.reaper.close()
 	l.handle.Close()
 	l.ports[unix.NETLINK_ROUTE].Close()
+	l.scanner.close()
 }
 
 // Prepare is the plane that makes links exist.

@@ -2,6 +2,7 @@ package link
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 
@@ -14,12 +15,12 @@ import (
 // hostMTU returns the MTU for a network's links where the user gave none: that of the adopted bridge, or of the
 // link by which packets leave the host, so that what containers send passes there without being
 // fragmented or lost. It is 0, for the kernel's default, on a host without a default route.
-func (l *Links) hostMTU(bridge netlink.Link, n state.Network) (int, error) {
+func (l *Links) hostMTU(ctx context.Context, bridge netlink.Link, n state.Network) (int, error) {
 	if n.Adopted {
 		return bridge.Attrs().MTU, nil
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		mtu, err := l.defaultRouteMTU(family)
+		mtu, err := l.defaultRouteMTU(ctx, family)
 		if err != nil {
 			return 0, err
 		}
@@ -32,21 +33,19 @@ func (l *Links) hostMTU(bridge netlink.Link, n state.Network) (int, error) {
 
 // defaultRouteMTU returns the MTU of the family's best default route, 0 if there is none. Routes by the loopback
 // link, which some hosts have for policy routing, and by links of ours lead nowhere.
-func (l *Links) defaultRouteMTU(family int) (int, error) {
-	routes, err := dumped(func() ([]netlink.Route, error) {
-		return l.handle.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+func (l *Links) defaultRouteMTU(ctx context.Context, family int) (int, error) {
+	var defaults []route
+	err := l.scanner.routes(ctx, family, unix.RT_TABLE_MAIN, func(r route) {
+		if r.to.Bits() == 0 && r.kind == unix.RTN_UNICAST {
+			defaults = append(defaults, r)
+		}
 	})
 	if err != nil {
 		return 0, fmt.Errorf("listing the host's routes: %w", err)
 	}
-	routes = slices.DeleteFunc(routes, func(r netlink.Route) bool { return !isDefault(r) })
-	slices.SortStableFunc(routes, func(a, b netlink.Route) int { return cmp.Compare(a.Priority, b.Priority) })
-	for _, r := range routes {
-		index := r.LinkIndex
-		if len(r.MultiPath) > 0 {
-			index = r.MultiPath[0].LinkIndex
-		}
-		link, err := l.handle.LinkByIndex(index)
+	slices.SortStableFunc(defaults, func(a, b route) int { return cmp.Compare(a.priority, b.priority) })
+	for _, r := range defaults {
+		link, err := l.handle.LinkByIndex(r.link)
 		if gone(err) {
 			continue
 		}
@@ -56,21 +55,10 @@ func (l *Links) defaultRouteMTU(family int) (int, error) {
 		if link.Attrs().Name == "lo" || ours(link) || adopted(link) {
 			continue
 		}
-		if r.MTU != 0 {
-			return min(r.MTU, link.Attrs().MTU), nil
+		if r.mtu != 0 {
+			return min(int(r.mtu), link.Attrs().MTU), nil
 		}
 		return link.Attrs().MTU, nil
 	}
 	return 0, nil
-}
-
-func isDefault(r netlink.Route) bool {
-	if r.Type != unix.RTN_UNICAST {
-		return false
-	}
-	if r.Dst == nil {
-		return true
-	}
-	bits, _ := r.Dst.Mask.Size()
-	return bits == 0
 }

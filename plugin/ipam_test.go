@@ -13,7 +13,7 @@ import (
 
 type emptyHost struct{}
 
-func (emptyHost) OccupiedPrefixes(context.Context) ([]netip.Prefix, error) { return nil, nil }
+func (emptyHost) OccupiedPrefixes(context.Context, bool) ([]netip.Prefix, error) { return nil, nil }
 
 // oddBodies are arguments that no engine sends.
 func oddBodies() []string {
