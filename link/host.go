@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/drawbridge-net/drawbridge/state"
 )
 
@@ -33,10 +35,12 @@ func (l *Links) FitNetwork(ctx context.Context, n state.Network) (state.Network,
 func (l *Links) checkOverlap(ctx context.Context, n state.Network) error {
 	for _, s := range n.Subnets() {
 		behind := map[int]netip.Prefix{} // by link
-		err := l.scanner.addresses(ctx, familyOf(s.Prefix.Addr()), func(link int, p netip.Prefix) {
-			// Link-local addresses are on many links at once.
-			if s.Prefix.Overlaps(p) && !p.Addr().IsLinkLocalUnicast() {
-				behind[link] = p.Masked()
+		err := l.scanner.addresses(ctx, familyOf(s.Prefix.Addr()), 0, func(a hostAddr) {
+			for _, p := range []netip.Prefix{netip.PrefixFrom(a.local, a.local.BitLen()), a.to} {
+				// Link-local addresses are on many links at once.
+				if s.Prefix.Overlaps(p) && !p.Addr().IsLinkLocalUnicast() {
+					behind[a.link] = p.Masked()
+				}
 			}
 		})
 		if err != nil {
@@ -59,15 +63,14 @@ func (l *Links) checkOverlap(ctx context.Context, n state.Network) error {
 
 // ForeignBridges returns the names of the host's bridges that are not ours.
 func (l *Links) ForeignBridges() ([]string, error) {
-	have, err := l.inventory()
-	if err != nil {
-		return nil, err
-	}
 	var out []string
-	for name, link := range have {
-		if link.Type() == "bridge" && !ours(link) && !adopted(link) {
-			out = append(out, name)
+	err := l.scanner.links(context.Background(), "bridge", func(link netlink.Link) {
+		if !ours(link) && !adopted(link) {
+			out = append(out, link.Attrs().Name)
 		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing the host's bridges: %w", err)
 	}
 	return out, nil
 }

@@ -52,7 +52,7 @@ func (h HostPrefixes) OccupiedPrefixes(ctx context.Context, v6 bool) ([]netip.Pr
 	if err := s.routes(ctx, family, unix.RT_TABLE_UNSPEC, func(r route) { found.add(r.to) }); err != nil {
 		return nil, fmt.Errorf("listing the host's routes: %w", err)
 	}
-	if err := s.addresses(ctx, family, func(_ int, p netip.Prefix) { found.add(p) }); err != nil {
+	if err := s.addresses(ctx, family, 0, found.addAddress); err != nil {
 		return nil, fmt.Errorf("listing the host's addresses: %w", err)
 	}
 	if err := found.addNameservers(h.ResolvConf); err != nil {
@@ -72,6 +72,13 @@ type prefixSet map[netip.Prefix]struct{}
 func (s prefixSet) add(p netip.Prefix) {
 	if p.IsValid() && occupies(p) {
 		s[p.Masked()] = struct{}{}
+	}
+}
+
+func (s prefixSet) addAddress(a hostAddr) {
+	s.add(a.to)
+	if a.local != a.to.Addr() {
+		s.add(netip.PrefixFrom(a.local, a.local.BitLen()))
 	}
 }
 

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -24,7 +25,7 @@ const reapDelay = 200 * time.Millisecond
 // reaper deletes doomed links. It has sockets of its own, on which nobody else waits.
 type reaper struct {
 	handle  *netlink.Handle
-	sockets map[int]*nl.SocketHandle // for what the handle cannot ask
+	scanner scanner
 
 	mu    sync.Mutex
 	timer *time.Timer // nil while nothing is doomed; guarded by mu
@@ -57,12 +58,13 @@ func (l *Links) disable(link netlink.Link) error {
 		return err
 	}
 	if link.Type() == "bridge" {
-		addrs, err := dumped(func() ([]netlink.Addr, error) { return l.handle.AddrList(link, netlink.FAMILY_ALL) })
+		var addrs []hostAddr
+		err := l.scanner.addresses(context.Background(), unix.AF_UNSPEC, link.Attrs().Index, func(a hostAddr) { addrs = append(addrs, a) })
 		if err != nil {
 			return err
 		}
 		for _, a := range addrs {
-			if err := l.handle.AddrDel(link, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			if err := l.handle.AddrDel(link, a.netlink()); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 				return err
 			}
 		}
@@ -87,19 +89,18 @@ func (r *reaper) reap() error {
 		r.timer = nil
 	}
 	r.mu.Unlock()
-	links, err := dumped(r.handle.LinkList)
-	if err != nil {
-		return fmt.Errorf("listing the host's links: %w", err)
-	}
 	var ours []netlink.Link
 	others := false
-	for _, link := range links {
+	err := r.scanner.links(context.Background(), "", func(link netlink.Link) {
 		switch {
 		case doomed(link):
 			ours = append(ours, link)
 		case link.Attrs().Group == state.GroupDoomed:
 			others = true
 		}
+	})
+	if err != nil {
+		return fmt.Errorf("listing the host's links: %w", err)
 	}
 	if !others {
 		return r.deleteGroup()
@@ -115,7 +116,7 @@ func (r *reaper) reap() error {
 
 func (r *reaper) deleteGroup() error {
 	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, unix.NLM_F_ACK)
-	req.Sockets = r.sockets
+	req.Sockets = r.scanner.sockets
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	req.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(state.GroupDoomed)))
 	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil && !errors.Is(err, unix.ENODEV) {
@@ -129,17 +130,17 @@ func newReaper() (*reaper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening a netlink socket: %w", err)
 	}
-	sockets, err := routeSocket()
+	s, err := newScanner()
 	if err != nil {
 		h.Close()
 		return nil, err
 	}
-	return &reaper{handle: h, sockets: sockets}, nil
+	return &reaper{handle: h, scanner: s}, nil
 }
 
 // close deletes what is doomed and gives the sockets back.
 func (r *reaper) close() {
 	_ = r.reap() // the next process finds what is left
 	r.handle.Close()
-	r.sockets[unix.NETLINK_ROUTE].Close()
+	r.scanner.close()
 }

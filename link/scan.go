@@ -1,11 +1,13 @@
 package link
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"iter"
 	"net/netip"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -59,6 +61,19 @@ func attributes(message []byte, header int) iter.Seq2[uint16, []byte] {
 	}
 }
 
+// first returns the value of the first attribute of a kind in a list of them.
+func first(list []byte, kind uint16) []byte {
+	for k, value := range attributes(list, 0) {
+		if k == kind {
+			return value
+		}
+	}
+	return nil
+}
+
+// text reads a name without its final zero.
+func text(value []byte) string { return string(bytes.TrimRight(value, "\x00")) }
+
 // number reads a value of four bytes, 0 if it is none.
 func number(value []byte) uint32 {
 	if len(value) < 4 {
@@ -67,30 +82,55 @@ func number(value []byte) uint32 {
 	return nl.NativeEndian().Uint32(value)
 }
 
-// addresses calls f with what is behind each address of the host in a family, or in both (AF_UNSPEC): its prefix, and at a
-// point-to-point link the peer's, which has the length, beside the address itself.
-func (s scanner) addresses(ctx context.Context, family int, f func(link int, p netip.Prefix)) error {
-	return s.scan(ctx, unix.RTM_GETADDR, unix.RTM_NEWADDR, nl.NewIfAddrmsg(family), func(m []byte) {
-		if len(m) < unix.SizeofIfAddrmsg {
-			return
-		}
-		head := nl.DeserializeIfAddrmsg(m)
-		var local, peer netip.Addr
-		for kind, value := range attributes(m, unix.SizeofIfAddrmsg) {
-			switch kind {
-			case unix.IFA_ADDRESS:
-				peer, _ = netip.AddrFromSlice(value)
-			case unix.IFA_LOCAL:
-				local, _ = netip.AddrFromSlice(value)
-			}
-		}
-		if peer.IsValid() {
-			f(int(head.Index), netip.PrefixFrom(peer, int(head.Prefixlen)))
-		}
-		if local.IsValid() && local != peer {
-			f(int(head.Index), netip.PrefixFrom(local, local.BitLen()))
+// hostAddr is an address of the host.
+type hostAddr struct {
+	link  int
+	local netip.Addr
+	// to is the address with the length of its subnet; at a point-to-point link it is the peer's.
+	to netip.Prefix
+}
+
+// netlink returns the address as the library takes it.
+func (a hostAddr) netlink() *netlink.Addr {
+	if a.local == a.to.Addr() {
+		return &netlink.Addr{IPNet: ipNet(a.to)}
+	}
+	return &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(a.local, a.local.BitLen())), Peer: ipNet(a.to)}
+}
+
+// addresses calls f with the host's addresses of a family, or of both (AF_UNSPEC), and of a link, or of all (0).
+func (s scanner) addresses(ctx context.Context, family, link int, f func(hostAddr)) error {
+	header := nl.NewIfAddrmsg(family)
+	header.Index = uint32(link)
+	return s.scan(ctx, unix.RTM_GETADDR, unix.RTM_NEWADDR, header, func(m []byte) {
+		if a, ok := readAddress(m); ok && (link == 0 || a.link == link) { // older kernels list all
+			f(a)
 		}
 	})
+}
+
+func readAddress(m []byte) (hostAddr, bool) {
+	if len(m) < unix.SizeofIfAddrmsg {
+		return hostAddr{}, false
+	}
+	head := nl.DeserializeIfAddrmsg(m)
+	var local, to netip.Addr
+	for kind, value := range attributes(m, unix.SizeofIfAddrmsg) {
+		switch kind {
+		case unix.IFA_ADDRESS:
+			to, _ = netip.AddrFromSlice(value)
+		case unix.IFA_LOCAL: // IPv6 has it at point-to-point links only
+			local, _ = netip.AddrFromSlice(value)
+		}
+	}
+	bits := int(head.Prefixlen)
+	if !to.IsValid() {
+		to = local
+	}
+	if !local.IsValid() {
+		local = to
+	}
+	return hostAddr{int(head.Index), local, netip.PrefixFrom(to, bits)}, to.IsValid()
 }
 
 // route is what matters of a route.
@@ -147,18 +187,56 @@ func readRoute(m []byte, family int) (route, bool) {
 		case unix.RTA_PRIORITY:
 			r.priority = number(value)
 		case unix.RTA_METRICS:
-			r.mtu = mtuIn(value)
+			r.mtu = number(first(value, unix.RTAX_MTU))
 		}
 	}
 	r.to = netip.PrefixFrom(to, int(head.Dst_len))
 	return r, true
 }
 
-func mtuIn(metrics []byte) uint32 {
-	for kind, value := range attributes(metrics, 0) {
-		if kind == unix.RTAX_MTU {
-			return number(value)
+// links calls f with the links of a type. It fills in the index, name, alias and group, by which a link is known to be ours.
+func (s scanner) links(ctx context.Context, kind string, f func(netlink.Link)) error {
+	return s.scan(ctx, unix.RTM_GETLINK, unix.RTM_NEWLINK, linkRequest{kind}, func(m []byte) {
+		if len(m) < unix.SizeofIfInfomsg {
+			return
 		}
+		link := &netlink.GenericLink{}
+		link.Index = int(nl.DeserializeIfInfomsg(m).Index)
+		for attr, value := range attributes(m, unix.SizeofIfInfomsg) {
+			switch attr {
+			case unix.IFLA_IFNAME:
+				link.Name = text(value)
+			case unix.IFLA_IFALIAS:
+				link.Alias = text(value)
+			case unix.IFLA_GROUP:
+				link.Group = number(value)
+			case unix.IFLA_LINKINFO:
+				link.LinkType = text(first(value, nl.IFLA_INFO_KIND))
+			}
+		}
+		if kind == "" || link.LinkType == kind {
+			f(link)
+		}
+	})
+}
+
+// filterSkipStats is RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h (4.4), which the library lacks.
+const filterSkipStats = 1 << 3
+
+// linkRequest asks for links. Most of what the kernel says of one are its counters.
+type linkRequest struct{ kind string }
+
+// Len implements nl.NetlinkRequestData.
+func (r linkRequest) Len() int { return len(r.Serialize()) }
+
+// Serialize implements nl.NetlinkRequestData.
+func (r linkRequest) Serialize() []byte {
+	out := nl.NewIfInfomsg(unix.AF_UNSPEC).Serialize()
+	out = append(out, nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(filterSkipStats)).Serialize()...)
+	if r.kind == "" {
+		return out
 	}
-	return 0
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO|unix.NLA_F_NESTED, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.ZeroTerminated(r.kind))
+	return append(out, info.Serialize()...)
 }

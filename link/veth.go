@@ -1,12 +1,9 @@
 package link
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net"
-	"slices"
-	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -169,42 +166,18 @@ func (l *Links) readPorts(ports map[int]port, flags, index int) error {
 		return fmt.Errorf("listing the bridge ports: %w", err)
 	}
 	for _, m := range messages {
-		info := nl.DeserializeIfInfomsg(m)
-		if master, _ := within(m[info.Len():], unix.IFLA_LINKINFO, nl.IFLA_INFO_SLAVE_KIND); string(bytes.TrimRight(master, "\x00")) != "bridge" {
-			continue
-		}
-		if settings, ok := within(m[info.Len():], unix.IFLA_LINKINFO, nl.IFLA_INFO_SLAVE_DATA); ok {
-			ports[int(info.Index)] = portOf(settings)
+		info := first(m[unix.SizeofIfInfomsg:], unix.IFLA_LINKINFO)
+		if text(first(info, nl.IFLA_INFO_SLAVE_KIND)) == "bridge" {
+			ports[int(nl.DeserializeIfInfomsg(m).Index)] = portOf(first(info, nl.IFLA_INFO_SLAVE_DATA))
 		}
 	}
 	return nil
 }
 
-// within returns the value that is found by one kind of attribute after the other.
-func within(b []byte, path ...uint16) ([]byte, bool) {
-	for _, kind := range path {
-		attrs, err := nl.ParseRouteAttr(b)
-		if err != nil {
-			return nil, false
-		}
-		i := slices.IndexFunc(attrs, func(a syscall.NetlinkRouteAttr) bool { return a.Attr.Type&nl.NLA_TYPE_MASK == kind })
-		if i < 0 {
-			return nil, false
-		}
-		b = attrs[i].Value
-	}
-	return b, true
-}
-
-func portOf(protinfo []byte) port {
-	attrs, err := nl.ParseRouteAttr(protinfo)
-	if err != nil {
-		return port{}
-	}
+func portOf(settings []byte) port {
 	is := func(kind uint16) bool {
-		return slices.ContainsFunc(attrs, func(a syscall.NetlinkRouteAttr) bool {
-			return a.Attr.Type == kind && len(a.Value) > 0 && a.Value[0] != 0
-		})
+		value := first(settings, kind)
+		return len(value) > 0 && value[0] != 0
 	}
 	return port{hairpin: is(nl.IFLA_BRPORT_MODE), isolated: is(nl.IFLA_BRPORT_ISOLATED), locked: is(brportLocked)}
 }
