@@ -186,13 +186,18 @@ func (t tablesOfBoth) dockerBridges() []string {
 	return append(t.d4.dockerBridges(), t.d6.dockerBridges()...)
 }
 
-// look goes on where IPv6 cannot be read: ip6tables may be missing, or the kernel was booted without IPv6.
+// look reads both families at the same time, since most of it is the start of a program. It goes on where IPv6 cannot be read:
+// ip6tables may be missing, or the kernel was booted without IPv6.
 func (b *Backend) look(ctx context.Context, variant string) (tablesOfBoth, error) {
+	var d6 dump
+	var err6 error
+	var other sync.WaitGroup
+	other.Go(func() { d6, err6 = b.read(ctx, variant, true) })
 	d4, err := b.read(ctx, variant, false)
+	other.Wait()
 	if err != nil {
 		return tablesOfBoth{}, err
 	}
-	d6, err6 := b.read(ctx, variant, true)
 	if ctx.Err() != nil {
 		return tablesOfBoth{}, errors.Join(ctx.Err(), err6)
 	}

@@ -304,7 +304,7 @@ func TestSyncOrder(t *testing.T) {
 		},
 		{
 			name: "IPv4 cannot be read, and nothing is wanted there", policy: nothing,
-			failures: map[string][]error{save4: {no, no, no}}, want: []string{save4, save4, save4}, wantErr: no,
+			failures: map[string][]error{save4: {no, no, no}}, want: []string{save4, save6, save4, save6, save4, save6}, wantErr: no,
 		},
 	}...)
 	for _, test := range tests {
@@ -363,7 +363,7 @@ func TestSyncReadsAnew(t *testing.T) {
 
 // TestSyncStopsWithItsContext: also where a family in which nothing is wanted was being read.
 func TestSyncStopsWithItsContext(t *testing.T) {
-	for steps, last := range []string{save4, save6} {
+	for _, last := range []string{save4, save6} {
 		t.Run(last, func(t *testing.T) {
 			h := newFakeHost()
 			b := h.backend()
@@ -380,7 +380,7 @@ func TestSyncStopsWithItsContext(t *testing.T) {
 			if err := b.Sync(ctx, always(nothing)); !errors.Is(err, context.Canceled) {
 				t.Errorf("error %v", err)
 			}
-			if len(h.journal) != steps+1 {
+			if len(h.journal) != 2 { // both are read at the same time
 				t.Errorf("steps after the end: %q", h.journal)
 			}
 		})

@@ -14,8 +14,11 @@ func sets(f firewall.Family, n names) []Set {
 		all[order[i].Name] = &order[i]
 	}
 	add := func(name string, e Element) { all[name].Elements = append(all[name].Elements, e) }
-	for i, network := range f.Networks {
-		addNetwork(add, n, network, f.Networks[:i])
+	var around []firewall.Network // those before that may contain the next: as they are sorted, who ended does not begin again
+	for _, network := range f.Networks {
+		around = slices.DeleteFunc(around, func(b firewall.Network) bool { return !b.Prefix.Contains(network.Prefix.Addr()) })
+		addNetwork(add, n, network, around)
+		around = append(around, network)
 	}
 	for _, name := range []string{n.ports, n.everywhere} {
 		all[name].Elements = make([]Element, 0, len(f.Ports)) // most are in both
@@ -69,12 +72,12 @@ func dockerSet(f firewall.Family, n names) Set {
 	return s.sorted()
 }
 
-// addNetwork adds the elements of a network; before are those that were added. A set of intervals refuses a prefix
-// within another one. What holds for the wider one holds for the narrower, so that this can be left out.
-func addNetwork(add func(string, Element), n names, network firewall.Network, before []firewall.Network) {
+// addNetwork adds the elements of a network; around are those that were added and in which it begins. A set of intervals
+// refuses a prefix within another one. What holds for the wider one holds for the narrower, so that this can be left out.
+func addNetwork(add func(string, Element), n names, network firewall.Network, around []firewall.Network) {
 	unless := func(within func(firewall.Network) bool, set string, e Element) {
-		for _, b := range before {
-			if within(b) && b.Prefix.Bits() <= network.Prefix.Bits() && b.Prefix.Contains(network.Prefix.Addr()) {
+		for _, b := range around {
+			if within(b) && b.Prefix.Bits() <= network.Prefix.Bits() {
 				return
 			}
 		}
