@@ -223,7 +223,7 @@ func (l *Links) removeStale(have inventory, s state.Snapshot) []error {
 		veths[e.HostLink()] = e
 	}
 	var errs []error
-	taken := false // a name is to be used again at once
+	again := false // a name in the group is to be used again at once
 	for name, link := range have {
 		n, isBridge := bridges[name]
 		e, isVeth := veths[name]
@@ -232,16 +232,20 @@ func (l *Links) removeStale(have inventory, s state.Snapshot) []error {
 		case adopted(link):
 			errs = append(errs, l.releaseStale(link, s))
 		case ours(link):
-			if err := l.doom(link); err != nil {
+			remove, taken := l.doom, isBridge || isVeth
+			if taken && link.Type() == "bridge" {
+				remove = l.deleteBridge
+			}
+			if err := remove(link); err != nil {
 				errs = append(errs, err)
 				continue
 			}
 			delete(have, name)
-			taken = taken || isBridge || isVeth
+			again = again || taken
 		}
 	}
-	if taken {
-		errs = append(errs, l.reaper.reap())
+	if again {
+		errs = append(errs, l.reaper.reapGroup())
 	}
 	return errs
 }

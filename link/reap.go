@@ -14,10 +14,13 @@ import (
 	"github.com/drawbridge-net/drawbridge/state"
 )
 
-// To delete a link takes the kernel 15 ms, a bridge 30 ms: it waits until nobody uses the link any more, and one after the
-// other each wait anew. To delete a whole device group takes no longer. So a link is doomed first: it goes down, loses its
-// addresses and moves to a group of its own, each within microseconds, after which it does nothing any more. A little later the group is
-// deleted (linux/net/core/rtnetlink.c, rtnl_group_dellink).
+// To delete a link takes the kernel 15 ms, a bridge 40 ms: it waits until nobody uses the link any more, and one after the
+// other each wait anew. So a link is doomed first: it goes down, loses its addresses and moves to a group of its own, each within
+// microseconds, after which it does nothing any more, and it is deleted a little later.
+//
+// To delete a whole device group takes no longer than one link (linux/net/core/rtnetlink.c, rtnl_group_dellink), unless there are
+// bridges in it: for each of them the kernel waits 15 ms (linux/net/bridge/br_vlan.c, br_vlan_flush), and for all of that time
+// nobody else on the machine makes or changes a link. Therefore bridges go one by one, and others get in between.
 
 // reapDelay is how long doomed links are collected. It ends well within the second in which a user may look.
 const reapDelay = 200 * time.Millisecond
@@ -27,13 +30,16 @@ type reaper struct {
 	handle  *netlink.Handle
 	scanner scanner
 
+	one sync.Mutex // one at a time deletes bridges
+
 	mu    sync.Mutex
 	timer *time.Timer // nil while nothing is doomed; guarded by mu
 }
 
-// doomed reports whether a link of ours is to be deleted with its group.
+// doomed reports whether a link of ours is to be deleted.
 func doomed(link netlink.Link) bool {
-	return link.Attrs().Group == state.GroupDoomed && state.OurAlias(link.Attrs().Alias)
+	a := link.Attrs()
+	return (a.Group == state.GroupDoomed || a.Group == state.GroupDoomedBridge) && state.OurAlias(a.Alias)
 }
 
 // doom takes a link out of use and has it deleted soon. One that a crash left without its alias is deleted at once: in the group
@@ -69,7 +75,23 @@ func (l *Links) disable(link netlink.Link) error {
 			}
 		}
 	}
-	return l.handle.LinkSetGroup(link, int(state.GroupDoomed))
+	group := state.GroupDoomed
+	if link.Type() == "bridge" {
+		group = state.GroupDoomedBridge
+	}
+	return l.handle.LinkSetGroup(link, int(group))
+}
+
+// deleteBridge deletes a bridge at once, because another one is to have its name.
+func (l *Links) deleteBridge(link netlink.Link) error {
+	err := l.disable(link)
+	if err == nil {
+		err = l.handle.LinkDel(link)
+	}
+	if err != nil && !gone(err) {
+		return fmt.Errorf("removing link %s: %w", link.Attrs().Name, err)
+	}
+	return nil
 }
 
 // soon deletes what is doomed a little later.
@@ -89,24 +111,47 @@ func (r *reaper) reap() error {
 		r.timer = nil
 	}
 	r.mu.Unlock()
-	var ours []netlink.Link
-	others := false
-	err := r.scanner.links(context.Background(), "", func(link netlink.Link) {
+	err := r.reapGroup()
+	r.one.Lock()
+	defer r.one.Unlock()
+	bridges, _, failed := r.inGroup(state.GroupDoomedBridge)
+	return errors.Join(err, failed, r.deleteEach(bridges))
+}
+
+// reapGroup deletes what is doomed and no bridge.
+func (r *reaper) reapGroup() error {
+	ours, others, err := r.inGroup(state.GroupDoomed)
+	switch {
+	case err != nil:
+		return err
+	case others: // which stay
+		return r.deleteEach(ours)
+	case len(ours) > 0:
+		return r.deleteGroup()
+	}
+	return nil
+}
+
+// inGroup lists what is doomed in a group, and reports whether there are links of others too.
+func (r *reaper) inGroup(group uint32) (ours []netlink.Link, others bool, err error) {
+	err = r.scanner.links(context.Background(), "", func(link netlink.Link) {
 		switch {
+		case link.Attrs().Group != group:
 		case doomed(link):
 			ours = append(ours, link)
-		case link.Attrs().Group == state.GroupDoomed:
+		default:
 			others = true
 		}
 	})
 	if err != nil {
-		return fmt.Errorf("listing the host's links: %w", err)
+		return nil, false, fmt.Errorf("listing the host's links: %w", err)
 	}
-	if !others {
-		return r.deleteGroup()
-	}
+	return ours, others, nil
+}
+
+func (r *reaper) deleteEach(links []netlink.Link) error {
 	var errs []error
-	for _, link := range ours { // somebody else's is in the group, and stays
+	for _, link := range links {
 		if err := r.handle.LinkDel(link); err != nil && !gone(err) {
 			errs = append(errs, fmt.Errorf("removing link %s: %w", link.Attrs().Name, err))
 		}

@@ -69,3 +69,23 @@ func TestOthersInTheGroup(t *testing.T) {
 		t.Errorf("bridge %v, veth %v, foreign bridge %v", l.has(n.Bridge), l.has(e.HostLink()), l.has("br-lan"))
 	}
 }
+
+// TestBridgeAnew: a network gets the bridge's name of another one that was removed, of which the link may still be there.
+func TestBridgeAnew(t *testing.T) {
+	l := newLab(t)
+	old, n := network(1), network(2)
+	n.Bridge = old.Bridge
+	check := func(when string) {
+		t.Helper()
+		if a := l.link(n.Bridge).Attrs(); a.Alias != n.Alias() || a.Group != n.Group() || a.Flags&net.FlagUp == 0 {
+			t.Errorf("%s: alias %q, group %#x, flags %v", when, a.Alias, a.Group, a.Flags)
+		}
+	}
+	l.apply(snapshot(old))
+	l.follow(snapshot(old), snapshot(n))
+	check("in place of the other")
+	l.apply(snapshot(old))
+	must(t, l.links.Prepare().Apply(t.Context(), state.Snapshot{}))
+	l.follow(state.Snapshot{}, snapshot(n))
+	check("after the other")
+}

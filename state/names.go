@@ -23,6 +23,8 @@ const (
 	GroupPort uint32 = 0xd12b2
 	// GroupDoomed is the device group of links that are down and about to be deleted together.
 	GroupDoomed uint32 = 0xd12b3
+	// GroupDoomedBridge is that of bridges, which are deleted one by one.
+	GroupDoomedBridge uint32 = 0xd12b4
 )
 
 // maxIfName is IFNAMSIZ less the final zero.

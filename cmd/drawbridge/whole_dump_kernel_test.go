@@ -45,7 +45,9 @@ func (h *wholeHost) awaitReaper() {
 	for deadline := time.Now().Add(time.Second); ; time.Sleep(5 * time.Millisecond) {
 		links, err := h.handle.LinkList()
 		h.must(err)
-		if !slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().Group == state.GroupDoomed }) {
+		if !slices.ContainsFunc(links, func(l netlink.Link) bool {
+			return l.Attrs().Group == state.GroupDoomed || l.Attrs().Group == state.GroupDoomedBridge
+		}) {
 			return
 		}
 		if time.Now().After(deadline) {

@@ -135,7 +135,7 @@ func (b *bed) reaped() {
 			b.t.Fatal(err)
 		}
 		for _, link := range links {
-			if strings.Contains(link, fmt.Sprint("group ", state.GroupDoomed)) {
+			if strings.Contains(link, fmt.Sprint("group ", state.GroupDoomed)) || strings.Contains(link, fmt.Sprint("group ", state.GroupDoomedBridge)) {
 				return false
 			}
 		}
