@@ -151,7 +151,7 @@ func together(n int, do func(name string) error) (float64, error) {
 
 // linksGone waits, up to a limit, until there are as many links as before and returns the milliseconds.
 func (s *subject) linksGone(ctx context.Context, before int) (float64, error) {
-	const limit = 5 * time.Second
+	const limit = 10 * time.Second
 	for began := time.Now(); ; time.Sleep(2 * time.Millisecond) {
 		now, err := s.links()
 		if took := time.Since(began); err != nil || now <= before || took > limit || ctx.Err() != nil {

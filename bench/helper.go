@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -24,7 +25,7 @@ func help(ctx context.Context, args []string) error {
 		return errNoHelper
 	}
 	switch words := args[1:]; {
-	case (args[0] == report.Floor || args[0] == report.Direct) && len(words) == 1:
+	case slices.Contains(floors, args[0]) && len(words) == 1:
 		return floor.Serve(ctx, words[0], args[0] == report.Direct)
 	case args[0] == "serve" && len(words) == 1:
 		port, err := strconv.ParseUint(words[0], 10, 16)

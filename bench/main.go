@@ -63,7 +63,7 @@ func parse(args []string) (options, error) {
 	f.BoolVar(&o.quick, "quick", os.Getenv("BENCH_QUICK") == "1", "fewer rounds and lower levels (also BENCH_QUICK=1)")
 	f.BoolVar(&o.debug, "debug", false, "have the daemons log their passes, and keep the logs beside the results")
 	f.IntVar(&o.rounds, "rounds", 0, "rounds of every measurement; 0 for 3 (-quick) or 7")
-	subjects := f.String("subjects", "bridge,floor,iptables,nftables", "what is compared: bridge, floor, direct (a floor that makes the link in the container itself), or any backend of Drawbridge")
+	subjects := f.String("subjects", "bridge,floor,iptables,nftables", "what is compared: bridge, floor, direct (a floor that makes the link in the container itself), plain (a floor whose engine writes its own rules), or any backend of Drawbridge")
 	scenarios := f.String("scenarios", strings.Join(names(), ","), "what is measured")
 	networks := f.String("networks", "", "numbers of networks; default 0,50 (-quick) or 0,50,200,500")
 	ports := f.String("ports", "", "numbers of published ports; default 1,200 (-quick) or 1,100,1000,10000")

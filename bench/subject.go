@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -49,7 +50,10 @@ type subject struct {
 func (s *subject) ours() bool { return s.name != report.Bridge && !s.bare() }
 
 // bare says whether it is a floor.
-func (s *subject) bare() bool { return s.name == report.Floor || s.name == report.Direct }
+func (s *subject) bare() bool { return slices.Contains(floors, s.name) }
+
+// floors are the subjects whose plugin does nothing.
+var floors = []string{report.Floor, report.Direct, report.Plain}
 
 // drivers are the network driver and the IPAM driver.
 func (s *subject) drivers() (string, string) {
@@ -75,7 +79,7 @@ func (s *subject) open(ctx context.Context, root string) error {
 		return err
 	}
 	args := []string{"--default-address-pool", "base=10.0.0.0/9,size=24"}
-	if s.bare() {
+	if s.bare() && s.name != report.Plain {
 		args = append(args, "--iptables=false", "--bridge=none")
 	}
 	if s.docker, err = s.host.StartDocker(ctx, lab.DockerOptions{Args: args}); err != nil {
@@ -99,6 +103,12 @@ func (s *subject) tune(ctx context.Context) error {
 			"add chain inet bench forward { type filter hook forward priority 0; }\n" +
 			"add rule inet bench forward ct state established,related accept\n"
 		if _, err := s.host.Run(ctx, "nft", script); err != nil {
+			return err
+		}
+	}
+	if s.name == report.Plain {
+		// dockerd has the host forward nothing but what its own driver is for.
+		if _, err := s.host.Run(ctx, "iptables", "-P", "FORWARD", "ACCEPT"); err != nil {
 			return err
 		}
 	}

@@ -11,9 +11,10 @@ type Metric struct {
 
 // The IDs of what is measured.
 const (
-	NetworkCreate = "network create"
-	NetworkRemove = "network remove"
-	RemoveAll     = "remove all"
+	NetworkCreate  = "network create"
+	NetworkRemove  = "network remove"
+	RemoveAll      = "remove all"
+	RemoveAllLinks = "remove all links"
 
 	Connect         = "connect"
 	Disconnect      = "disconnect"
@@ -51,6 +52,7 @@ var Metrics = []Metric{
 	{NetworkCreate, "Create a network", "ms", "networks present", false},
 	{NetworkRemove, "Remove a network", "ms", "networks present", false},
 	{RemoveAll, "Remove all networks, one after the other", "s", "networks", false},
+	{RemoveAllLinks, "From the last answer until all their links are gone", "s", "networks", false},
 	{Connect, "Connect a running container", "ms", "published ports of it", false},
 	{Disconnect, "Disconnect it", "ms", "published ports of it", false},
 	{ConnectOne, "Connect a container with one published port", "ms", "ports present", false},

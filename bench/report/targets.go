@@ -11,6 +11,7 @@ const (
 	Bridge   = "bridge"
 	Floor    = "floor"
 	Direct   = "direct"
+	Plain    = "plain"
 	IPTables = "iptables"
 	NFTables = "nftables"
 )
