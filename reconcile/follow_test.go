@@ -74,6 +74,8 @@ func TestFollow(t *testing.T) {
 		step("another", change, "1 to 2")
 		step("an event", func() { l.Trigger("link") }, "all of 2")
 		step("a change after it", change, "2 to 3")
+		step("a glance", func() { l.Glance("rules") }, "3 to 3")
+		step("a glance with an event", func() { l.Glance("rules"); l.Trigger("link") }, "all of 3")
 		step("the interval", func() { time.Sleep(time.Minute) }, "all of 3")
 		step("a check", func() { _ = l.Check(t.Context()) }, "all of 3")
 		step("a failure", func() { f.fails(errors.New("no")); change() }, "3 to 4")

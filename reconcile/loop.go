@@ -94,6 +94,15 @@ func (l *Loop) Trigger(reason string) {
 	poke(l.soon)
 }
 
+// Glance asks for a pass that looks only where it costs nothing: a Follower whose part of the state is as it was tells by itself
+// whether somebody has changed what it keeps. It never blocks. The reason goes to the log.
+func (l *Loop) Glance(reason string) {
+	l.mu.Lock()
+	l.because(reason)
+	l.mu.Unlock()
+	poke(l.soon)
+}
+
 // idle waits for the next pass and reports whether it is due by time: nobody asked.
 func (l *Loop) idle(ctx context.Context, delay time.Duration) (due bool) {
 	timer := time.NewTimer(delay)

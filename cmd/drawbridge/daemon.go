@@ -13,6 +13,7 @@ import (
 	"github.com/drawbridge-net/drawbridge/control"
 	"github.com/drawbridge-net/drawbridge/driver"
 	"github.com/drawbridge-net/drawbridge/firewall"
+	"github.com/drawbridge-net/drawbridge/firewall/nftables"
 	"github.com/drawbridge-net/drawbridge/firewalld"
 	"github.com/drawbridge-net/drawbridge/ipam"
 	"github.com/drawbridge-net/drawbridge/link"
@@ -114,6 +115,9 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	addresses := ipam.New(st, link.HostPrefixes{}, p.pools)
 	d.tasks["sweep"] = func(ctx context.Context) error { return sweep(ctx, network, addresses, log) }
 	d.tasks["links"] = func(ctx context.Context) error { return link.Watch(ctx, loop.Trigger) }
+	if planes.rules != nil {
+		d.tasks["rules"] = func(ctx context.Context) error { return nftables.Watch(ctx, loop.Glance) }
+	}
 	if planes.zones != nil {
 		d.tasks["firewalld"] = func(ctx context.Context) error { return planes.zones.Watch(ctx, loop.Trigger) }
 	}

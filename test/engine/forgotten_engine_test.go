@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/drawbridge-net/drawbridge/test/lab"
 )
@@ -56,6 +57,14 @@ func TestFlushedMangle(t *testing.T) {
 	b.network("other", "--ipv6")
 	b.network("inner", "--internal")
 	web, other, inner := b.serveOn("web", "-p", "8080:80"), b.serveOn("other"), b.serveOn("inner")
+	rogue := b.serveOn("inner", "--cap-add", "NET_ADMIN")
+	gateway := b.do("network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "inner")
+	if _, err := rogue.Run(t.Context(), "/bin/busybox", "ip", "route", "add", "default", "via", gateway); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.plugin.Stop(); err != nil { // it would mend what is flushed
+		t.Fatal(err)
+	}
 	for _, tables := range []string{"iptables", "ip6tables"} {
 		b.run(tables, "-P", "FORWARD", "DROP")
 		b.run(tables, "-t", "mangle", "-F")
@@ -65,15 +74,38 @@ func TestFlushedMangle(t *testing.T) {
 	lab.Dropped(t, other, "tcp", at(b.addr(web, "web"), 81))
 	lab.Dropped(t, b.client, "tcp", at(b.addr(inner, "inner"), 80))
 	lab.Blocked(t, inner, "tcp", at(b.addr(web, "web"), 80))
-	rogue := b.serveOn("inner", "--cap-add", "NET_ADMIN") // the pass that it brings is undone
-	gateway := b.do("network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "inner")
-	if _, err := rogue.Run(t.Context(), "/bin/busybox", "ip", "route", "add", "default", "via", gateway); err != nil {
-		t.Fatal(err)
-	}
-	b.run("iptables", "-t", "mangle", "-F")
 	lab.Dropped(t, rogue, "tcp", at(b.client.Host.Addr4(), 8080))
 	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 8080))
 	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr6(), 8080))
+}
+
+// TestFlushHeals: rules that somebody flushed come back by themselves, far sooner than the next comparison that is due.
+func TestFlushHeals(t *testing.T) {
+	b := up(t, options{})
+	b.network("web", "--ipv6")
+	web := b.serveOn("web", "-p", "8080:80")
+	flushes := map[string][]string{
+		"filter":   {"iptables", "-F"},
+		"nat":      {"iptables", "-t", "nat", "-F"},
+		"nat IPv6": {"ip6tables", "-t", "nat", "-F"},
+		"all":      {"nft", "flush", "ruleset"},
+	}
+	for name, flush := range flushes {
+		b.run(flush[0], flush[1:]...)
+		began := time.Now()
+		b.eventually(name, func() bool { return b.open(web) })
+		t.Logf("%s: healed after %v", name, time.Since(began))
+	}
+}
+
+// open reports whether the web container is reached by its published port in both families, and by no other way.
+func (b *bed) open(web *lab.Container) bool {
+	reached := func(addr string) bool {
+		_, err := lab.Get(b.t.Context(), b.client, lab.Request{Network: "tcp", Addr: addr, Timeout: 300 * time.Millisecond})
+		return err == nil
+	}
+	return reached(at(b.client.Host.Addr4(), 8080)) && reached(at(b.client.Host.Addr6(), 8080)) &&
+		!reached(at(b.addr(web, "web"), 81)) && !reached(at(b.addr6(web, "web"), 81))
 }
 
 // TestFlushedFilter: Docker's bridges stay closed when the rules by which they are known are gone.

@@ -1,0 +1,136 @@
+package nftables
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// Watch calls changed when another process has changed rules of nf_tables, by nft or by iptables-nft, until ctx ends. Those of
+// legacy iptables change unheard. A change by a program that we started counts too: whoever looks finds the generation to be
+// the one that he left.
+func Watch(ctx context.Context, changed func(reason string)) error {
+	c := &calm{call: changed}
+	for {
+		// A subscription that cannot be had is tried for again: the loop checks the host from time to time anyway.
+		if err := watch(ctx, c.ask); errors.Is(err, unix.ENOBUFS) {
+			c.ask("changes of rules were not heard")
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// watch is one subscription.
+func watch(ctx context.Context, changed func(reason string)) error {
+	conn, err := subscribe()
+	if err != nil {
+		return err
+	}
+	return listen(ctx, conn, changed)
+}
+
+// listen hears until ctx ends or an error keeps it from it.
+func listen(ctx context.Context, conn *netlink.Conn, changed func(reason string)) error {
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })
+	defer stop()
+	for {
+		messages, err := conn.Receive()
+		if err != nil {
+			return fmt.Errorf("listening for changes of rules: %w", err)
+		}
+		for _, m := range messages {
+			if pid, name := author(m.Data); pid != os.Getpid() {
+				changed("rules changed by " + name)
+			}
+		}
+	}
+}
+
+// subscribe hears the one message that ends every transaction. What it changed, message by message, is left to the kernel.
+func subscribe() (*netlink.Conn, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, fmt.Errorf("opening a netlink socket for nftables: %w", err)
+	}
+	var kind [2]byte
+	binary.NativeEndian.PutUint16(kind[:], unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN)
+	filter, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: 4, Size: 2}, // the type in the header, as if in the order of the network
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(binary.BigEndian.Uint16(kind[:])), SkipFalse: 1},
+		bpf.RetConstant{Val: 1 << 16},
+		bpf.RetConstant{Val: 0},
+	})
+	if err == nil {
+		err = conn.SetBPF(filter)
+	}
+	if err == nil {
+		err = conn.JoinGroup(unix.NFNLGRP_NFTABLES)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("subscribing to changes of rules: %w", err)
+	}
+	return conn, nil
+}
+
+// author tells whose transaction it was.
+func author(data []byte) (pid int, name string) {
+	name = "somebody"
+	for kind, value := range attributes(data[min(4, len(data)):]) {
+		switch {
+		case kind == unix.NFTA_GEN_PROC_PID && len(value) == 4:
+			pid = int(binary.BigEndian.Uint32(value))
+		case kind == unix.NFTA_GEN_PROC_NAME:
+			name = string(bytes.TrimRight(value, "\x00"))
+		}
+	}
+	return pid, name
+}
+
+// calm passes on what is told to it, at once after a rest. In a storm it does so less and less often, once for all that came
+// meanwhile: a host whose rules somebody changes all the time is not looked at all the time.
+type calm struct {
+	call func(reason string)
+
+	mu      sync.Mutex
+	last    time.Time
+	rest    time.Duration // to keep after last
+	waiting bool
+}
+
+const (
+	minRest = 250 * time.Millisecond
+	maxRest = time.Second
+)
+
+func (c *calm) ask(reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.waiting {
+		return
+	}
+	if time.Since(c.last) > 2*c.rest {
+		c.rest = 0
+	}
+	c.waiting = true
+	time.AfterFunc(time.Until(c.last.Add(c.rest)), func() {
+		c.mu.Lock()
+		c.waiting, c.last, c.rest = false, time.Now(), min(max(2*c.rest, minRest), maxRest)
+		c.mu.Unlock()
+		c.call(reason)
+	})
+}
