@@ -134,9 +134,9 @@ func TestWire(t *testing.T) {
 		body         string
 	}{
 		{"status", answers(), "GET", "/v1/status", 200, `{"version":"1.2.3","since":"2026-03-04T05:06:07Z","backend":"nftables",` +
-			`"revision":7,"applied":7,"networks":2,"endpoints":1,"ports":2,"pools":0,"errors":[]}`},
+			`"revision":7,"applied":7,"networks":2,"endpoints":1,"ports":2,"pools":0,"notes":[],"errors":[]}`},
 		{"empty status", empty, "GET", "/v1/status", 200, `{"version":"","since":"0001-01-01T00:00:00Z","backend":"",` +
-			`"revision":0,"applied":0,"networks":0,"endpoints":0,"ports":0,"pools":0,"errors":[]}`},
+			`"revision":0,"applied":0,"networks":0,"endpoints":0,"ports":0,"pools":0,"notes":[],"errors":[]}`},
 		{"no ports", empty, "GET", "/v1/ports", 200, `[]`},
 		{"no rules", empty, "GET", "/v1/rules", 200, `{"text":""}`},
 		{"failing status", failing, "GET", "/v1/status", 500, `{"error":"the state is not loaded yet"}`},
@@ -342,6 +342,7 @@ func TestWriteStatus(t *testing.T) {
 	full := Status{
 		Version: "1.2.3", Since: time.Date(2026, 3, 4, 5, 6, 7, 0, time.FixedZone("X", 3600)), Backend: "iptables",
 		Revision: 42, Applied: 41, Networks: 2, Endpoints: 3, Ports: 4, Pools: 5,
+		Notes:  []string{"network 0123: as it\nhappens"},
 		Errors: []string{"bridge br-web is in the zone public", "two\nlines\tand a tab"},
 	}
 	rows := []struct {
@@ -358,6 +359,7 @@ networks           2
 endpoints          3
 published ports    4
 address pools      5
+note               network 0123: as it happens
 error              bridge br-web is in the zone public
 error              two lines and a tab
 `[1:]},

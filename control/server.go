@@ -122,6 +122,9 @@ func guarded(ctx context.Context, ask func(context.Context) (any, error)) (answe
 
 func (s *Server) status(ctx context.Context) (any, error) {
 	st, err := s.sources.Status(ctx)
+	if st.Notes == nil {
+		st.Notes = []string{}
+	}
 	if st.Errors == nil {
 		st.Errors = []string{}
 	}

@@ -23,6 +23,9 @@ type Status struct {
 	Ports     int `json:"ports"` // rows of /v1/ports: a port in both families counts twice
 	Pools     int `json:"pools"`
 
+	// Notes say what is different here from what is usual, and is no error; empty, not null, if there is nothing to say.
+	Notes []string `json:"notes"`
+
 	// Errors of the last pass, one sentence each; empty, not null, if there are none.
 	Errors []string `json:"errors"`
 }
@@ -39,6 +42,7 @@ func Count(s state.Snapshot) Status {
 		Endpoints: len(s.Endpoints),
 		Ports:     len(Ports(s)),
 		Pools:     len(s.Pools),
+		Notes:     []string{},
 		Errors:    []string{},
 	}
 }

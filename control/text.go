@@ -35,7 +35,7 @@ func hostSide(p Port) string {
 	return netip.AddrPortFrom(p.HostAddress, p.HostPort).String()
 }
 
-// WriteStatus shows the status as a table of names and values, errors last. Times are UTC.
+// WriteStatus shows the status as a table of names and values, notes and errors last. Times are UTC.
 func WriteStatus(w io.Writer, s Status) error {
 	return table(w, func(line func(...any)) {
 		line("version", orNone(s.Version))
@@ -46,11 +46,16 @@ func WriteStatus(w io.Writer, s Status) error {
 		line("endpoints", s.Endpoints)
 		line("published ports", s.Ports)
 		line("address pools", s.Pools)
+		for _, n := range s.Notes {
+			line("note", oneLine(n))
+		}
 		for _, e := range s.Errors {
-			line("error", strings.Join(strings.Fields(e), " ")) // one line, whatever it holds
+			line("error", oneLine(e))
 		}
 	})
 }
+
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
 func revision(s Status) string {
 	if s.Applied == s.Revision {

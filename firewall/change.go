@@ -118,8 +118,8 @@ func renderPart(s state.Snapshot, t touched, h Host, v6 bool) Family {
 	if !slices.ContainsFunc(s.Networks, func(n state.Network) bool { return !n.Family(v6).IsZero() || stranger(n, v6) }) {
 		return f // nothing of the family is on the host
 	}
-	f.Loopback = h.Loopback && !v6 && slices.ContainsFunc(s.Networks, func(n state.Network) bool { return !n.V4.IsZero() })
-	f.Ports, f.Open = ports(part, v6, f.Loopback)
+	f.Loopback = !v6 && slices.ContainsFunc(s.Networks, h.leadsLoopback)
+	f.Ports, f.Open = ports(part, h, f)
 	f.Links = linksOf(part, v6)
 	return f
 }

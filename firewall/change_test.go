@@ -15,10 +15,15 @@ import (
 func TestRenderChange(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		host := Host{
-			Settings:      Settings{NoIPv6: rapid.Bool().Draw(t, "no IPv6"), Loopback: rapid.Bool().Draw(t, "loopback")},
+			NoIPv6: rapid.Bool().Draw(t, "no IPv6"), Loopback: rapid.Bool().Draw(t, "loopback"),
 			DockerBridges: []string{"br-1", "docker0"},
 		}
 		s := statetest.Draw(t)
+		for _, n := range s.Networks {
+			if rapid.Bool().Draw(t, "proxied") {
+				host.Proxied = append(host.Proxied, n.ID)
+			}
+		}
 		for range 5 {
 			next := statetest.Next(t, s)
 			change, ok := RenderChange(state.Compare(s, next), host)

@@ -34,6 +34,10 @@
 //     and to an unprotected network everything that comes from no container network. All else is refused.
 //  6. What goes to a bridge of Docker's own driver is refused, unless Docker publishes the port.
 //
+// The host's own connections are not forwarded. Those to a loopback address are redirected to the networks that
+// Settings.Loopback names, and seem to come from the bridge. That takes route_localnet, so that what comes from a container with
+// a loopback address is refused before it is routed; package link does the same once more.
+//
 // Our bridges are recognised by their device group (state.GroupBridge), which a bridge
 // carries from before it is up. A new network is therefore closed until its elements
 // are in the sets.

@@ -38,11 +38,11 @@ func (p *Plane) Follow(ctx context.Context, c state.Change) error {
 func (p *Plane) bring(
 	ctx context.Context, s state.Snapshot, act func(context.Context, Wanted) error, since func(last state.Snapshot) state.Change,
 ) error {
-	last := p.applied.Load()
+	last, proxied := p.applied.Load(), p.settings.proxied(s)
 	var found *Host // nil until the backend asks
 	acting := true  // else it asks again what it asked before
 	meet := func(h Host) Host {
-		h.Settings = p.settings
+		h.NoIPv6, h.Loopback, h.Proxied = p.settings.NoIPv6, p.settings.Loopback != nil, proxied
 		if acting {
 			found = &h
 			p.dockers.Store(&h.DockerBridges)

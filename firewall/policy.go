@@ -31,7 +31,7 @@ type Family struct {
 	// DockerBridges are the bridges of Docker's own driver, which our networks
 	// are isolated from.
 	DockerBridges []string
-	// Loopback leads from 127.0.0.1 to published ports by translation too, where no proxy does. IPv6 cannot.
+	// Loopback leads from the host's loopback addresses to published ports by translation too. IPv6 cannot.
 	Loopback bool
 	// Guard refuses forwarding between interfaces that have nothing to do with
 	// containers, because it was us who turned the host's forwarding on.
@@ -80,16 +80,24 @@ type Link struct {
 type Port struct {
 	Proto state.Proto
 	// Host is the address of the host that the port is restricted to; the zero
-	// Addr stands for every local address but the loopback ones, which are
-	// served by a socket (package publish).
-	Host     netip.Addr
+	// Addr stands for every local address, the loopback ones among them where Family.Loopback is.
+	Host netip.Addr
+	// Proxied leaves the loopback addresses to a socket (package publish) all the same.
+	Proxied  bool
 	HostPort uint16
 	Target   netip.AddrPort // the container
 }
 
+// Forwarded reports whether packets of others than the host itself come by the port: by a loopback address none do.
+func (p Port) Forwarded() bool { return !p.Host.IsLoopback() }
+
 // Host is what Render must know beside the state.
 type Host struct {
-	Settings
+	// NoIPv6 leaves IPv6 without rules, as in Settings.
+	NoIPv6 bool
+	// Loopback leads the host's loopback addresses to networks by translation, to all but those that are Proxied.
+	Loopback bool
+	Proxied  []state.NetworkID
 	// DockerBridges are the bridges of Docker's own driver found on the host.
 	DockerBridges []string
 	// BridgeNetfilter is true where the kernel has br_netfilter, which may show
@@ -99,15 +107,33 @@ type Host struct {
 }
 
 func (h Host) equal(o Host) bool {
-	return h.Settings == o.Settings && h.BridgeNetfilter == o.BridgeNetfilter && slices.Equal(h.DockerBridges, o.DockerBridges)
+	return h.NoIPv6 == o.NoIPv6 && h.Loopback == o.Loopback && slices.Equal(h.Proxied, o.Proxied) &&
+		h.BridgeNetfilter == o.BridgeNetfilter && slices.Equal(h.DockerBridges, o.DockerBridges)
+}
+
+// leadsLoopback reports whether loopback addresses lead to the network by translation.
+func (h Host) leadsLoopback(n state.Network) bool {
+	return h.Loopback && !n.V4.IsZero() && !slices.Contains(h.Proxied, n.ID)
 }
 
 // Settings are the daemon's.
 type Settings struct {
 	// NoIPv6 leaves IPv6 without rules (--ip6tables=false).
 	NoIPv6 bool
-	// Loopback is that of Family (--userland-proxy=false).
-	Loopback bool
+	// Loopback says to which networks the host's loopback addresses may lead by translation (link.Links.LeadsLoopback); nil
+	// for none. It is asked with each Apply and Follow.
+	Loopback func(state.Network) bool
+}
+
+// proxied returns the networks to which loopback addresses may not lead by translation.
+func (s Settings) proxied(snap state.Snapshot) []state.NetworkID {
+	var out []state.NetworkID
+	for _, n := range snap.Networks {
+		if s.Loopback != nil && !n.V4.IsZero() && !s.Loopback(n) {
+			out = append(out, n.ID)
+		}
+	}
+	return out
 }
 
 // Wanted is what a backend is to make true, as functions of the host that it finds. They are pure: a backend may keep them and

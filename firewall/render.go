@@ -25,10 +25,10 @@ func renderFamily(s state.Snapshot, h Host, v6 bool) Family {
 		Guard:     guard(s.Forwarding, v6),
 		Strangers: slices.ContainsFunc(s.Networks, func(n state.Network) bool { return stranger(n, v6) }),
 	}
-	f.Loopback = h.Loopback && !v6 && len(f.Networks) > 0
+	f.Loopback = !v6 && slices.ContainsFunc(s.Networks, h.leadsLoopback)
 	if f.HasBridges() {
 		f.Links = linksOf(s, v6)
-		f.Ports, f.Open = ports(s, v6, f.Loopback)
+		f.Ports, f.Open = ports(s, h, f)
 	}
 	if !f.IsEmpty() {
 		f.DockerBridges = foreignBridges(s, h)
@@ -78,21 +78,25 @@ func networkOf(n state.Network, s state.Subnet) Network {
 	return out
 }
 
-// ports returns what is redirected and what is open. What is bound to a loopback address is for a proxy to
-// serve, unless loopback packets are translated too.
-func ports(s state.Snapshot, v6, loopback bool) (redirected []Port, open []Target) {
+// ports returns what is redirected and what is open. What comes by a loopback address is for a proxy to
+// serve, unless it is translated on its way to the network. Of SCTP, whose packets name addresses, nothing is.
+func ports(s state.Snapshot, h Host, f Family) (redirected []Port, open []Target) {
 	for _, e := range s.Endpoints {
-		if n, ok := s.Network(e.Network); !ok || n.Internal {
+		n, ok := s.Network(e.Network)
+		if !ok || n.Internal {
 			continue
 		}
+		leads := f.Loopback && h.leadsLoopback(n)
 		for _, p := range e.Ports {
-			target, ok := p.Target(e, v6)
+			target, ok := p.Target(e, f.V6)
+			loopback := leads && p.Proto != state.SCTP
 			switch {
 			case !ok || p.HostIP.IsLoopback() && !loopback:
 			case p.Routed():
 				open = append(open, Target{p.Proto, target})
 			default:
-				redirected = append(redirected, Port{Proto: p.Proto, Host: specific(p.HostIP), HostPort: p.HostPort, Target: target})
+				host := specific(p.HostIP)
+				redirected = append(redirected, Port{Proto: p.Proto, Host: host, Proxied: f.Loopback && !loopback && !host.IsValid(), HostPort: p.HostPort, Target: target})
 			}
 		}
 	}

@@ -75,6 +75,10 @@ func TestRender(t *testing.T) {
 	}
 	no4 := func(n *state.Network) { n.V4 = state.Subnet{} }
 	no6 := func(n *state.Network) { n.V6 = state.Subnet{} }
+	second := func(n *state.Network) {
+		n.ID, n.Bridge, n.V4 = state.NetworkID(id("2")), "br-two", subnet("10.2.0.0/24", "10.2.0.1")
+	}
+	proxied := func(p Port) Port { p.Proxied = true; return p }
 	internal := func(n *state.Network) { n.Internal = true }
 	nets4, nets6 := []Network{net4}, []Network{net6}
 	tests := []struct {
@@ -119,6 +123,32 @@ func TestRender(t *testing.T) {
 		{
 			name: "port on loopback", state: one(network(), endpoint(port("127.0.0.1"), port("::1"))),
 			v4: Family{Networks: nets4}, v6: Family{Networks: nets6},
+		},
+		{
+			name: "translated loopback", state: one(network(), endpoint(port("127.0.0.1"), port("::1"), port(""))), host: Host{Loopback: true},
+			v4: Family{Networks: nets4, Loopback: true, Ports: []Port{rendered("127.0.0.1", to4), rendered("", to4)}},
+			v6: Family{Networks: nets6, Ports: []Port{rendered("", to6)}},
+		},
+		{
+			name: "translated loopback is not SCTP's", host: Host{Loopback: true},
+			state: one(network(), endpoint(state.Port{Proto: state.SCTP, HostPort: 8080, ContainerPort: 80})),
+			v4:    Family{Networks: nets4, Loopback: true, Ports: []Port{{Proto: state.SCTP, Proxied: true, HostPort: 8080, Target: netip.MustParseAddrPort(to4)}}},
+			v6:    Family{Networks: nets6, Ports: []Port{{Proto: state.SCTP, HostPort: 8080, Target: netip.MustParseAddrPort(to6)}}},
+		},
+		{
+			name: "translated loopback of another network", host: Host{Loopback: true, Proxied: []state.NetworkID{network().ID}},
+			state: state.Snapshot{
+				Networks:  []state.Network{network(no6), network(no6, second)},
+				Endpoints: []state.Endpoint{endpoint(port("127.0.0.1"), port("192.0.2.1"), port(""))},
+			},
+			v4: Family{
+				Networks: []Network{net4, {Prefix: netip.MustParsePrefix("10.2.0.0/24"), Bridge: "br-two", Masquerade: true}}, Loopback: true,
+				Ports: []Port{rendered("192.0.2.1", to4), proxied(rendered("", to4))},
+			},
+		},
+		{
+			name: "translated loopback, IPv6 only", state: one(network(no4)), host: Host{Loopback: true},
+			v4: Family{Strangers: true}, v6: Family{Networks: nets6},
 		},
 		{
 			name:  "one address before every address",
@@ -477,7 +507,8 @@ func TestPlane(t *testing.T) {
 // TestPlaneChanges: the backend is told what differs from what it last made true, on the same host.
 func TestPlaneChanges(t *testing.T) {
 	fake := &fakeBackend{}
-	plane := NewPlane(fake, Settings{})
+	leads := false
+	plane := NewPlane(fake, Settings{Loopback: func(state.Network) bool { return leads }})
 	n := network()
 	e := endpoint(port(""))
 	empty, published := state.Snapshot{Networks: []state.Network{n}}, state.Snapshot{Networks: []state.Network{n}, Endpoints: []state.Endpoint{e}}
@@ -497,4 +528,9 @@ func TestPlaneChanges(t *testing.T) {
 	fake.host = Host{DockerBridges: []string{"docker0"}}
 	step("another host", plane.Apply(t.Context(), empty), false, 0, 0)
 	step("the same", plane.Apply(t.Context(), empty), true, 0, 0)
+	fake.host = Host{}
+	step("the first host", plane.Apply(t.Context(), empty), false, 0, 0)
+	leads = true
+	step("another way for loopback addresses", plane.Follow(t.Context(), state.Compare(empty, published)), false, 0, 0)
+	step("no more", plane.Follow(t.Context(), state.Compare(published, empty)), true, 1, 0)
 }

@@ -31,7 +31,6 @@ type adoption struct {
 	network state.NetworkID
 	added   []netip.Prefix // addresses that are ours
 	ipv6    bool           // IPv6 was off
-	local   bool           // route_localnet was off
 	before  string         // the alias that it had
 }
 
@@ -43,9 +42,6 @@ func (a adoption) String() string {
 	}
 	if a.ipv6 {
 		items = append(items, "ipv6")
-	}
-	if a.local {
-		items = append(items, "local")
 	}
 	if len(items) == 0 {
 		items = []string{"-"}
@@ -67,7 +63,6 @@ func parseAdoption(alias string) (adoption, bool) {
 			a.added = append(a.added, p)
 		}
 		a.ipv6 = a.ipv6 || item == "ipv6"
-		a.local = a.local || item == "local"
 	}
 	return a, true
 }
@@ -92,7 +87,7 @@ func checkAdoption(link netlink.Link, n state.Network) error {
 		return fmt.Errorf("bridge %s is in use by another network of drawbridge", name)
 	case a.Group != 0 && !marked && !n.Adopted:
 		return fmt.Errorf("bridge %s is in device group %d, and drawbridge has to put it into its own: free it with `ip link set %s group default`", name, a.Group, name)
-	case len(a.Alias) > maxAlias-len(adoption{network: n.ID, added: slices.Collect(keys(bridgeAddrs(n))), ipv6: true, local: true}.String()):
+	case len(a.Alias) > maxAlias-len(adoption{network: n.ID, added: slices.Collect(keys(bridgeAddrs(n))), ipv6: true}.String()):
 		return fmt.Errorf("the alias of bridge %s is too long to be kept: shorten it with `ip link set %s alias …`", name, name)
 	}
 	return nil
@@ -126,11 +121,6 @@ func (l *Links) ensureAdopted(have inventory, addrs map[int][]netlink.Addr, n st
 	for _, p := range lacks {
 		if !slices.Contains(a.added, p) {
 			a.added = append(a.added, p)
-		}
-	}
-	if a.local, ok = l.localnet(n, a.local); !ok {
-		if err := l.sysctl.set(routeLocalnet(n.Bridge), "0"); err != nil {
-			return err
 		}
 	}
 	if err := l.setAlias(link, a.String()); err != nil {
@@ -194,9 +184,6 @@ func (l *Links) release(link netlink.Link) error {
 	}
 	if a.ipv6 {
 		errs = append(errs, l.sysctl.set(disableIPv6(link.Attrs().Name), "1"))
-	}
-	if a.local {
-		errs = append(errs, l.sysctl.set(routeLocalnet(link.Attrs().Name), "0"))
 	}
 	errs = append(errs, l.setGroup(link, 0))
 	if err := errors.Join(errs...); err != nil {

@@ -134,15 +134,15 @@ func TestAdoptRefuses(t *testing.T) {
 }
 
 func TestAliasOfAdopted(t *testing.T) {
-	a := adoption{network: state.NetworkID(id(1)), ipv6: true, local: true, before: "a: b"}
+	a := adoption{network: state.NetworkID(id(1)), ipv6: true, before: "a: b"}
 	for p := range bridgeAddrs(network(1)) {
 		a.added = append(a.added, p)
 	}
 	back, ok := parseAdoption(a.String())
-	if !ok || back.String() != a.String() || back.before != a.before || back.network != a.network || len(back.added) != 2 || !back.ipv6 || !back.local {
+	if !ok || back.String() != a.String() || back.before != a.before || back.network != a.network || len(back.added) != 2 || !back.ipv6 {
 		t.Errorf("%q became %+v", a, back)
 	}
-	if none, ok := parseAdoption(adoption{network: a.network}.String()); !ok || len(none.added) != 0 || none.ipv6 || none.local || none.before != "" {
+	if none, ok := parseAdoption(adoption{network: a.network}.String()); !ok || len(none.added) != 0 || none.ipv6 || none.before != "" {
 		t.Errorf("%+v", none)
 	}
 	if _, ok := parseAdoption(network(1).Alias()); ok {

@@ -37,10 +37,10 @@ func (l *Links) ensureBridge(have inventory, addrs map[int][]netlink.Addr, n sta
 	if err := l.configureIPv6(n); err != nil {
 		return err
 	}
-	if !l.wantsLocalnet(n) {
-		if err := l.sysctl.set(routeLocalnet(n.Bridge), "0"); err != nil {
-			return err
-		}
+	// By a source route, an option of IPv4, a packet would get to the host's loopback addresses that names another destination,
+	// for which no guard looks.
+	if err := l.sysctl.set("net/ipv4/conf/"+n.Bridge+"/accept_source_route", "0"); err != nil {
+		return err
 	}
 	return l.ensureAddresses(link, addrs[link.Attrs().Index], n)
 }
@@ -169,30 +169,11 @@ func (l *Links) raiseBridge(have inventory, n state.Network) error {
 	if !ok || !carries(link, n) {
 		return nil // Prepare has said why
 	}
-	if l.wantsLocalnet(n) {
-		if err := l.sysctl.set(routeLocalnet(n.Bridge), "1"); err != nil {
-			return err
-		}
+	if err := l.openLoopback(n); err != nil {
+		return err
 	}
 	return l.raise(link)
 }
-
-// wantsLocalnet reports whether the host's loopback addresses lead to the network.
-func (l *Links) wantsLocalnet(n state.Network) bool {
-	return l.RouteLocalnet && !n.Internal && !n.V4.IsZero()
-}
-
-// localnet says of an adopted bridge whether its route_localnet is ours, which it becomes where the owner has it off, and
-// whether it may stay on: what is ours goes off before the rules do that keep containers from the host's loopback services.
-func (l *Links) localnet(n state.Network, ours bool) (bool, bool) {
-	if !l.wantsLocalnet(n) {
-		return false, !ours
-	}
-	on, _ := l.sysctl.get(routeLocalnet(n.Bridge))
-	return ours || on != "1", true
-}
-
-func routeLocalnet(bridge string) string { return "net/ipv4/conf/" + bridge + "/route_localnet" }
 
 func (l *Links) raise(link netlink.Link) error {
 	if link.Attrs().Flags&net.FlagUp != 0 {

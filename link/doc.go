@@ -18,6 +18,11 @@
 // Apply looks at all links of the host, Follow at those of the objects that differ from the state before. Links that are
 // removed are doomed: they go down at once, and are deleted together a moment later (reap.go).
 //
+// # Loopback
+//
+// Bridges are opened for the host's loopback addresses (route_localnet), so that connections to 127.0.0.1 can be translated. First,
+// each of their ports gets a filter that drops packets of these addresses which a container sends (guard.go).
+//
 // # Be aware
 //
 // The container's end of a veth pair belongs to the engine from Join on: it moves it

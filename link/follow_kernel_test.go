@@ -15,6 +15,7 @@ import (
 // TestFollow: however the state changes, a look at the whole host finds nothing to do after what differed was done.
 func TestFollow(t *testing.T) {
 	l := newLab(t)
+	l.links.RouteLocalnet = true
 	random := rand.New(rand.NewPCG(1, 2))
 	var now state.Snapshot
 	for step := range 60 {

@@ -15,18 +15,23 @@ import (
 
 // Links edits the links of the network namespace in which it was made.
 type Links struct {
-	// RouteLocalnet lets packets of the host's loopback addresses be routed to bridges. It is for those who
-	// have a rule that keeps containers from doing the same (firewall.Settings.Loopback).
+	// RouteLocalnet lets packets of the host's loopback addresses be routed to bridges whose ports are all guarded. It is
+	// for those who have a rule, too, that keeps containers from doing the same (firewall.Settings.Loopback).
 	RouteLocalnet bool
+	// Report is told, once for each reason, why there is a bridge to which they are not (see LeadsLoopback).
+	Report func(reason string)
 	// NoLinksV6 keeps linked containers apart in IPv6, where no rule says what may pass between them.
 	NoLinksV6 bool
 
 	handle *netlink.Handle
 	ports  map[int]*nl.SocketHandle // for what netlink.Handle cannot ask, see bridgePorts
 	// scanner waits for no other call.
-	scanner scanner
-	sysctl  Sysctl
-	reaper  *reaper
+	scanner   scanner
+	sysctl    Sysctl
+	reaper    *reaper
+	unguarded unguarded
+	// classifier is the kind of the guards' filters.
+	classifier string
 	// harmed says that Prepare found more to be done than what differs, which holds for Activate too.
 	harmed bool
 }
@@ -56,7 +61,7 @@ func New(sysctl Sysctl) (*Links, error) {
 		s.close()
 		return nil, err
 	}
-	return &Links{handle: h, ports: ports, scanner: s, sysctl: sysctl, reaper: r}, nil
+	return &Links{handle: h, ports: ports, scanner: s, sysctl: sysctl, reaper: r, classifier: bpfClassifier}, nil
 }
 
 func routeSocket() (map[int]*nl.SocketHandle, error) {
@@ -119,7 +124,7 @@ func (l *Links) prepare(p part, s state.Snapshot) error {
 			errs = append(errs, &state.ObjectError{Network: n.ID, Endpoint: e.ID, Err: err})
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, l.guardPorts(have, p, s)...)...)
 }
 
 // Apply brings the links of s up and turns forwarding on where s says so.
@@ -280,21 +285,4 @@ func (l *Links) Purge() ([]string, error) {
 		}
 	}
 	return bridges, errors.Join(errors.Join(l.removeStale(have, state.Snapshot{})...), l.reaper.reap())
-}
-
-// CloseLoopback keeps packets of the host's loopback addresses off the bridges again, which somebody is about to leave
-// without the rule that guards them (RouteLocalnet).
-func (l *Links) CloseLoopback() error {
-	have, err := l.inventory()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for name, link := range have {
-		mark, _ := parseAdoption(link.Attrs().Alias)
-		if link.Type() == "bridge" && ours(link) || mark.local {
-			errs = append(errs, l.sysctl.set(routeLocalnet(name), "0"))
-		}
-	}
-	return errors.Join(errs...)
 }

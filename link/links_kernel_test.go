@@ -5,6 +5,7 @@ package link
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"runtime"
@@ -267,6 +268,7 @@ func (l *lab) everything() map[string]string {
 		out[a.Name] = strings.Join([]string{
 			link.Type(), a.Alias, a.HardwareAddr.String(), a.Flags.String(),
 			l.addresses(a.Name), l.sysctl("net/ipv6/conf/" + a.Name + "/disable_ipv6"),
+			l.sysctl(routeLocalnet(a.Name)), fmt.Sprint(l.links.guarded(link)),
 		}, "|")
 	}
 	return out
@@ -511,6 +513,8 @@ func TestWatch(t *testing.T) {
 	expect("bridge docker0 appeared")
 	l.up("docker0") // again, but known
 	must(t, netlink.LinkSetMaster(l.link("cable0"), bridgeWithIndex(l.link("docker0"))))
+	must(t, netlink.LinkSetMaster(l.link("cable0"), bridgeWithIndex(l.link(n.Bridge))))
+	expect("the ports of " + n.Bridge + " changed")
 	l.remove("cable0")
 	l.remove("docker0")
 	expect("bridge docker0 was removed")

@@ -23,7 +23,11 @@ func (l *Links) ensureVeth(have inventory, n state.Network, e state.Endpoint) er
 	case !ok && e.Joined():
 		return nil // the container took its end with it
 	case !ok:
-		return l.addVeth(bridge, n, e)
+		link, err := l.addVeth(bridge, n, e)
+		if err == nil {
+			have[e.HostLink()] = link
+		}
+		return err
 	case !e.Carries(link.Attrs().Alias):
 		return fmt.Errorf("a link named %s exists already on this host and is not ours: rename it", e.HostLink())
 	}
@@ -32,7 +36,7 @@ func (l *Links) ensureVeth(have inventory, n state.Network, e state.Endpoint) er
 
 // addVeth creates both ends with one request. The host's end is born in its group and as a
 // port of the bridge.
-func (l *Links) addVeth(bridge netlink.Link, n state.Network, e state.Endpoint) error {
+func (l *Links) addVeth(bridge netlink.Link, n state.Network, e state.Endpoint) (netlink.Link, error) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.Group = e.HostLink(), state.GroupPort
 	attrs.MTU, attrs.MasterIndex = n.LinkMTU(), bridge.Attrs().Index
@@ -44,15 +48,16 @@ func (l *Links) addVeth(bridge netlink.Link, n state.Network, e state.Endpoint) 
 	veth.PeerMTU = uint32(n.LinkMTU())
 	switch err := l.handle.LinkAdd(veth); {
 	case errors.Is(err, unix.EEXIST):
-		return fmt.Errorf("a link named %s or %s exists already on this host and is not ours: rename it", e.HostLink(), e.ContainerLink())
+		return nil, fmt.Errorf("a link named %s or %s exists already on this host and is not ours: rename it", e.HostLink(), e.ContainerLink())
 	case err != nil:
-		return fmt.Errorf("creating the veth pair %s: %w", e.HostLink(), err)
+		return nil, fmt.Errorf("creating the veth pair %s: %w", e.HostLink(), err)
 	}
-	if _, err := l.named(e.HostLink(), e.Alias()); err != nil {
-		return err
+	link, err := l.named(e.HostLink(), e.Alias())
+	if err != nil {
+		return nil, err
 	}
 	// A bridge port needs no address; without this it would announce itself.
-	return l.sysctl.set("net/ipv6/conf/"+e.HostLink()+"/disable_ipv6", "1")
+	return link, l.sysctl.set("net/ipv6/conf/"+e.HostLink()+"/disable_ipv6", "1")
 }
 
 // hostMAC is the address of the host's end. A bridge that was given none, as an adopted one may be, has the lowest of

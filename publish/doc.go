@@ -1,15 +1,15 @@
 // Package publish holds the sockets of published ports and runs the proxy behind
 // them.
 //
-// Clients from outside, and local clients that use one of the host's own addresses,
+// Clients from outside, and local clients that use an IPv4 address or one of the host's own addresses in IPv6,
 // are served by the firewall: it rewrites their packets to the container, and they
 // never see a socket. A socket is held for each published port all the same, because it
 //
 //   - reserves the port against every other program of the host, which would
 //     otherwise start without an error and never get a packet, and
-//   - serves the clients that come in by the loopback interface (127.0.0.1, ::1):
-//     destination NAT cannot, unless route_localnet is turned on, which lets neighbours reach
-//     services that listen on 127.0.0.1 only.
+//   - serves the clients that come in by the loopback interface and are not translated: by ::1, for which there is no
+//     destination NAT, by 127.0.0.1 to networks where that would not be safe (link.Links.LeadsLoopback), and by both while
+//     somebody has flushed the rules.
 //
 // # Use
 //
@@ -61,7 +61,7 @@
 // # SCTP
 //
 // SCTP is not proxied: what would be, an association with several addresses on both sides, is nothing that a pair
-// of sockets could hand on. So a port of SCTP is not reached by 127.0.0.1 and ::1, cannot be published on a loopback
+// of sockets could hand on. Nor is it translated on loopback addresses. So a port of SCTP is not reached by 127.0.0.1 and ::1, cannot be published on a loopback
 // address, and not at all with [Options.ServeAll]. Its sockets are bound and never listen; they need no guard.
 //
 // Many kernels have no SCTP sockets. Then no program of the host can have a port of it, and the Publisher alone
@@ -69,7 +69,8 @@
 //
 // # Be aware
 //
-//   - The container sees the bridge's gateway address as the client of proxied traffic.
+//   - The container sees the bridge's gateway address as the client of proxied traffic, as it does of translated loopback
+//     connections.
 //   - The listening socket completes a client's handshake before the container is asked. If
 //     the container refuses, the client sees a connection that is reset at once.
 //   - A reservation ends when a snapshot shows its port, when Release takes it back, or when its endpoint

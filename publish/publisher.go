@@ -20,7 +20,7 @@ type Options struct {
 	ServeAll bool
 	// ServeAllV6 is the same for IPv6 alone (--ip6tables=false).
 	ServeAllV6 bool
-	// NoProxy only reserves: no client is served (--userland-proxy=false).
+	// NoProxy only reserves: no client is served here (--userland-proxy=false).
 	NoProxy bool
 	// Log gets what happens to single connections (debug) and lasting failures to accept
 	// them (warn). None means silence.

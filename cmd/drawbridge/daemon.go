@@ -115,6 +115,7 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	addresses := ipam.New(st, link.HostPrefixes{}, p.pools)
 	d.tasks["sweep"] = func(ctx context.Context) error { return sweep(ctx, network, addresses, log) }
 	d.tasks["links"] = func(ctx context.Context) error { return link.Watch(ctx, loop.Trigger) }
+	d.tasks["guards"] = func(ctx context.Context) error { return link.WatchGuards(ctx, loop.Trigger) }
 	if planes.rules != nil {
 		d.tasks["rules"] = func(ctx context.Context) error { return nftables.Watch(ctx, loop.Glance) }
 	}
@@ -124,7 +125,7 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	d.plugin = plugin.NewServer(
 		plugin.Routes(network, addresses),
 		plugin.Options{Log: log, Ready: d.ready})
-	d.control = control.NewServer(sources(st, loop, network, planes))
+	d.control = control.NewServer(sources(st, loop, network, planes, s.untranslated()))
 	return nil
 }
 
@@ -208,7 +209,8 @@ func (d *daemonParts) newPlanes(s settings, log *slog.Logger) (*planes, error) {
 	if p.links, err = link.New(p.sysctl); err != nil {
 		return nil, err
 	}
-	p.links.RouteLocalnet, p.links.NoLinksV6 = s.iptables && !s.userlandProxy, !s.ip6tables
+	p.links.RouteLocalnet, p.links.NoLinksV6 = s.iptables, !s.ip6tables
+	p.links.Report = func(reason string) { log.Warn(s.untranslated(), "reason", reason) }
 	d.onEnd(p.links.Close)
 	if p.flows, err = link.NewFlows(func(err error) { log.Warn("connections go on that should have ended", "error", err) }); err != nil {
 		return nil, err
@@ -223,7 +225,7 @@ func (d *daemonParts) newPlanes(s settings, log *slog.Logger) (*planes, error) {
 		return nil, err
 	}
 	d.onEnd(p.backend.Close)
-	p.rules = firewall.NewPlane(p.backend, firewall.Settings{NoIPv6: !s.ip6tables, Loopback: !s.userlandProxy})
+	p.rules = firewall.NewPlane(p.backend, firewall.Settings{NoIPv6: !s.ip6tables, Loopback: p.links.LeadsLoopback})
 	if s.firewalld == "auto" {
 		p.zones = firewalld.New(firewalld.Options{Log: log, Timeout: zoneTimeout})
 	}

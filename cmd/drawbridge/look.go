@@ -68,7 +68,7 @@ func newStatus() *cobra.Command {
 		Use:   "status",
 		Short: "Show whether the host is as it should be",
 		Long: `Show whether the host is as it should be. It exits with 1 if the last comparison of host and state left
-something to be done, and then says what.
+something to be done, and then says what. A note tells of what is as it should be, and not as usual.
 
 Every change has a revision. "applied up to" a smaller one, with no error, is fine for some seconds: the newest change
 is being carried out, or needs nothing done on the host and is counted by the next comparison, within 30 seconds.`,

@@ -44,12 +44,20 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.BoolVar(&s.ipMasq, "ip-masq", true, "containers leave the host with its address, on networks that do not say (enable_ip_masquerade)")
 	f.BoolVar(&s.icc, "icc", true, "containers of a network reach each other, on networks that do not say (enable_icc)")
 	f.StringVar(&s.ip, "ip", "0.0.0.0", "host address of published ports that name none (0.0.0.0 for all addresses of both families, :: for all of IPv6)")
-	f.BoolVar(&s.userlandProxy, "userland-proxy", true, "serve published ports on 127.0.0.1 and ::1 by a proxy; with false by translation, in IPv4 only")
+	f.BoolVar(&s.userlandProxy, "userland-proxy", true, "serve published ports by a proxy where they are not translated: on ::1 and, of some networks, 127.0.0.1; with false nobody does")
 	f.IntVar(&s.mtu, "mtu", 0, "MTU of networks that name none, in bytes (0: that of the link with the default route)")
 	f.StringArrayVar(&s.addressPools, "default-address-pool", nil, "where subnets are taken from: base=10.0.0.0/8,size=24 (repeatable)")
 	f.StringVar(&s.backend, "firewall-backend", "auto", "how rules are written: iptables, nftables, or auto, which follows Docker")
 	f.StringVar(&s.firewalld, "firewalld", "auto", "auto: put bridges into firewalld's docker zone where firewalld runs; off: leave firewalld alone")
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
+}
+
+// untranslated says what becomes of connections to 127.0.0.1 that the kernel does not translate.
+func (s *settings) untranslated() string {
+	if s.userlandProxy {
+		return "published ports are served on 127.0.0.1 by the proxy, which is slower"
+	}
+	return "published ports are not served on 127.0.0.1"
 }
 
 // environmentPrefix begins the variable of every flag: --log-level is DRAWBRIDGE_LOG_LEVEL.

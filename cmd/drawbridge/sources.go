@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/drawbridge-net/drawbridge/control"
@@ -14,7 +15,7 @@ import (
 )
 
 // sources is what the commands may ask.
-func sources(st *store.Store, loop *reconcile.Loop, network *driver.Driver, p *planes) control.Sources {
+func sources(st *store.Store, loop *reconcile.Loop, network *driver.Driver, p *planes, untranslated string) control.Sources {
 	since := time.Now()
 	return control.Sources{
 		Snapshot: st.Snapshot,
@@ -37,6 +38,10 @@ func sources(st *store.Store, loop *reconcile.Loop, network *driver.Driver, p *p
 			if late != nil && ctx.Err() != nil {
 				s.Errors = append(s.Errors, late.Error())
 			}
+			for id, reason := range p.links.Unguarded() {
+				s.Notes = append(s.Notes, fmt.Sprintf("network %s: %s: %s", id.Short(), untranslated, reason))
+			}
+			slices.Sort(s.Notes)
 			for _, e := range network.Unlinked() {
 				s.Errors = append(s.Errors, fmt.Sprintf("endpoint %s of network %s has no link into its container: restart the container", e.ID.Short(), e.Network.Short()))
 			}

@@ -129,6 +129,11 @@ func (h *wholeHost) dumpLink(d *dump, l netlink.Link, master string) {
 			d.add("link %s: address %s", a.Name, addr.IPNet)
 		}
 	}
+	if filters, err := h.handle.FilterList(l, netlink.HANDLE_MIN_INGRESS); err == nil { // else there is no place for any
+		for _, f := range filters {
+			d.add("link %s: filter %s %d %#x", a.Name, f.Type(), f.Attrs().Priority, f.Attrs().Handle)
+		}
+	}
 	neighbours, err := h.handle.NeighProxyList(a.Index, netlink.FAMILY_V6)
 	h.must(err)
 	for _, n := range neighbours {

@@ -478,8 +478,8 @@ func TestFollowIsWhole(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		h := newFakeHost()
 		b := h.backend()
-		settings := firewall.Settings{Loopback: rapid.Bool().Draw(t, "loopback")}
-		plane := firewall.NewPlane(b, settings)
+		loopback := statetest.Loopback(t)
+		plane := firewall.NewPlane(b, firewall.Settings{Loopback: loopback})
 		s := statetest.Draw(t)
 		do := func(what string, err error) {
 			t.Helper()
@@ -493,7 +493,7 @@ func TestFollowIsWhole(t *testing.T) {
 					}
 				}
 			}
-			for _, f := range firewall.Render(s, firewall.Host{Settings: settings}).Families() {
+			for _, f := range firewall.Render(s, firewall.Host{Loopback: true, Proxied: statetest.Proxied(s, loopback)}).Families() {
 				want, tables := Render(f), h.v4.tables
 				if f.V6 {
 					tables = h.v6.tables

@@ -149,7 +149,7 @@ func (h held) all() []string {
 func (p page) render(t *testing.T) string {
 	l := newBareLab(t)
 	_, parts := readArchive(t, filepath.Join("testdata", p.archive+".txtar"))
-	l.backend.host.Bridges = func() ([]string, error) { return hostOf(parts).DockerBridges, nil }
+	l.backend.host.Bridges = func() ([]string, error) { return hostOf(parts, state.Snapshot{}).DockerBridges, nil }
 	l.sync(readState(t, parts))
 	if p.gone {
 		l.sync(state.Snapshot{})
@@ -263,6 +263,7 @@ Each line names a chain of the kernel, and what we have in it.
               |                                                            |
    mangle PREROUTING  your rules (DRAWBRIDGE-USER):          mangle OUTPUT  no redirects
               |       --dport is the published port                        |
+              |       no way to 127.0.0.1 (DRAWBRIDGE-PREROUTING)          |
    nat PREROUTING     published ports (DRAWBRIDGE-DNAT):        nat OUTPUT  published ports
               |       the destination becomes the container                |
               |                                                            |
@@ -284,7 +285,7 @@ Each line names a chain of the kernel, and what we have in it.
 ` + "```" + `
 
 A packet goes through ` + "`nat`" + ` only if it begins a connection; all others of the connection are translated alike. What stays within a network is bridged, and comes by here only where
-br_netfilter shows it. Clients that use 127.0.0.1 or ::1 are served by a socket of the daemon, and by no rule.
+br_netfilter shows it. Clients that use ::1 are served by a socket of the daemon, and by no rule.
 
 Each rule has a comment: ` + "`drawbridge`" + `, a hash by which the rule is found again, and why it is there.
 

@@ -28,7 +28,9 @@ var pages = []page{
 docker run -d --network one -p 8080:80 nginx`,
 		matters: []matter{
 			{"add DRAWBRIDGE-ports4 10.1.0.2,tcp:80", "The container's port, as the packet carries it behind the translation."},
-			{"-j DNAT --to-destination 10.1.0.2:80", "In `nat`: what is sent to port 8080 of any address of the host goes to the container. Only what is addressed to the host itself comes here (`--dst-type LOCAL`), and nothing that is for 127.0.0.1, which a socket of the daemon serves."},
+			{"-j DNAT --to-destination 10.1.0.2:80", "In `nat`: what is sent to port 8080 of any address of the host goes to the container. Only what is addressed to the host itself comes here (`--dst-type LOCAL`), by 127.0.0.1 only the host's own packets."},
+			{`loopback belongs to the host" -j DROP`, "In `mangle`: what listens on 127.0.0.1 of the host is not the containers'. [A filter at each container's link](../adr/0004-loopback.md) says the same where somebody has flushed the rules."},
+			{`from 127.0.0.1" -j MASQUERADE`, "In `nat`: to the container, who came by 127.0.0.1 is the bridge."},
 			{`published port" -j RETURN`, "In `mangle`: what was translated on its way to a published port is not refused. `--ctstate DNAT` alone would let in what somebody else's rule redirects to an unpublished port."},
 			{`not published, or another network" -j DROP`, "In `mangle`: everything else that would enter a container network, and belongs to no connection, is refused."},
 			{`published port" -j ACCEPT`, "In `filter`: the port is open even where the FORWARD policy is DROP. `DOCKER-USER` comes before."},
@@ -182,6 +184,7 @@ docker network rm one`,
 var chainTexts = []struct{ table, chain, text string }{
 	{"mangle", "", "The ways in. `DRAWBRIDGE-USER` sees packets before the translation, with the port that clients know; the first rule of FORWARD refuses before anybody else's rule accepts."},
 	{"mangle", "DRAWBRIDGE-USER", "Yours: made if it is missing, and never changed."},
+	{"mangle", "DRAWBRIDGE-PREROUTING", "Keeps containers from the host's loopback addresses, which the kernel would take from our bridges, so that it can translate the host's own connections."},
 	{"mangle", "DRAWBRIDGE-FORWARD", "What is refused. `RETURN` means that it is not: whether it is accepted is for `filter` to say. The order of the rules is that of the list in the documentation of package `firewall`."},
 	{"mangle", "DRAWBRIDGE-DOCKER", "Keeps containers away from the bridges of Docker's own driver, a rule for each."},
 	{"mangle", "DRAWBRIDGE-UNPROTECTED", "The way into networks that are open to the world, but not to Docker's own."},
@@ -193,7 +196,7 @@ var chainTexts = []struct{ table, chain, text string }{
 	{"filter", "DOCKER-USER", "Yours, as with Docker: made if it is missing, and never changed."},
 	{"filter", "DRAWBRIDGE-FORWARD", "What is permitted where others would refuse it. It says for itself what may pass, rather than rely on `mangle` having dropped the rest."},
 	{"filter", "DRAWBRIDGE-GUARD", "Keeps a host that forwards only because of us from being a router between its other links."},
-	{"nat", "", "The ways in. What is addressed to the host itself is looked up among the published ports; the loopback addresses are left to the daemon's sockets."},
+	{"nat", "", "The ways in. What is addressed to the host itself is looked up among the published ports; ::1 is left to the daemon's sockets."},
 	{"nat", "DRAWBRIDGE-DNAT", "Published ports. More than 16 of a protocol become a tree of chains, so that a packet meets few rules however many there are."},
 	{"nat", "DRAWBRIDGE-POSTROUTING", "Sources of what leaves the host, and of what comes back to the network that it came from."},
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,12 +14,14 @@ import (
 
 	"github.com/drawbridge-net/drawbridge/firewall"
 	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/test/statetest"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected parts of testdata")
 
 // TestGolden renders the states in testdata. A file is an archive in txtar format: state.json,
-// perhaps docker with the bridges of Docker's driver and br_netfilter where the kernel has it, and what is expected in v4 and v6.
+// perhaps docker with the bridges of Docker's driver, br_netfilter where the kernel has it and proxied with bridges to which no
+// loopback address leads, and what is expected in v4 and v6.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) < 18 {
@@ -28,7 +31,7 @@ func TestGolden(t *testing.T) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
 			comment, parts := readArchive(t, file)
 			s := readState(t, parts)
-			p := firewall.Render(s, hostOf(parts))
+			p := firewall.Render(s, hostOf(parts, s))
 			got := map[string]string{"v4": Render(p.V4).Text(), "v6": Render(p.V6).Text()}
 			if *update {
 				writeArchive(t, file, comment, parts, got)
@@ -65,9 +68,14 @@ func readState(t *testing.T, parts map[string]string) state.Snapshot {
 	return s
 }
 
-func hostOf(parts map[string]string) firewall.Host {
+func hostOf(parts map[string]string, s state.Snapshot) firewall.Host {
 	_, bridged := parts["br_netfilter"]
-	return firewall.Host{DockerBridges: strings.Fields(parts["docker"]), BridgeNetfilter: bridged}
+	proxied := strings.Fields(parts["proxied"])
+	leads := func(n state.Network) bool { return !n.Internal && !n.Adopted && !slices.Contains(proxied, n.Bridge) }
+	return firewall.Host{
+		Loopback: true, Proxied: statetest.Proxied(s, leads),
+		DockerBridges: strings.Fields(parts["docker"]), BridgeNetfilter: bridged,
+	}
 }
 
 var marker = regexp.MustCompile(`(?m)^-- (\S+) --\n`)
@@ -94,7 +102,7 @@ func readArchive(t *testing.T, file string) (comment string, parts map[string]st
 func writeArchive(t *testing.T, file, comment string, parts, got map[string]string) {
 	t.Helper()
 	out := comment + "-- state.json --\n" + parts["state.json"]
-	for _, name := range []string{"docker", "br_netfilter"} {
+	for _, name := range []string{"docker", "br_netfilter", "proxied"} {
 		if part, ok := parts[name]; ok {
 			out += "-- " + name + " --\n" + part
 		}

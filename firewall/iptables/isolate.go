@@ -74,8 +74,8 @@ func mss() Chain {
 // translated (route_localnet), the kernel itself no longer refuses them on the bridges.
 func loopbackGuard(n names) Chain {
 	return Chain{Name: chainPrerouting, Rules: []Rule{
-		{Match: "-d " + n.loopback, Why: "loopback is the host's alone", Target: "DROP"},
-		{Match: "-s " + n.loopback, Why: "loopback is the host's alone", Target: "DROP"},
+		{Match: "-d " + n.loopback, Why: "loopback belongs to the host", Target: "DROP"},
+		{Match: "-s " + n.loopback, Why: "loopback belongs to the host", Target: "DROP"},
 	}}
 }
 

@@ -126,8 +126,11 @@ func (s span) change(before, after []firewall.Port) (gone, come []Chain) {
 
 func redirect(p firewall.Port) Rule {
 	match := fmt.Sprintf("-p %s -m %s --dport %d", p.Proto, p.Proto, p.HostPort)
-	if p.Host.IsValid() {
+	switch {
+	case p.Host.IsValid():
 		match = fmt.Sprintf("-d %s %s", p.Host, match)
+	case p.Proxied:
+		match = fmt.Sprintf("! -d %s %s", namesOf(p.Target.Addr().Is6()).loopback, match)
 	}
 	return Rule{Match: match, Why: "published port", Target: "DNAT --to-destination " + p.Target.String()}
 }

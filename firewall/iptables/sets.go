@@ -57,7 +57,9 @@ func sets(f firewall.Family, n names) []Set {
 		addNetwork(add, n, network)
 	}
 	for _, p := range f.Ports {
-		add(n.ports, targetElement(firewall.Target{Proto: p.Proto, Addr: p.Target}))
+		if p.Forwarded() {
+			add(n.ports, targetElement(firewall.Target{Proto: p.Proto, Addr: p.Target}))
+		}
 	}
 	for _, t := range f.Open {
 		add(n.open, targetElement(t))

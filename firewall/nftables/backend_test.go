@@ -118,15 +118,15 @@ func TestFollow(t *testing.T) {
 func TestFollowIsWhole(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := newBed()
-		settings := firewall.Settings{Loopback: rapid.Bool().Draw(t, "loopback")}
-		plane := firewall.NewPlane(b, settings)
+		loopback := statetest.Loopback(t)
+		plane := firewall.NewPlane(b, firewall.Settings{Loopback: loopback})
 		s := statetest.Draw(t)
 		do := func(what string, err error) {
 			if err != nil {
 				t.Fatalf("%s: %v", what, err)
 			}
 			host := b.seen
-			host.Settings = settings
+			host.Loopback, host.Proxied = true, statetest.Proxied(s, loopback)
 			have, _ := b.kernel.read()
 			want := Render(firewall.Render(s, host), false)
 			if edits := difference(have, want); len(edits) > 0 {

@@ -44,6 +44,8 @@ func drawFamily(t *rapid.T, v6 bool) firewall.Family {
 		p := firewall.Port{Proto: rapid.SampledFrom([]state.Proto{state.TCP, state.UDP}).Draw(t, "proto")}
 		if is("host") {
 			p.Host = addr(100)
+		} else {
+			p.Proxied = f.Loopback && is("proxied")
 		}
 		target := addr(rapid.IntRange(1, 2).Draw(t, "target"))
 		first := rapid.IntRange(1, 30).Draw(t, "first")

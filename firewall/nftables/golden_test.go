@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,6 +14,7 @@ import (
 
 	"github.com/drawbridge-net/drawbridge/firewall"
 	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/test/statetest"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected files in testdata")
@@ -75,5 +77,10 @@ func readState(t *testing.T, file string) (state.Snapshot, firewall.Host) {
 	}
 	s.Sort()
 	_, bridged := parts["br_netfilter"]
-	return s, firewall.Host{DockerBridges: strings.Fields(parts["docker"]), BridgeNetfilter: bridged}
+	proxied := strings.Fields(parts["proxied"])
+	leads := func(n state.Network) bool { return !n.Internal && !n.Adopted && !slices.Contains(proxied, n.Bridge) }
+	return s, firewall.Host{
+		Loopback: true, Proxied: statetest.Proxied(s, leads),
+		DockerBridges: strings.Fields(parts["docker"]), BridgeNetfilter: bridged,
+	}
 }

@@ -98,8 +98,8 @@ func redirects(n names) Rule {
 // translated (route_localnet), the kernel itself no longer refuses them on the bridges.
 func loopbackGuard(n names) []Rule {
 	return []Rule{
-		rule("loopback is the host's alone", n.loopback, fromOurs, drop),
-		rule("loopback is the host's alone", n.ofLoopback, fromOurs, drop),
+		rule("loopback belongs to the host", n.loopback, fromOurs, drop),
+		rule("loopback belongs to the host", n.ofLoopback, fromOurs, drop),
 	}
 }
 

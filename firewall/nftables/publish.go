@@ -2,6 +2,7 @@ package nftables
 
 import (
 	"cmp"
+	"iter"
 	"net/netip"
 	"slices"
 
@@ -30,12 +31,15 @@ func fromOutside(n names) Rule {
 	return rule("published ports", append(parts, n.noLoopback, isLocal, jump(n.published))...)
 }
 
-func fromHost(f firewall.Family, n names) Rule {
-	parts := []Part{n.only()}
+func fromHost(f firewall.Family, n names) []Rule {
+	const why = "published ports, from the host"
 	if !f.Loopback {
-		parts = append(parts, n.noLoopback)
+		return []Rule{rule(why, n.only(), n.noLoopback, isLocal, jump(n.published))}
 	}
-	return rule("published ports, from the host", append(parts, isLocal, jump(n.published))...)
+	return []Rule{
+		rule("left to the proxy", n.loopback, in(n.proxied, l4, toPort), accept),
+		rule(why, n.only(), isLocal, jump(n.published)),
+	}
 }
 
 // leastRange is how many ports in a row make a range. Few are cheaper by themselves: a set of intervals is copied
@@ -50,6 +54,14 @@ type run struct {
 }
 
 func (r run) isRange() bool { return r.last != r.HostPort }
+
+// ports yields the numbers of the host's ports.
+func (r run) ports() iter.Seq[uint16] {
+	return func(yield func(uint16) bool) {
+		for n := int(r.HostPort); n <= int(r.last) && yield(uint16(n)); n++ {
+		}
+	}
+}
 
 // runs groups ports. Of ports with the same place on the host the first counts, as with rules in a row.
 func runs(ports []firewall.Port) []run {
@@ -77,7 +89,7 @@ func runs(ports []firewall.Port) []run {
 }
 
 func follows(a, b firewall.Port) bool {
-	return a.Proto == b.Proto && a.Host == b.Host && a.Target.Addr() == b.Target.Addr() &&
+	return a.Proto == b.Proto && a.Host == b.Host && a.Proxied == b.Proxied && a.Target.Addr() == b.Target.Addr() &&
 		int(a.HostPort)+1 == int(b.HostPort) && a.HostPort == a.Target.Port() && b.HostPort == b.Target.Port()
 }
 
@@ -89,14 +101,23 @@ func addPorts(add func(set string, e Element), n names, ports []firewall.Port) {
 		if r.Host.IsValid() {
 			one, many = n.here, n.hereRanges
 		}
+		if r.Proxied {
+			for port := range r.ports() {
+				add(n.proxied, Element{Key: packPlace(r.Host, r.Proto, port)})
+			}
+		}
 		place, target := packPlace(r.Host, r.Proto, r.HostPort), r.Target
 		if r.isRange() {
 			add(many, Element{Key: place, End: packPlace(r.Host, r.Proto, r.last), Value: packAddr(target.Addr())})
-			targets = append(targets, targetRange{target.Addr(), r.Proto, r.HostPort, r.last})
+			if r.Forwarded() {
+				targets = append(targets, targetRange{target.Addr(), r.Proto, r.HostPort, r.last})
+			}
 			continue
 		}
 		add(one, Element{Key: place, Value: packValue(target.Addr(), target.Port())})
-		add(n.ports, targetElement(firewall.Target{Proto: r.Proto, Addr: target}))
+		if r.Forwarded() {
+			add(n.ports, targetElement(firewall.Target{Proto: r.Proto, Addr: target}))
+		}
 	}
 	for _, t := range merged(targets) {
 		add(n.portRanges, Element{Key: packPlace(t.addr, t.proto, t.first), End: packPlace(t.addr, t.proto, t.last)})

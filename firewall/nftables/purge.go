@@ -77,6 +77,9 @@ func sample() firewall.Policy {
 				f.Ports = append(f.Ports, firewall.Port{Proto: state.TCP, Host: at, HostPort: port, Target: netip.AddrPortFrom(addr(two), port)})
 			}
 		}
+		if f.Loopback {
+			f.Ports = append(f.Ports, firewall.Port{Proto: state.UDP, Proxied: true, HostPort: 54, Target: netip.AddrPortFrom(addr(two), 5353)})
+		}
 		return f
 	}
 	return firewall.Policy{

@@ -88,7 +88,7 @@ func (r *Ruleset) family(base map[string][]Rule, f firewall.Family, n names) {
 	add(chainDestination, fromOutside(n))
 	add(chainForward, rule("what is refused and permitted", n.only(), jump(n.forward)))
 	add(chainOutput, redirects(n))
-	add(chainOutputNAT, fromHost(f, n))
+	add(chainOutputNAT, fromHost(f, n)...)
 	add(chainPostrouting, unmark(n)...)
 	add(chainSource, rule("sources", n.only(), jump(n.sources)))
 }
@@ -123,6 +123,7 @@ type names struct {
 	everywhere string // map: of all its addresses
 	hereRanges string // map: many ports at a time, which keep their numbers
 	ranges     string
+	proxied    string // ports whose loopback addresses are left to the proxy
 }
 
 func namesOf(v6 bool) names {
@@ -138,7 +139,7 @@ func namesOf(v6 bool) names {
 		routed: "routed" + number, unprotected: "unprotected" + number, trusted: "trusted" + number,
 		apart: "apart" + number, links: "links" + number, docker: "docker" + number,
 		here: "published_on" + number, everywhere: "published_any" + number,
-		hereRanges: "ranges_on" + number, ranges: "ranges_any" + number,
+		hereRanges: "ranges_on" + number, ranges: "ranges_any" + number, proxied: "proxied" + number,
 	}
 }
 

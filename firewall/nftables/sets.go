@@ -10,6 +10,9 @@ import (
 // sets returns the family's sets and maps, all of them even when empty: the rules name them.
 func sets(f firewall.Family, n names) []Set {
 	all, order := map[string]*Set{}, declarations(n)
+	if f.Loopback {
+		order = append(order, Set{Name: n.proxied, Key: []datatype{proto, service}})
+	}
 	for i := range order {
 		all[order[i].Name] = &order[i]
 	}

@@ -3,7 +3,6 @@
 package engine
 
 import (
-	"regexp"
 	"strings"
 	"testing"
 
@@ -24,12 +23,9 @@ func TestNoUserlandProxy(t *testing.T) {
 		t.Fatal(err)
 	}
 	host4, host6 := b.client.Host.Addr4(), b.client.Host.Addr6()
-	gateway := strings.Fields(b.run("ip", "-4", "-o", "addr", "show", "dev", b.bridge("web")))[3]
 
 	for _, a := range []string{"127.0.0.1:8080", "127.0.0.2:8080", "127.0.0.1:8081"} {
-		if r := lab.Reaches(t, b.Host, "tcp", a); !strings.HasPrefix(gateway, r.Peer.Addr().String()+"/") {
-			t.Errorf("by %s the container sees %s, not the gateway %s", a, r.Peer, gateway)
-		}
+		b.byGateway(t, "tcp", a, b.bridge("web"))
 	}
 	lab.Reaches(t, b.Host, "udp", "127.0.0.1:5353")
 	lab.Reaches(t, b.client, "tcp", at(host4, 8080))
@@ -44,22 +40,8 @@ func TestNoUserlandProxy(t *testing.T) {
 		t.Error("another program takes a published port")
 	}
 	t.Run("loopback of the host is closed to containers", func(t *testing.T) {
-		// A container that routes 127.0.0.1 to the bridge.
-		rogue := b.serveOn("web", "--cap-add", "NET_ADMIN", "--sysctl", "net.ipv4.conf.all.route_localnet=1")
-		script := "ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1/32 via " + strings.Split(gateway, "/")[0]
-		if out, err := rogue.Run(t.Context(), "/bin/busybox", "sh", "-c", script); err != nil {
-			t.Fatalf("%s %v", out, err)
-		}
-		lab.Dropped(t, rogue, "tcp", "127.0.0.1:9000")
-		counted, some := "", regexp.MustCompile(`(?m)^ *[1-9]\d* +\d+ DROP .* 127\.0\.0\.0/8 +/\*`)
-		if onNFTables() {
-			counted, some = b.run("nft", "list", "chain", "inet", "drawbridge", "prerouting"), regexp.MustCompile(`ip daddr 127\.0\.0\.0/8 .*counter packets [1-9]\d* `)
-		} else {
-			counted = b.run("iptables", "-t", "mangle", "-v", "-n", "-L", "DRAWBRIDGE-PREROUTING")
-		}
-		if !some.MatchString(counted) {
-			t.Errorf("the packet did not get as far as the rule: %s", counted)
-		}
+		lab.Dropped(t, b.rogueOn("web"), "tcp", "127.0.0.1:9000")
+		b.guarded(t, b.bridge("web"), 4)
 	})
 	t.Run("gone with the containers", func(t *testing.T) {
 		b.do("rm", "-f", web.Name, udp.Name)

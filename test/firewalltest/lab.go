@@ -274,7 +274,8 @@ func (l *Lab) Both(args string) {
 // Sync makes the router's firewall what the state wants, by a backend.
 func (l *Lab) Sync(b firewall.Backend, s state.Snapshot) {
 	l.T.Helper()
-	if err := firewall.NewPlane(b, firewall.Settings{}).Apply(l.T.Context(), s); err != nil {
+	leads := func(n state.Network) bool { return !n.Internal && !n.Adopted } // as by default
+	if err := firewall.NewPlane(b, firewall.Settings{Loopback: leads}).Apply(l.T.Context(), s); err != nil {
 		l.T.Fatalf("sync: %v", err)
 	}
 }

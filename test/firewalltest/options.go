@@ -32,6 +32,16 @@ var (
 	within    = Packet{Name: "within the network", From: "c1a", Proto: "tcp", To: At(C1b, "7000"), Answers: "c1b", Sees: C1a}
 )
 
+// byLoopback is the host's own connection.
+var byLoopback = Packet{
+	Name: "by 127.0.0.1", From: "router", Proto: "tcp", To: [2]string{"127.0.0.1:8080", "127.0.0.2:8080"}, Answers: "c1a", Sees: [2]string{Gw1[0], Gw1[0]},
+}
+
+// leads has the host's loopback addresses lead to one network.
+func leads(bridge string) firewall.Settings {
+	return firewall.Settings{Loopback: func(n state.Network) bool { return n.Bridge == bridge }}
+}
+
 // sees is the packet as it is seen by another source.
 func sees(p Packet, source [2]string) Packet { p.Sees = source; return p }
 
@@ -89,9 +99,18 @@ var optionRows = []option{
 		{Name: "published port", From: "c1b", Proto: "tcp", To: At(Ext0, "8080"), Answers: "c1a", Sees: Gw1},
 		{Name: "within an internal network", From: "i1", Proto: "tcp", To: At(I2, "7000"), Answers: "i2", Sees: I1},
 	}},
-	{name: "loopback", settings: firewall.Settings{Loopback: true}, sysctl: "net/ipv4/conf/br-one/route_localnet", change: func(*state.Snapshot) {}, want: []Packet{
-		published, egress,
-		{Name: "by 127.0.0.1", From: "router", Proto: "tcp", To: [2]string{"127.0.0.1:8080", "127.0.0.2:8080"}, Answers: "c1a", Sees: [2]string{Gw1[0], Gw1[0]}},
+	{name: "loopback", settings: leads("br-one"), sysctl: "net/ipv4/conf/br-one/route_localnet", change: func(*state.Snapshot) {}, want: []Packet{
+		published, egress, byLoopback,
+	}},
+	{name: "loopback, to another network", settings: leads("br-two"), sysctl: "net/ipv4/conf/br-one/route_localnet", change: func(*state.Snapshot) {}, want: []Packet{
+		published, egress, refused(byLoopback),
+	}},
+	{name: "loopback, and a trusted link", settings: leads("br-one"), sysctl: "net/ipv4/conf/br-one/route_localnet", change: func(s *state.Snapshot) {
+		s.Networks[0].Trusted = "ext0"
+		s.Endpoints[0].Ports = []state.Port{{Proto: state.TCP, HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 8080, ContainerPort: 80}}
+	}, want: []Packet{
+		sees(Packet{Name: "by 127.0.0.1", From: "router", Proto: "tcp", To: [2]string{"127.0.0.1:8080", "127.0.0.1:8080"}, Answers: "c1a"}, [2]string{Gw1[0], Gw1[0]}),
+		refused(direct), refused(published),
 	}},
 	{name: "adopted", change: func(s *state.Snapshot) { s.Networks[0].Adopted = true }, want: []Packet{published, egress, refused(direct), within}},
 }

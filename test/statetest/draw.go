@@ -25,6 +25,23 @@ func Draw(t *rapid.T) state.Snapshot {
 	return s
 }
 
+// Loopback returns a function that says for some networks, all or none that loopback addresses lead there.
+func Loopback(t *rapid.T) func(state.Network) bool {
+	ids := rapid.StringMatching("[0-3]{0,4}").Draw(t, "networks of loopback")
+	return func(n state.Network) bool { return strings.Contains(ids, string(n.ID[:1])) }
+}
+
+// Proxied returns the networks with IPv4 to which the host's loopback addresses do not lead (firewall.Host).
+func Proxied(s state.Snapshot, leads func(state.Network) bool) []state.NetworkID {
+	var out []state.NetworkID
+	for _, n := range s.Networks {
+		if !n.V4.IsZero() && !leads(n) {
+			out = append(out, n.ID)
+		}
+	}
+	return out
+}
+
 // Next returns a state that one or two changes make of another, most of them of a container.
 func Next(t *rapid.T, s state.Snapshot) state.Snapshot {
 	s.Revision++
