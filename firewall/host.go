@@ -10,6 +10,15 @@ import (
 // Bridges lists the names of the host's bridges that are not ours.
 type Bridges func() ([]string, error)
 
+// Others is what the rules of others tell of the host.
+type Others struct {
+	// Bridges are those that Docker's own rules name.
+	Bridges []string
+	// BarsLoopback says that the host refuses what is for its loopback addresses and did not come by lo. The answers to translated
+	// connections are such packets, when they are with the host again.
+	BarsLoopback bool
+}
+
 // HostReader finds what Render must know of the host, for a backend. It remembers bridges.
 type HostReader struct {
 	Bridges Bridges
@@ -24,10 +33,10 @@ func NewHostReader(bridges Bridges) HostReader {
 	return HostReader{Bridges: bridges, BridgeSysctls: "/proc/sys/net/bridge"}
 }
 
-// Read returns the host as it is; named are the bridges that Docker's own rules name.
-func (h *HostReader) Read(named []string) Host {
+// Read returns the host as it is.
+func (h *HostReader) Read(o Others) Host {
 	_, err := os.Stat(h.BridgeSysctls)
-	return Host{DockerBridges: h.dockerBridges(named), BridgeNetfilter: err == nil}
+	return Host{DockerBridges: h.dockerBridges(o.Bridges), BridgeNetfilter: err == nil, BarsLoopback: o.BarsLoopback}
 }
 
 // dockerBridges returns the bridges of Docker's own driver, by three signs: Docker's chains name them, their

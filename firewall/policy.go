@@ -98,6 +98,8 @@ type Host struct {
 	// Loopback leads the host's loopback addresses to networks by translation, to all but those that are Proxied.
 	Loopback bool
 	Proxied  []state.NetworkID
+	// BarsLoopback is that of Others. All ports are left to the proxy then; the rest of the rules stays, as the links do.
+	BarsLoopback bool
 	// DockerBridges are the bridges of Docker's own driver found on the host.
 	DockerBridges []string
 	// BridgeNetfilter is true where the kernel has br_netfilter, which may show
@@ -107,11 +109,11 @@ type Host struct {
 }
 
 func (h Host) equal(o Host) bool {
-	return h.NoIPv6 == o.NoIPv6 && h.Loopback == o.Loopback && slices.Equal(h.Proxied, o.Proxied) &&
+	return h.NoIPv6 == o.NoIPv6 && h.Loopback == o.Loopback && slices.Equal(h.Proxied, o.Proxied) && h.BarsLoopback == o.BarsLoopback &&
 		h.BridgeNetfilter == o.BridgeNetfilter && slices.Equal(h.DockerBridges, o.DockerBridges)
 }
 
-// leadsLoopback reports whether loopback addresses lead to the network by translation.
+// leadsLoopback reports whether loopback addresses may lead to the network by translation.
 func (h Host) leadsLoopback(n state.Network) bool {
 	return h.Loopback && !n.V4.IsZero() && !slices.Contains(h.Proxied, n.ID)
 }

@@ -86,7 +86,7 @@ func ports(s state.Snapshot, h Host, f Family) (redirected []Port, open []Target
 		if !ok || n.Internal {
 			continue
 		}
-		leads := f.Loopback && h.leadsLoopback(n)
+		leads := f.Loopback && !h.BarsLoopback && h.leadsLoopback(n)
 		for _, p := range e.Ports {
 			target, ok := p.Target(e, f.V6)
 			loopback := leads && p.Proto != state.SCTP

@@ -151,7 +151,7 @@ func (b *Backend) sync(ctx context.Context, variant string, again bool, w firewa
 	if err != nil {
 		return err
 	}
-	host := b.host.Read(have.dockerBridges())
+	host := b.host.Read(have.others())
 	have.failed = again
 	result, err := b.write(ctx, variant, have, w.Policy(host))
 	if err == nil && unknown == nil {
@@ -182,8 +182,8 @@ type tablesOfBoth struct {
 	ports4, ports6 []firewall.Port
 }
 
-func (t tablesOfBoth) dockerBridges() []string {
-	return append(t.d4.dockerBridges(), t.d6.dockerBridges()...)
+func (t tablesOfBoth) others() firewall.Others {
+	return firewall.Others{Bridges: append(t.d4.dockerBridges(), t.d6.dockerBridges()...), BarsLoopback: t.d4.barsLoopback()}
 }
 
 // look reads both families at the same time, since most of it is the start of a program. It goes on where IPv6 cannot be read:

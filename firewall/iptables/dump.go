@@ -85,6 +85,29 @@ func isOurs(chain string) bool { return strings.HasPrefix(chain, prefix+"-") }
 // bridgePattern leaves out names that would end or begin a quoted word in a rule of ours.
 var bridgePattern = regexp.MustCompile(`^-o ([^\s"'\\]+) `)
 
+// barsPattern matches a rule that refuses what is for a loopback address.
+var barsPattern = regexp.MustCompile(`^(?:-s \S+ )?-d 127\.\S+ .*-j (?:DROP|REJECT)\b`)
+
+// barsLoopback reports whether a rule of others refuses packets for loopback addresses on their way to the host's processes, as
+// many guides advise for what did not come by lo. What another rule accepts before it is not looked for.
+func (d dump) barsLoopback() bool {
+	for _, table := range []string{"mangle", "filter"} {
+		for chain, rules := range d[table] {
+			switch chain {
+			case "PREROUTING", "FORWARD", "OUTPUT", "POSTROUTING":
+				continue // where answers to translated connections do not come by, or not with that address
+			}
+			for _, r := range rules {
+				byLo := strings.Contains(r, " -i lo ") && !strings.Contains(r, "! -i lo ")
+				if idOf(r) == "" && !byLo && barsPattern.MatchString(r) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
 // dockerBridges returns the bridges of Docker's own driver: it names each of
 // them in one of its own chains, up to Docker 28 in the second isolation chain, from 28 on in
 // DOCKER-BRIDGE. Names of bridges alone would not do, since users choose them, and

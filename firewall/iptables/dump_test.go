@@ -76,6 +76,31 @@ func TestDockerBridges(t *testing.T) {
 	}
 }
 
+func TestBarsLoopback(t *testing.T) {
+	tests := []struct {
+		table, chain, rule string
+		want               bool
+	}{
+		{"filter", "INPUT", "-d 127.0.0.0/8 ! -i lo -j REJECT --reject-with icmp-port-unreachable", true},
+		{"filter", "INPUT", "-d 127.0.0.0/8 -j DROP", true},
+		{"filter", "hardening", "-s 10.0.0.0/8 -d 127.0.0.1/32 ! -i lo -p tcp -m tcp --dport 80 -j DROP", true},
+		{"mangle", "INPUT", "-d 127.0.0.0/8 -i eth0 -j DROP", true},
+		{"filter", "INPUT", "-d 127.0.0.0/8 -i lo -j DROP", false},
+		{"filter", "INPUT", "-d 127.0.0.0/8 ! -i lo -j LOG", false},
+		{"filter", "INPUT", "-s 127.0.0.0/8 ! -i lo -j DROP", false},
+		{"filter", "INPUT", "! -d 127.0.0.0/8 -j DROP", false},
+		{"filter", "OUTPUT", "-d 127.0.0.1/32 -o lo -j REJECT", false},
+		{"raw", "PREROUTING", "-d 127.0.0.1/32 ! -i lo -p tcp -m tcp --dport 80 -j DROP", false},
+		{"mangle", "PREROUTING", "-d 127.0.0.0/8 ! -i lo -j DROP", false},
+		{"filter", "DRAWBRIDGE-X", `-d 127.0.0.0/8 -m comment --comment "drawbridge 0123456789 why" -j DROP`, false},
+	}
+	for _, test := range tests {
+		if got := (dump{test.table: {test.chain: {test.rule}}}).barsLoopback(); got != test.want {
+			t.Errorf("%s %s %s: %v", test.table, test.chain, test.rule, got)
+		}
+	}
+}
+
 func TestIDOf(t *testing.T) {
 	tests := []struct{ rule, want string }{
 		{`-m comment --comment "drawbridge 0123456789 why" -j DROP`, "0123456789"},

@@ -41,23 +41,23 @@ func NewMarkedVariant(run Runner, bit uint32, variant string) (*Marked, error) {
 // Close gives back what NewMarked opened.
 func (m *Marked) Close() { m.backend.Close() }
 
-// Read looks at the rules that are there, and returns the bridges that Docker's own rules name. It is false where no
+// Read looks at the rules that are there, and returns what those of others tell. It is false where no
 // iptables is installed.
-func (m *Marked) Read(ctx context.Context) (bridges []string, installed bool, err error) {
+func (m *Marked) Read(ctx context.Context) (o firewall.Others, installed bool, err error) {
 	m.have, m.done = nil, ""
 	variant, err := m.backend.choose(ctx)
 	if errors.Is(err, ErrNotInstalled) {
-		return nil, false, nil
+		return o, false, nil
 	}
 	if err != nil {
-		return nil, true, err
+		return o, true, err
 	}
 	have, err := m.backend.look(ctx, variant)
 	if err != nil {
-		return nil, true, err
+		return o, true, err
 	}
 	m.have = &have
-	return have.dockerBridges(), true, nil
+	return have.others(), true, nil
 }
 
 // Write makes the rules what the policy needs. Without a Read since the last Write it does nothing where that has not

@@ -150,8 +150,8 @@ func TestMarkedWithout(t *testing.T) {
 	m := h.marked()
 	m.backend.variant.Store(nil)
 	m.backend.lookPath = programs()
-	if bridges, installed, err := m.Read(t.Context()); installed || err != nil || bridges != nil {
-		t.Errorf("read: %q, %v, %v", bridges, installed, err)
+	if others, installed, err := m.Read(t.Context()); installed || err != nil || others.Bridges != nil {
+		t.Errorf("read: %+v, %v, %v", others, installed, err)
 	}
 	if err := m.Purge(t.Context()); err != nil {
 		t.Errorf("purge: %v", err)

@@ -25,9 +25,9 @@ type editor interface {
 // Neighbour is iptables beside nftables: its FORWARD chain may refuse what we permit, and Docker and users have
 // rules there. iptables.Marked is one, made with MarkPermitted.
 type Neighbour interface {
-	// Read looks at the rules, and returns the bridges that Docker's own rules name. It is false where
+	// Read looks at the rules, and returns what those of others tell. It is false where
 	// there is no iptables: then nothing else is called but Purge.
-	Read(ctx context.Context) (bridges []string, installed bool, err error)
+	Read(ctx context.Context) (o firewall.Others, installed bool, err error)
 	// Write makes iptables accept what carries the mark. Without a Read since the last Write it
 	// writes only what another policy changed.
 	Write(ctx context.Context, p firewall.Policy) error
@@ -56,11 +56,11 @@ type Backend struct {
 	have  func() *held
 	// made says that the table, and what iptables was told, is what the last Sync or Follow was asked for.
 	made bool
-	// looked is when the rules of others were last read: bridges are those that Docker's name, alone says that
+	// looked is when the rules of others were last read: others is what they tell, alone says that
 	// there is no iptables.
-	looked  time.Time
-	bridges []string
-	alone   atomic.Bool
+	looked time.Time
+	others firewall.Others
+	alone  atomic.Bool
 	// present are the host's bridges as last listed, unsettled until when there may be rules to come for them.
 	present   []string
 	seen      firewall.Host // what the last Sync found
@@ -126,7 +126,7 @@ func (b *Backend) sync(ctx context.Context, w firewall.Wanted) error {
 	if err != nil {
 		return err
 	}
-	b.seen = b.host.Read(b.bridges)
+	b.seen = b.host.Read(b.others)
 	return b.write(ctx, w, around)
 }
 
@@ -207,7 +207,7 @@ func (b *Backend) reread(gen uint32) error {
 // lookAround reads the rules of others.
 func (b *Backend) lookAround(ctx context.Context) error {
 	b.looked = time.Time{}
-	named, installed, err := b.neighbour.Read(ctx)
+	others, installed, err := b.neighbour.Read(ctx)
 	if err != nil {
 		return err
 	}
@@ -215,7 +215,8 @@ func (b *Backend) lookAround(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.bridges, b.looked = append(named, more...), b.now()
+	others.Bridges = append(others.Bridges, more...)
+	b.others, b.looked = others, b.now()
 	if b.alone.Swap(!installed) == installed {
 		b.made = false // the guard moves
 	}

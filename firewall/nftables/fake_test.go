@@ -280,9 +280,9 @@ type fakeNeighbour struct {
 	onWrite func()
 }
 
-func (n *fakeNeighbour) Read(context.Context) ([]string, bool, error) {
+func (n *fakeNeighbour) Read(context.Context) (firewall.Others, bool, error) {
 	n.reads++
-	return n.bridges, !n.missing, n.err
+	return firewall.Others{Bridges: n.bridges}, !n.missing, n.err
 }
 
 func (n *fakeNeighbour) Write(_ context.Context, p firewall.Policy) error {

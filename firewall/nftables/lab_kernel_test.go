@@ -64,8 +64,10 @@ func unlisted() ([]string, error) { return nil, errors.New("not listed") }
 // nobody is a host without iptables.
 type nobody struct{ Neighbour }
 
-func (nobody) Read(context.Context) ([]string, bool, error) { return nil, false, nil }
-func (nobody) Purge(context.Context) error                  { return nil }
+func (nobody) Read(context.Context) (firewall.Others, bool, error) {
+	return firewall.Others{}, false, nil
+}
+func (nobody) Purge(context.Context) error { return nil }
 
 func (l *lab) sync(s state.Snapshot) {
 	l.T.Helper()

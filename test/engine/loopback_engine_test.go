@@ -5,6 +5,7 @@ package engine
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/drawbridge-net/drawbridge/test/lab"
 )
@@ -79,6 +80,22 @@ func (b *bed) flushRules() {
 	}
 }
 
+// translated reports whether the host's connection to a published port goes to the container at once, and not to the proxy.
+func (b *bed) translated(port string) bool {
+	b.t.Helper()
+	b.run("conntrack", "-F")
+	if _, err := lab.Get(b.t.Context(), b.Host, lab.Request{Network: "tcp", Addr: "127.0.0.1:" + port, Timeout: time.Second}); err != nil {
+		return false
+	}
+	return !strings.Contains(b.run("conntrack", "-L", "-p", "tcp"), "src=127.0.0.1 dst=127.0.0.1 sport="+port)
+}
+
+// proxied is the same of the proxy.
+func (b *bed) proxied(port string) bool {
+	b.t.Helper()
+	return !b.translated(port) && strings.Contains(b.run("conntrack", "-L", "-p", "tcp"), "src=127.0.0.1 dst=127.0.0.1 sport="+port)
+}
+
 // TestLoopback: the kernel leads the host's loopback connections to published ports, the proxy what is left, and the host's
 // own services there stay its own: by rules, by guards, and by each of them alone.
 func TestLoopback(t *testing.T) {
@@ -138,6 +155,16 @@ func TestLoopback(t *testing.T) {
 		b.guarded(t, onWeb, 3)
 		b.guarded(t, b.bridge("mute"), 0)
 		b.guarded(t, "lan0", 0)
+	})
+	t.Run("refused on its way back", func(t *testing.T) {
+		hardening := []string{"INPUT", "-d", "127.0.0.0/8", "!", "-i", "lo", "-j", "REJECT"}
+		b.run("iptables", append([]string{"-I"}, hardening...)...)
+		b.eventually("the proxy serves", func() bool { return b.proxied("8080") })
+		served(t)
+		proxied(t)
+		b.run("iptables", append([]string{"-D"}, hardening...)...)
+		b.eventually("the kernel serves", func() bool { return b.translated("8080") })
+		served(t)
 	})
 	t.Run("a port taken by the container is not the host's", func(t *testing.T) {
 		if _, err := b.Serve(t.Context(), "tcp", "127.0.0.1:8080"); err == nil {
