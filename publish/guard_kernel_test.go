@@ -349,3 +349,32 @@ func TestKernelFileLimit(t *testing.T) {
 		t.Errorf("%d sockets stay", len(p.held))
 	}
 }
+
+// TestKernelFilesLeft: however many ports are published, the daemon can open what else it needs.
+func TestKernelFilesLeft(t *testing.T) {
+	if !inLab(t) {
+		return
+	}
+	newLab(t)
+	p := New(Options{})
+	defer p.Close()
+	limit := unix.Rlimit{Cur: 400, Max: 400}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	held := 0
+	for ; held < 400 && err == nil; held++ {
+		_, err = p.Reserve(t.Context(), endpoint(fmt.Sprint(held), c4), []state.PortRequest{exact(state.TCP, "0.0.0.0", uint16(10000+held), 80)})
+	}
+	if !errors.Is(err, syscall.EMFILE) || held < 250 {
+		t.Errorf("after %d ports: %v", held, err)
+	}
+	for range 30 {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+	}
+}

@@ -101,12 +101,21 @@ func New(o Options) *Publisher {
 }
 
 // defaultConns leaves a quarter of the files for everything else: a connection takes up to six.
-func defaultConns() int {
+func defaultConns() int { return min(max(fileLimit()/8, 16), 1<<16) }
+
+// maxSockets leaves files to the rest of the daemon: without any it could not even say that it lacks some.
+func maxSockets() int {
+	limit := fileLimit()
+	return limit - min(limit/4, 512)
+}
+
+// fileLimit is how many files the process may have open.
+func fileLimit() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return 128
+		return 1024
 	}
-	return int(min(max(limit.Cur/8, 16), 1<<16))
+	return int(min(limit.Cur, 1<<30))
 }
 
 // Close closes every socket and connection, and returns when all goroutines have ended. The
@@ -136,6 +145,9 @@ func (p *Publisher) hold(ctx context.Context, b binding) (*socket, error) {
 		if holder := p.inTheWay(b.place()); holder != nil {
 			return nil, &conflict{at: b.place(), holder: holder}
 		}
+	}
+	if len(p.held) >= maxSockets() {
+		return nil, refuse(b.place(), syscall.EMFILE)
 	}
 	srv, err := p.open(ctx, b)
 	switch {
