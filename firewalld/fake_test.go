@@ -130,6 +130,7 @@ type fake struct {
 	permanent map[string]any      // zones and policies by name, with their settings
 	broken    bool                // reload does not load the permanent objects
 	panicMode bool
+	strict    string                 // StrictForwardPorts; "" for a version without it
 	writes    []string               // calls that change something, in order
 	calls     map[string]int         // by method, refused ones included
 	before    func(*fake, string)    // called ahead of each method with its name; may be nil
@@ -232,9 +233,23 @@ func (f *fake) join(b *testBus) {
 		config["addPolicy"] = f.addPolicy
 	}
 	export(configPath, ".config", config)
+	if f.strict != "" {
+		if err := conn.ExportMethodTable(map[string]any{"Get": f.property}, configPath, "org.freedesktop.DBus.Properties"); err != nil {
+			f.t.Fatal(err)
+		}
+	}
 	if reply, err := conn.RequestName(service, takeOver); err != nil || reply != dbus.RequestNameReplyPrimaryOwner {
 		f.t.Fatalf("taking firewalld's name: %v %v", reply, err)
 	}
+}
+
+func (f *fake) property(iface, name string) (dbus.Variant, *dbus.Error) {
+	if iface != service+".config" || name != "StrictForwardPorts" {
+		return dbus.Variant{}, refusal("no property %s of %s", name, iface)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return dbus.MakeVariant(f.strict), nil
 }
 
 func (f *fake) leave() { _ = f.conn.Close() }

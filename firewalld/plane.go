@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -33,6 +34,8 @@ type Plane struct {
 	log     *slog.Logger
 	connect func(context.Context) (*dbus.Conn, error)
 	timeout time.Duration
+
+	strict atomic.Bool // see Strict
 
 	mu sync.Mutex // one pass at a time
 	// unloadable is set when a reload did not bring a permanent zone or policy to life,

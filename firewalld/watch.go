@@ -63,6 +63,7 @@ func (p *Plane) follow(ctx context.Context, b *bus, changed func(string)) error 
 	if err := p.subscribe(ctx, b); err != nil {
 		return err
 	}
+	p.lookStrict(ctx, b)
 	changed("connected to the system bus")
 	for {
 		select {
@@ -73,6 +74,7 @@ func (p *Plane) follow(ctx context.Context, b *bus, changed func(string)) error 
 				return fmt.Errorf("the D-Bus system bus closed the connection")
 			}
 			if reason := p.reasonOf(ctx, b, sig); reason != "" {
+				p.lookStrict(ctx, b)
 				changed(reason)
 			}
 		}

@@ -80,6 +80,38 @@ func TestWatchSignals(t *testing.T) {
 	w.expect("firewalld started")
 }
 
+// TestStrict: the setting is as firewalld said when it was last heard of.
+func TestStrict(t *testing.T) {
+	b := startBus(t)
+	p := b.plane()
+	w := watch(t, p)
+	heard := func(reason string, want bool) {
+		t.Helper()
+		w.expect(reason)
+		if p.Strict() != want {
+			t.Errorf("%s: strict is %v", reason, p.Strict())
+		}
+	}
+	heard("connected to the system bus", false)
+	f := b.firewalld(withDocker(), func(f *fake) { f.strict = "yes" })
+	heard("firewalld started", true)
+	f.mu.Lock()
+	f.strict = "no"
+	f.mu.Unlock()
+	if err := f.reload(); err != nil {
+		t.Fatal(err)
+	}
+	heard("firewalld was reloaded", false)
+	f.leave()
+	heard("firewalld stopped", false)
+	f = b.firewalld(func(f *fake) { f.strict = "yes" })
+	heard("firewalld started", true)
+	f.leave()
+	heard("firewalld stopped", false)
+	b.firewalld() // of an older version
+	heard("firewalld started", false)
+}
+
 func TestWatchIgnoresOtherNames(t *testing.T) {
 	b := startBus(t)
 	w := watch(t, b.plane())

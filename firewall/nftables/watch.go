@@ -101,35 +101,34 @@ func author(data []byte) (pid int, name string) {
 	return pid, name
 }
 
-// calm passes on what is told to it, at once after a rest. In a storm it does so less and less often, once for all that came
-// meanwhile: a host whose rules somebody changes all the time is not looked at all the time.
+// calm passes on what is told to it when nothing more has come for a while, once for all: a program such as firewalld makes many
+// changes one after the other, and some fail if somebody else has made one in between. In a storm without end it does not wait for that.
 type calm struct {
 	call func(reason string)
 
-	mu      sync.Mutex
-	last    time.Time
-	rest    time.Duration // to keep after last
-	waiting bool
+	mu    sync.Mutex
+	timer *time.Timer // nil while nothing was told
+	first time.Time   // when it was begun to tell
 }
 
 const (
-	minRest = 250 * time.Millisecond
-	maxRest = time.Second
+	quiet   = 300 * time.Millisecond
+	maxWait = 3 * time.Second
 )
 
 func (c *calm) ask(reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.waiting {
+	if c.timer != nil {
+		if left := time.Until(c.first.Add(maxWait)); left > 0 {
+			c.timer.Reset(min(quiet, left))
+		}
 		return
 	}
-	if time.Since(c.last) > 2*c.rest {
-		c.rest = 0
-	}
-	c.waiting = true
-	time.AfterFunc(time.Until(c.last.Add(c.rest)), func() {
+	c.first = time.Now()
+	c.timer = time.AfterFunc(quiet, func() {
 		c.mu.Lock()
-		c.waiting, c.last, c.rest = false, time.Now(), min(max(2*c.rest, minRest), maxRest)
+		c.timer = nil
 		c.mu.Unlock()
 		c.call(reason)
 	})

@@ -24,8 +24,8 @@ func TestLook(t *testing.T) {
 	b.serveOn("web", "-p", "8080:80")
 
 	status := object(t, b.run(binary(t), "status", "--json"))
-	keys(t, status, "applied", "backend", "endpoints", "errors", "networks", "pools", "ports", "revision", "since", "version")
-	want := map[string]any{"networks": 1.0, "endpoints": 1.0, "ports": 2.0, "pools": 2.0, "errors": []any{}}
+	keys(t, status, "applied", "backend", "endpoints", "errors", "networks", "notes", "pools", "ports", "revision", "since", "version")
+	want := map[string]any{"networks": 1.0, "endpoints": 1.0, "ports": 2.0, "pools": 2.0, "errors": []any{}, "notes": []any{}}
 	for key, value := range want {
 		if diff := cmp.Diff(value, status[key]); diff != "" {
 			t.Errorf("status %s: %s", key, diff)

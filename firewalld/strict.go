@@ -1,0 +1,21 @@
+package firewalld
+
+import (
+	"context"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// Strict reports whether firewalld refuses whatever was redirected by others than itself (StrictForwardPorts=yes in firewalld.conf, from
+// 2.3 on), the host's own connections among it. It is as Watch found it when it last saw firewalld start, reload or answer for the
+// first time, and false before.
+func (p *Plane) Strict() bool { return p.strict.Load() }
+
+// lookStrict asks firewalld. One that is not there, or is older, is not strict.
+func (p *Plane) lookStrict(ctx context.Context, b *bus) {
+	var value dbus.Variant
+	err := b.send(ctx, b.conn.Object(service, configPath), "org.freedesktop.DBus.Properties.Get",
+		[]any{service + ".config", "StrictForwardPorts"}, []any{&value})
+	said, _ := value.Value().(string)
+	p.strict.Store(err == nil && said == "yes")
+}
