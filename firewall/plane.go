@@ -39,10 +39,12 @@ func (p *Plane) bring(
 	ctx context.Context, s state.Snapshot, act func(context.Context, Wanted) error, since func(last state.Snapshot) state.Change,
 ) error {
 	last, proxied := p.applied.Load(), p.settings.proxied(s)
+	barred := p.settings.BarsLoopback != nil && p.settings.BarsLoopback()
 	var found *Host // nil until the backend asks
 	acting := true  // else it asks again what it asked before
 	meet := func(h Host) Host {
 		h.NoIPv6, h.Loopback, h.Proxied = p.settings.NoIPv6, p.settings.Loopback != nil, proxied
+		h.BarsLoopback = h.BarsLoopback || barred
 		if acting {
 			found = &h
 			p.dockers.Store(&h.DockerBridges)

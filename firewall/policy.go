@@ -125,6 +125,8 @@ type Settings struct {
 	// Loopback says to which networks the host's loopback addresses may lead by translation (link.Links.LeadsLoopback); nil
 	// for none. It is asked with each Apply and Follow.
 	Loopback func(state.Network) bool
+	// BarsLoopback says that the host refuses the answers all the same, beside what rules tell of it (Others); nil for never.
+	BarsLoopback func() bool
 }
 
 // proxied returns the networks to which loopback addresses may not lead by translation.

@@ -2,6 +2,7 @@ package firewalld
 
 import (
 	"context"
+	"errors"
 
 	"github.com/godbus/dbus/v5"
 )
@@ -16,6 +17,10 @@ func (p *Plane) lookStrict(ctx context.Context, b *bus) {
 	var value dbus.Variant
 	err := b.send(ctx, b.conn.Object(service, configPath), "org.freedesktop.DBus.Properties.Get",
 		[]any{service + ".config", "StrictForwardPorts"}, []any{&value})
+	var refused dbus.Error
+	if err != nil && !errors.As(err, &refused) {
+		return // it did not answer in time, and is as it was
+	}
 	said, _ := value.Value().(string)
 	p.strict.Store(err == nil && said == "yes")
 }

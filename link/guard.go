@@ -66,8 +66,10 @@ var guardProgram = []bpf.Instruction{
 	bpf.RetConstant{Val: 1<<32 - 1}, // TC_ACT_UNSPEC: others decide
 }
 
-// netOffset is SKF_NET_OFF of linux/filter.h: what is loaded is counted from the network header.
-const netOffset = 1<<32 - 0x100000
+// netOffset is where the network header begins: the classifier runs with the Ethernet header in front (linux/net/sched/cls_bpf.c).
+// To count from the network header itself (SKF_NET_OFF) would not do: kernels before 6.16 load nothing that way from a packet
+// whose data is in pages, as a container can send it, and a load that fails lets the packet pass.
+const netOffset = 14
 
 // guardCode is the program as the kernel takes it and shows it again.
 var guardCode = func() []byte {

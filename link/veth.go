@@ -24,7 +24,7 @@ func (l *Links) ensureVeth(have inventory, n state.Network, e state.Endpoint) er
 		return nil // the container took its end with it
 	case !ok:
 		link, err := l.addVeth(bridge, n, e)
-		if err == nil {
+		if link != nil { // also one that lacks something: it is to be guarded
 			have[e.HostLink()] = link
 		}
 		return err

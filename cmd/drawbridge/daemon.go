@@ -225,17 +225,15 @@ func (d *daemonParts) newPlanes(s settings, log *slog.Logger) (*planes, error) {
 		return nil, err
 	}
 	d.onEnd(p.backend.Close)
-	p.rules = firewall.NewPlane(p.backend, firewall.Settings{NoIPv6: !s.ip6tables, Loopback: p.leadsLoopback})
+	p.rules = firewall.NewPlane(p.backend, firewall.Settings{NoIPv6: !s.ip6tables, Loopback: p.links.LeadsLoopback, BarsLoopback: p.barsLoopback})
 	if s.firewalld == "auto" {
 		p.zones = firewalld.New(firewalld.Options{Log: log, Timeout: zoneTimeout})
 	}
 	return p, nil
 }
 
-// leadsLoopback reports whether the host's loopback addresses may lead to a network by translation.
-func (p *planes) leadsLoopback(n state.Network) bool {
-	return (p.zones == nil || !p.zones.Strict()) && p.links.LeadsLoopback(n)
-}
+// barsLoopback reports whether firewalld refuses the host's connections that are translated.
+func (p *planes) barsLoopback() bool { return p.zones != nil && p.zones.Strict() }
 
 // steps is the order of a pass: new links stay down until the firewall knows them.
 func (p *planes) steps() []reconcile.Step {

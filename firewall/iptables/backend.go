@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os/exec"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -122,6 +124,7 @@ func (b *Backend) follow(ctx context.Context, last seen, w firewall.Wanted) erro
 	change, ok := firewall.Change{}, false
 	if w.Change != nil {
 		change, ok = w.Change(last.host)
+		ok = ok && sameSources(change)
 	}
 	if ok && change.IsEmpty() {
 		return nil
@@ -260,6 +263,24 @@ func (b *Backend) writeChange(ctx context.Context, variant string, have tablesOf
 		tables:  tablesOfBoth{d4: v4.result, d6: v6.result, err6: have.err6, ports4: left4, ports6: left6},
 		changed: v4.tables + v6.tables, sure: v4.sure && v6.sure,
 	}, errors.Join(err4, err6)
+}
+
+// sameSources reports whether a change leaves alone which networks have a source address of their own, for which there are rules.
+func sameSources(c firewall.Change) bool {
+	type source struct {
+		of netip.Prefix
+		is netip.Addr
+	}
+	own := func(f firewall.Family) []source {
+		var out []source
+		for _, n := range f.Networks {
+			if n.Masquerade && n.SNAT.IsValid() {
+				out = append(out, source{n.Prefix, n.SNAT})
+			}
+		}
+		return out
+	}
+	return slices.Equal(own(c.Before.V4), own(c.After.V4)) && slices.Equal(own(c.Before.V6), own(c.After.V6))
 }
 
 // applyChange does what apply does.

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
@@ -15,9 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Watch calls changed when another process has changed rules of nf_tables, by nft or by iptables-nft, until ctx ends. Those of
-// legacy iptables change unheard. A change by a program that we started counts too: whoever looks finds the generation to be
-// the one that he left.
+// Watch calls changed when rules of nf_tables have changed, by nft or by iptables-nft, until ctx ends. Those of legacy iptables
+// change unheard. A change of our own counts too: whoever looks finds the generation to be the one that he left.
 func Watch(ctx context.Context, changed func(reason string)) error {
 	c := &calm{call: changed}
 	for {
@@ -53,9 +51,7 @@ func listen(ctx context.Context, conn *netlink.Conn, changed func(reason string)
 			return fmt.Errorf("listening for changes of rules: %w", err)
 		}
 		for _, m := range messages {
-			if pid, name := author(m.Data); pid != os.Getpid() {
-				changed("rules changed by " + name)
-			}
+			changed("rules changed by " + author(m.Data))
 		}
 	}
 }
@@ -87,18 +83,14 @@ func subscribe() (*netlink.Conn, error) {
 	return conn, nil
 }
 
-// author tells whose transaction it was.
-func author(data []byte) (pid int, name string) {
-	name = "somebody"
+// author tells which program's transaction it was.
+func author(data []byte) string {
 	for kind, value := range attributes(data[min(4, len(data)):]) {
-		switch {
-		case kind == unix.NFTA_GEN_PROC_PID && len(value) == 4:
-			pid = int(binary.BigEndian.Uint32(value))
-		case kind == unix.NFTA_GEN_PROC_NAME:
-			name = string(bytes.TrimRight(value, "\x00"))
+		if kind == unix.NFTA_GEN_PROC_NAME {
+			return string(bytes.TrimRight(value, "\x00"))
 		}
 	}
-	return pid, name
+	return "somebody"
 }
 
 // calm passes on what is told to it when nothing more has come for a while, once for all: a program such as firewalld makes many

@@ -10,7 +10,7 @@ import (
 	"github.com/drawbridge-net/drawbridge/test/firewalltest"
 )
 
-// TestWatch: changes by nft and by iptables-nft are heard, with the name of who made them, and our own are not.
+// TestWatch: changes by nft and by iptables-nft are heard, with the name of who made them.
 func TestWatch(t *testing.T) {
 	l := newLab(t, "-nft")
 	heard := make(chan string, 100)

@@ -90,8 +90,12 @@ func network(t *rapid.T, i int) state.Network {
 
 func subnet(t *rapid.T, gateway string) state.Subnet {
 	p := netip.MustParsePrefix(gateway)
+	own := netip.Addr{}
+	if rapid.IntRange(0, 3).Draw(t, "a source of its own") == 0 {
+		own = map[bool]netip.Addr{true: netip.MustParseAddr("192.0.2.7"), false: netip.MustParseAddr("2001:db8::7")}[p.Addr().Is4()]
+	}
 	return state.Subnet{
-		Prefix: p.Masked(), Gateway: p.Addr(),
+		Prefix: p.Masked(), Gateway: p.Addr(), SNAT: own,
 		Mode: rapid.SampledFrom([]state.GatewayMode{state.ModeNAT, state.ModeNAT, state.ModeRouted, state.ModeUnprotected}).Draw(t, "mode"),
 	}
 }
