@@ -27,21 +27,32 @@ const (
 	firstPort       = 20000
 )
 
-// TestStartup: a daemon of a large host makes everything that its state has, from nothing as after a boot, and beside what is
-// there already. Meanwhile its socket answers from the first.
+// TestStartup: a daemon of a large host makes everything that its state has: from nothing as after a boot, beside what is
+// there already, by another backend, and where all rules were flushed. Meanwhile its socket answers from the first.
 func TestStartup(t *testing.T) {
-	for _, backend := range []string{"iptables", "nftables"} {
-		t.Run(backend, func(t *testing.T) {
-			h := newWholeHost(t)
-			h.fill()
-			h.restore("from nothing", backend)
-			h.stop(unix.SIGKILL)
-			h.restore("links and rules there", backend)
-			h.stop(unix.SIGKILL)
-			h.output("nft", "flush", "ruleset")
-			h.restore("links there", backend)
-			h.stop(unix.SIGTERM)
-		})
+	h := newWholeHost(t)
+	t.Cleanup(h.clear)
+	h.fill()
+	h.restore("from nothing", "nftables")
+	h.stop(unix.SIGKILL)
+	h.restore("links and rules there", "nftables")
+	h.stop(unix.SIGKILL)
+	h.restore("rules of the other backend there", "iptables")
+	h.stop(unix.SIGKILL)
+	h.output("nft", "flush", "ruleset")
+	h.restore("links there", "iptables")
+	h.stop(unix.SIGTERM)
+}
+
+// clear deletes the bridges one by one. All at once, as with the namespace, would take the kernel many seconds, in which nobody on
+// the machine could change a link: other tests would wait for their addresses.
+func (h *wholeHost) clear() {
+	links, err := h.handle.LinkList()
+	h.must(err)
+	for _, link := range links {
+		if link.Type() == "bridge" {
+			h.must(h.handle.LinkDel(link))
+		}
 	}
 }
 
