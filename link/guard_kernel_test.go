@@ -3,13 +3,11 @@
 package link
 
 import (
-	"context"
 	"encoding/binary"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -197,22 +195,17 @@ func TestGuard(t *testing.T) {
 // TestGuardIsMended: whatever somebody does to a guard, the next whole pass makes it as it was, and events tell of it.
 func TestGuardIsMended(t *testing.T) {
 	l := newLoopbackLab(t)
-	ns, err := netns.Get()
-	must(t, err)
-	defer ns.Close()
-	reasons := make(chan string, 100)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if err := netns.Set(ns); err != nil {
-			ended <- err
-			return
-		}
-		ended <- WatchGuards(ctx, func(reason string) { reasons <- reason })
-	}()
-	time.Sleep(100 * time.Millisecond) // until the subscription is there
+	reasons, stop := l.watching(WatchGuards)
 	name := l.e.HostLink()
+	for seen := false; !seen; { // until the subscription is there
+		l.unguard(name)
+		l.apply(snapshot(l.n, l.e))
+		select {
+		case <-reasons:
+			seen = true
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 	for what, harm := range map[string]func(){
 		"no qdisc":  func() { l.unguard(name) },
 		"no filter": func() { l.tc("filter", "del", "dev", name, "ingress") },
@@ -225,6 +218,9 @@ func TestGuardIsMended(t *testing.T) {
 			l.tc("filter", "add", "dev", name, "ingress", "pref", "9", "protocol", "ip", "u32", "match", "u32", "0", "0", "flowid", "1:1")
 		},
 	} {
+		for len(reasons) > 0 {
+			<-reasons
+		}
 		harm()
 		if l.links.guarded(l.link(name)) {
 			t.Errorf("%s: still guarded", what)
@@ -243,8 +239,7 @@ func TestGuardIsMended(t *testing.T) {
 		}
 		l.same(what, l.localnet(), "1")
 	}
-	cancel()
-	must(t, <-ended)
+	stop()
 	l.same("reasons to tell of", len(l.told), 0)
 }
 

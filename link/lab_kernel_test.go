@@ -3,6 +3,7 @@
 package link
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -228,3 +229,26 @@ func snapshot(parts ...any) state.Snapshot {
 }
 
 func isUp(link netlink.Link) bool { return link.Attrs().Flags&net.FlagUp != 0 }
+
+// watching runs a watch in the lab's namespace until stop is called, and hands on what it tells.
+func (l *lab) watching(watch func(ctx context.Context, changed func(reason string)) error) (reasons chan string, stop func()) {
+	l.Helper()
+	ns, err := netns.Get()
+	must(l, err)
+	ctx, cancel := context.WithCancel(l.Context())
+	reasons, ended := make(chan string, 100), make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		defer ns.Close()
+		if err := netns.Set(ns); err != nil {
+			ended <- err
+			return
+		}
+		ended <- watch(ctx, func(reason string) { reasons <- reason })
+	}()
+	return reasons, func() {
+		l.Helper()
+		cancel()
+		must(l, <-ended)
+	}
+}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -461,19 +460,7 @@ func TestPurge(t *testing.T) {
 
 func TestWatch(t *testing.T) {
 	l := newLab(t)
-	ns, err := netns.Get()
-	must(t, err)
-	defer ns.Close()
-	ctx, cancel := context.WithCancel(t.Context())
-	reasons, ended := make(chan string, 100), make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if err := netns.Set(ns); err != nil {
-			ended <- err
-			return
-		}
-		ended <- Watch(ctx, func(reason string) { reasons <- reason })
-	}()
+	reasons, stop := l.watching(Watch)
 	// Each is reported again a few times, so that what was seen before says nothing.
 	known := map[string]bool{"bridge probe appeared": true, "bridge probe was removed": true, "bridge last appeared": true}
 	expect := func(want string) {
@@ -534,8 +521,7 @@ func TestWatch(t *testing.T) {
 			}
 		}
 	})
-	cancel()
-	must(t, <-ended)
+	stop()
 }
 
 func bridgeWithIndex(link netlink.Link) *netlink.Bridge {
