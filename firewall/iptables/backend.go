@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os/exec"
 	"slices"
 	"sync"
@@ -124,7 +123,7 @@ func (b *Backend) follow(ctx context.Context, last seen, w firewall.Wanted) erro
 	change, ok := firewall.Change{}, false
 	if w.Change != nil {
 		change, ok = w.Change(last.host)
-		ok = ok && sameSources(change)
+		ok = ok && sameSources(change.Before.V4, change.After.V4) && sameSources(change.Before.V6, change.After.V6)
 	}
 	if ok && change.IsEmpty() {
 		return nil
@@ -265,22 +264,10 @@ func (b *Backend) writeChange(ctx context.Context, variant string, have tablesOf
 	}, errors.Join(err4, err6)
 }
 
-// sameSources reports whether a change leaves alone which networks have a source address of their own, for which there are rules.
-func sameSources(c firewall.Change) bool {
-	type source struct {
-		of netip.Prefix
-		is netip.Addr
-	}
-	own := func(f firewall.Family) []source {
-		var out []source
-		for _, n := range f.Networks {
-			if n.Masquerade && n.SNAT.IsValid() {
-				out = append(out, source{n.Prefix, n.SNAT})
-			}
-		}
-		return out
-	}
-	return slices.Equal(own(c.Before.V4), own(c.After.V4)) && slices.Equal(own(c.Before.V6), own(c.After.V6))
+// sameSources reports whether a change leaves alone the rules for networks that have a source address of their own.
+func sameSources(before, after firewall.Family) bool {
+	n := namesOf(after.V6)
+	return slices.Equal(postrouting(before, n).Rules, postrouting(after, n).Rules)
 }
 
 // applyChange does what apply does.
