@@ -51,7 +51,7 @@ func listen(ctx context.Context, conn *netlink.Conn, changed func(reason string)
 			return fmt.Errorf("listening for changes of rules: %w", err)
 		}
 		for _, m := range messages {
-			changed("rules changed by " + author(m.Data))
+			changed("rules changed by " + author(message{data: m.Data}))
 		}
 	}
 }
@@ -84,8 +84,8 @@ func subscribe() (*netlink.Conn, error) {
 }
 
 // author tells which program's transaction it was.
-func author(data []byte) string {
-	for kind, value := range attributes(data[min(4, len(data)):]) {
+func author(m message) string {
+	for kind, value := range m.attributes() {
 		if kind == unix.NFTA_GEN_PROC_NAME {
 			return string(bytes.TrimRight(value, "\x00"))
 		}
