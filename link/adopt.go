@@ -130,7 +130,7 @@ func (l *Links) ensureAdopted(have inventory, addrs map[int][]netlink.Addr, n st
 		return err
 	}
 	if a.ipv6 {
-		if err := l.sysctl.set(disableIPv6(n.Bridge), "0"); err != nil {
+		if err := l.set(n.Bridge, disableIPv6(n.Bridge), "0"); err != nil {
 			return err
 		}
 	}
@@ -183,7 +183,7 @@ func (l *Links) release(link netlink.Link) error {
 		}
 	}
 	if a.ipv6 {
-		errs = append(errs, l.sysctl.set(disableIPv6(link.Attrs().Name), "1"))
+		errs = append(errs, l.set(link.Attrs().Name, disableIPv6(link.Attrs().Name), "1"))
 	}
 	errs = append(errs, l.setGroup(link, 0))
 	if err := errors.Join(errs...); err != nil {

@@ -76,6 +76,7 @@ func (l *Links) listBindings(b bindings) error {
 // bindStation ties the endpoint's MAC address to its port.
 func (l *Links) bindStation(link netlink.Link, have bindings, now port, e state.Endpoint) error {
 	if !have.stations[station{link.Attrs().Index, e.MAC}] {
+		l.journal.note(link.Attrs().Name, "%s is not tied to bridge port %s", e.MAC, link.Attrs().Name)
 		err := l.handle.NeighSet(&netlink.Neigh{
 			LinkIndex: link.Attrs().Index, Family: unix.AF_BRIDGE, State: netlink.NUD_NOARP,
 			Flags: netlink.NTF_MASTER | ntfSticky, HardwareAddr: net.HardwareAddr(e.MAC[:]),
@@ -111,11 +112,13 @@ func (l *Links) bindNeighbours(inv inventory, have bindings, n state.Network, en
 	var errs []error
 	for key := range have.neighbours {
 		if _, keep := wanted[key.addr]; key.link == index && !keep {
+			l.journal.note(n.Bridge, "%s is tied to %s on %s", key.addr, have.neighbours[key], n.Bridge)
 			errs = append(errs, l.unbind(index, key.addr))
 		}
 	}
 	for a, mac := range wanted {
 		if have.neighbours[boundNeighbour{index, a}] != mac {
+			l.journal.note(n.Bridge, "%s is not tied to %s on %s", a, mac, n.Bridge)
 			errs = append(errs, l.bind(index, a, mac))
 		}
 	}

@@ -39,7 +39,7 @@ func (l *Links) ensureBridge(have inventory, addrs map[int][]netlink.Addr, n sta
 	}
 	// By a source route, an option of IPv4, a packet would get to the host's loopback addresses that names another destination,
 	// for which no guard looks.
-	if err := l.sysctl.set("net/ipv4/conf/"+n.Bridge+"/accept_source_route", "0"); err != nil {
+	if err := l.set(n.Bridge, "net/ipv4/conf/"+n.Bridge+"/accept_source_route", "0"); err != nil {
 		return err
 	}
 	return l.ensureAddresses(link, addrs[link.Attrs().Index], n)
@@ -109,12 +109,12 @@ func (l *Links) setMTU(link netlink.Link, mtu int) error {
 // containers' packets; the host has no part in it, not even by link-local addresses.
 func (l *Links) configureIPv6(n state.Network) error {
 	if n.V6.IsZero() || n.V6.Mode == state.ModeIsolated {
-		return l.sysctl.set(disableIPv6(n.Bridge), "1")
+		return l.set(n.Bridge, disableIPv6(n.Bridge), "1")
 	}
-	if err := l.sysctl.set(disableIPv6(n.Bridge), "0"); err != nil {
+	if err := l.set(n.Bridge, disableIPv6(n.Bridge), "0"); err != nil {
 		return fmt.Errorf("enabling IPv6 on %s: %w", n.Bridge, err)
 	}
-	return l.sysctl.set("net/ipv6/conf/"+n.Bridge+"/accept_ra", "0")
+	return l.set(n.Bridge, "net/ipv6/conf/"+n.Bridge+"/accept_ra", "0")
 }
 
 // ensureAddresses puts the gateway addresses on the bridge and takes off addresses that are
@@ -127,6 +127,7 @@ func (l *Links) ensureAddresses(link netlink.Link, current []netlink.Addr, n sta
 			delete(wanted, p)
 			continue
 		}
+		l.journal.note(n.Bridge, "link %s has the address %s, which is not its network's", n.Bridge, p)
 		if err := l.handle.AddrDel(link, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 			return fmt.Errorf("removing address %s from %s: %w", p, n.Bridge, err)
 		}

@@ -62,11 +62,11 @@ func (l *Links) forward(s state.Snapshot) error {
 	need4, need6 := state.NeedForwarding(s.Networks)
 	var errs []error
 	if s.Forwarding.V4 && need4 {
-		errs = append(errs, l.sysctl.set(forwardV4, "1"))
+		errs = append(errs, l.set("", forwardV4, "1"))
 	}
 	if s.Forwarding.V6 && need6 {
 		// First, since the kernel drops the routes of those that do not listen.
-		errs = append(errs, l.setRA(s.Forwarding.RA, "1", "2"), l.sysctl.set(forwardV6, "1"))
+		errs = append(errs, l.setRA(s.Forwarding.RA, "1", "2"), l.set("", forwardV6, "1"))
 	}
 	if !need6 && s.Forwarding.RA != "" {
 		_, err := l.RestoreRA(s.Forwarding.RA)
@@ -89,7 +89,7 @@ func (l *Links) setRA(links state.LinkNames, before, after string) error {
 	var errs []error
 	for _, name := range links.All() {
 		if value, err := l.sysctl.get(acceptRA(name)); err == nil && value == before {
-			errs = append(errs, l.sysctl.set(acceptRA(name), after))
+			errs = append(errs, l.set(name, acceptRA(name), after))
 		}
 	}
 	return errors.Join(errs...)

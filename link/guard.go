@@ -95,6 +95,7 @@ func (l *Links) guard(port netlink.Link) error {
 	if l.guarded(port) {
 		return nil
 	}
+	l.journal.note(port.Attrs().Name, "bridge port %s has no guard against packets of loopback addresses", port.Attrs().Name)
 	if err := l.addGuard(port); err != nil && !errors.Is(err, unix.ENODEV) { // the link is gone
 		return fmt.Errorf("the kernel takes no filter (%s) at the links of containers: %w", l.classifier, err)
 	}
@@ -106,7 +107,7 @@ func (l *Links) addGuard(port netlink.Link) error {
 	qdisc := l.traffic(unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK, port)
 	qdisc.msg.Handle, qdisc.msg.Parent = clsactHandle, netlink.HANDLE_CLSACT
 	qdisc.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated("clsact")))
-	if _, err := qdisc.Execute(unix.NETLINK_ROUTE, 0); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := l.journal.execute("guard.place", qdisc.NetlinkRequest); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
 	filter := l.traffic(unix.RTM_NEWTFILTER, unix.NLM_F_CREATE|unix.NLM_F_ACK, port)
@@ -116,8 +117,7 @@ func (l *Links) addGuard(port netlink.Link) error {
 	options.AddRtAttr(nl.TCA_BPF_OPS, guardCode)
 	options.AddRtAttr(nl.TCA_BPF_FLAGS, nl.Uint32Attr(nl.TCA_BPF_FLAG_ACT_DIRECT))
 	filter.AddData(options)
-	_, err := filter.Execute(unix.NETLINK_ROUTE, 0)
-	return err
+	return l.journal.execute("guard.add", filter.NetlinkRequest)
 }
 
 // guarded reports whether the guard is there, with our program.

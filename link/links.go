@@ -23,8 +23,11 @@ type Links struct {
 	// NoLinksV6 keeps linked containers apart in IPv6, where no rule says what may pass between them.
 	NoLinksV6 bool
 
-	handle *netlink.Handle
-	ports  map[int]*nl.SocketHandle // for what netlink.Handle cannot ask, see bridgePorts
+	handle  editor
+	journal journal
+	// locks says that the kernel knows locked bridge ports.
+	locks bool
+	ports map[int]*nl.SocketHandle // for what netlink.Handle cannot ask, see bridgePorts
 	// scanner waits for no other call.
 	scanner   scanner
 	sysctl    Sysctl
@@ -61,7 +64,9 @@ func New(sysctl Sysctl) (*Links, error) {
 		s.close()
 		return nil, err
 	}
-	return &Links{handle: h, ports: ports, scanner: s, sysctl: sysctl, reaper: r, classifier: bpfClassifier}, nil
+	l := &Links{ports: ports, scanner: s, sysctl: sysctl, reaper: r, classifier: bpfClassifier}
+	l.handle = editor{h, &l.journal}
+	return l, nil
 }
 
 func routeSocket() (map[int]*nl.SocketHandle, error) {
@@ -94,10 +99,24 @@ func (l *Links) Activate() Activate { return Activate{l} }
 
 // Apply removes links of ours that s does not have, then makes the ones it has. New
 // bridges stay down.
-func (p Prepare) Apply(_ context.Context, s state.Snapshot) error { return p.prepare(wholeOf(s), s) }
+func (p Prepare) Apply(_ context.Context, s state.Snapshot) error {
+	p.journal.begin(false)
+	return p.prepare(wholeOf(s), s)
+}
 
 // Follow does the same with the links of what differs.
-func (p Prepare) Follow(_ context.Context, c state.Change) error { return p.prepare(partOf(c), c.To) }
+func (p Prepare) Follow(_ context.Context, c state.Change) error {
+	p.journal.begin(false)
+	return p.prepare(partOf(c), c.To)
+}
+
+// Inspect tells how links differ from those of s.
+func (p Prepare) Inspect(_ context.Context, s state.Snapshot) ([]state.Difference, error) {
+	return p.inspect(func() error { return p.prepare(wholeOf(s), s) })
+}
+
+// Found tells what the last Apply or Follow mended.
+func (p Prepare) Found() []state.Difference { return p.journal.found }
 
 func (l *Links) prepare(p part, s state.Snapshot) error {
 	have, err := l.look(p)
@@ -105,7 +124,7 @@ func (l *Links) prepare(p part, s state.Snapshot) error {
 		return err
 	}
 	if !p.intact(have) {
-		l.harmed = true
+		l.harmed = true // never of a look, which is at the whole
 		return l.prepare(wholeOf(s), s)
 	}
 	addrs, err := l.addressesOf(p, have)
@@ -114,12 +133,14 @@ func (l *Links) prepare(p part, s state.Snapshot) error {
 	}
 	errs := l.removeStale(have, s)
 	for _, n := range p.made {
+		l.journal.about = state.Scope{Network: n.ID}
 		if err := l.ensureBridge(have, addrs, n); err != nil {
 			errs = append(errs, &state.ObjectError{Network: n.ID, Err: err})
 		}
 	}
 	for _, e := range p.endpoints {
 		n, _ := s.Network(e.Network)
+		l.journal.about = state.Scope{Network: n.ID, Endpoint: e.ID}
 		if err := l.ensureVeth(have, n, e); err != nil {
 			errs = append(errs, &state.ObjectError{Network: n.ID, Endpoint: e.ID, Err: err})
 		}
@@ -128,15 +149,27 @@ func (l *Links) prepare(p part, s state.Snapshot) error {
 }
 
 // Apply brings the links of s up and turns forwarding on where s says so.
-func (p Activate) Apply(_ context.Context, s state.Snapshot) error { return p.activate(wholeOf(s), s) }
+func (p Activate) Apply(_ context.Context, s state.Snapshot) error {
+	p.journal.goOn()
+	return p.activate(wholeOf(s), s)
+}
 
 // Follow does the same with the links of what differs.
 func (p Activate) Follow(_ context.Context, c state.Change) error {
+	p.journal.goOn()
 	if p.harmed {
 		return p.activate(wholeOf(c.To), c.To)
 	}
 	return p.activate(partOf(c), c.To)
 }
+
+// Inspect tells how links that are there differ from those of s.
+func (p Activate) Inspect(_ context.Context, s state.Snapshot) ([]state.Difference, error) {
+	return p.inspect(func() error { return p.activate(wholeOf(s), s) })
+}
+
+// Found tells what the last Apply or Follow mended.
+func (p Activate) Found() []state.Difference { return p.journal.found }
 
 func (l *Links) activate(p part, s state.Snapshot) error {
 	l.harmed = l.harmed && !p.whole
@@ -157,6 +190,7 @@ func (l *Links) activate(p part, s state.Snapshot) error {
 	}
 	var errs []error
 	for _, n := range p.networks {
+		l.journal.about = state.Scope{Network: n.ID}
 		err := errors.Join(l.raiseBridge(have, n), l.bindNeighbours(have, bound, n, s.Endpoints), l.ensureProxies(have, n, s.Endpoints))
 		if err != nil {
 			errs = append(errs, &state.ObjectError{Network: n.ID, Err: err})
@@ -164,6 +198,7 @@ func (l *Links) activate(p part, s state.Snapshot) error {
 	}
 	for _, e := range p.endpoints {
 		n, _ := s.Network(e.Network)
+		l.journal.about = state.Scope{Network: n.ID, Endpoint: e.ID}
 		if err := l.raiseVeth(have, ports, bound, n, e); err != nil {
 			errs = append(errs, &state.ObjectError{Network: e.Network, Endpoint: e.ID, Err: err})
 		}
@@ -237,6 +272,7 @@ func (l *Links) removeStale(have inventory, s state.Snapshot) []error {
 		case adopted(link):
 			errs = append(errs, l.releaseStale(link, s))
 		case ours(link):
+			l.journal.about = state.OwnerOf(link.Attrs().Alias)
 			remove, taken := l.doom, isBridge || isVeth
 			if taken && link.Type() == "bridge" {
 				remove = l.deleteBridge
@@ -249,7 +285,7 @@ func (l *Links) removeStale(have inventory, s state.Snapshot) []error {
 			again = again || taken
 		}
 	}
-	if again {
+	if again && !l.journal.looking {
 		errs = append(errs, l.reaper.reapGroup())
 	}
 	return errs

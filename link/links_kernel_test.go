@@ -297,24 +297,31 @@ func TestDamageIsRepaired(t *testing.T) {
 	l.apply(s)
 	want := l.everything()[n.Bridge]
 	bridge, port := l.link(n.Bridge), l.link(e.HostLink())
-	for name, damage := range map[string]func() error{
-		"down":               func() error { return netlink.LinkSetDown(bridge) },
-		"MTU":                func() error { return netlink.LinkSetMTU(bridge, 1300) },
-		"group":              func() error { return netlink.LinkSetGroup(bridge, 7) }, // the alias alone is not ours
-		"port off":           func() error { return netlink.LinkSetNoMaster(port) },
-		"port down":          func() error { return netlink.LinkSetDown(port) },
-		"port's MTU":         func() error { return netlink.LinkSetMTU(port, 1300) },
-		"port's group":       func() error { return netlink.LinkSetGroup(port, 7) },
-		"IPv6 off":           func() error { return l.links.sysctl.set("net/ipv6/conf/br1/disable_ipv6", "1") },
-		"address gone":       func() error { return netlink.AddrDel(bridge, address("10.1.0.1/16")) },
-		"address gone, IPv6": func() error { return netlink.AddrDel(bridge, address("fd00:1::1/64")) },
-		"address more":       func() error { return netlink.AddrAdd(bridge, address("192.0.2.1/24")) },
-		"address more, IPv6": func() error { return netlink.AddrAdd(bridge, address("2001:db8::1/64")) },
+	for name, damage := range map[string]struct {
+		do   func() error
+		says string
+	}{
+		"down":               {func() error { return netlink.LinkSetDown(bridge) }, "link br1 is down"},
+		"MTU":                {func() error { return netlink.LinkSetMTU(bridge, 1300) }, "link br1 has the MTU 1300 and not 1400"},
+		"group":              {func() error { return netlink.LinkSetGroup(bridge, 7) }, "link br1 is in device group 0x7 and not in 0xd12b0"}, // the alias alone is not ours
+		"port off":           {func() error { return netlink.LinkSetNoMaster(port) }, "link " + e.HostLink() + " is no port of bridge br1"},
+		"port down":          {func() error { return netlink.LinkSetDown(port) }, "link " + e.HostLink() + " is down"},
+		"port's MTU":         {func() error { return netlink.LinkSetMTU(port, 1300) }, "link " + e.HostLink() + " has the MTU 1300 and not 1400"},
+		"port's group":       {func() error { return netlink.LinkSetGroup(port, 7) }, "link " + e.HostLink() + " is in device group 0x7 and not in 0xd12b2"},
+		"IPv6 off":           {func() error { return l.links.sysctl.write("net/ipv6/conf/br1/disable_ipv6", "1") }, "sysctl net.ipv6.conf.br1.disable_ipv6 is 1 and not 0"},
+		"address gone":       {func() error { return netlink.AddrDel(bridge, address("10.1.0.1/16")) }, "link br1 lacks the address 10.1.0.1/16"},
+		"address gone, IPv6": {func() error { return netlink.AddrDel(bridge, address("fd00:1::1/64")) }, "link br1 lacks the address fd00:1::1/64"},
+		"address more":       {func() error { return netlink.AddrAdd(bridge, address("192.0.2.1/24")) }, "link br1 has the address 192.0.2.1/24, which is not its network's"},
+		"address more, IPv6": {func() error { return netlink.AddrAdd(bridge, address("2001:db8::1/64")) }, "link br1 has the address 2001:db8::1/64, which is not its network's"},
 	} {
-		if err := damage(); err != nil {
+		if err := damage.do(); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		l.apply(s)
+		damaged := l.everything()
+		l.same(name+": differences", strings.Contains(l.differences(s), damage.says), true)
+		l.same(name+": looked at", fmt.Sprint(l.everything()), fmt.Sprint(damaged))
+		l.same(name+": mended", strings.Contains(l.mended(s), damage.says), true)
+		l.same(name+": differences after", l.differences(s), "")
 		l.same(name, l.everything()[n.Bridge], want)
 		l.same(name+": MTU", l.link(n.Bridge).Attrs().MTU, 1400)
 		l.same(name+": group", l.link(n.Bridge).Attrs().Group, state.GroupBridge)
@@ -324,6 +331,49 @@ func TestDamageIsRepaired(t *testing.T) {
 		l.same(name+": port's group", p.Group, state.GroupPort)
 		l.same(name+": port up", p.Flags&net.FlagUp != 0, true)
 	}
+}
+
+// TestLookAtNothing: what is not there is told, and is not made by looking.
+func TestLookAtNothing(t *testing.T) {
+	l := newLab(t)
+	n, e := network(1), endpoint(1, 1)
+	l.same("differences", l.differences(snapshot(n, e)), "link br1 is missing")
+	if _, err := netlink.LinkByName(n.Bridge); err == nil {
+		t.Error("a look made the bridge")
+	}
+	l.apply(snapshot(n, e))
+	l.remove(n.Bridge)
+	l.same("mended", l.mended(snapshot(n, e)), "link br1 is missing; link "+e.HostLink()+" is no port of bridge br1")
+	l.same("left over", l.differences(state.Snapshot{}), "link br1 is left over; link "+e.HostLink()+" is left over")
+	l.same("still there", l.link(n.Bridge).Attrs().Name, n.Bridge)
+}
+
+// differences tells what both planes find, sorted.
+func (l *lab) differences(s state.Snapshot) string {
+	l.Helper()
+	prepare, err := l.links.Prepare().Inspect(l.Context(), s)
+	must(l.T, err)
+	activate, err := l.links.Activate().Inspect(l.Context(), s)
+	must(l.T, err)
+	return texts(append(prepare, activate...))
+}
+
+// mended applies the state and tells what both planes say that they found.
+func (l *lab) mended(s state.Snapshot) string {
+	l.Helper()
+	must(l.T, l.links.Prepare().Apply(l.Context(), s))
+	found := slices.Clone(l.links.Prepare().Found())
+	must(l.T, l.links.Activate().Apply(l.Context(), s))
+	return texts(append(found, l.links.Activate().Found()...))
+}
+
+func texts(found []state.Difference) string {
+	var out []string
+	for _, d := range found {
+		out = append(out, d.Text)
+	}
+	slices.Sort(out)
+	return strings.Join(out, "; ")
 }
 
 func address(s string) *netlink.Addr {

@@ -38,6 +38,7 @@ func (l *Links) guardPorts(have inventory, p part, s state.Snapshot) []error {
 		if !ok || !e.Carries(port.Attrs().Alias) || !l.wantsLocalnet(n) {
 			continue
 		}
+		l.journal.about = state.Scope{Network: n.ID, Endpoint: e.ID}
 		if err := l.guard(port); err != nil {
 			l.unguarded.add(n.ID, err.Error())
 		}
@@ -53,7 +54,8 @@ func (l *Links) guardPorts(have inventory, p part, s state.Snapshot) []error {
 		if !ok || !carries(bridge, n) || n.Adopted || l.LeadsLoopback(n) {
 			continue
 		}
-		if err := l.sysctl.set(routeLocalnet(n.Bridge), "0"); err != nil {
+		l.journal.about = state.Scope{Network: n.ID}
+		if err := l.set(n.Bridge, routeLocalnet(n.Bridge), "0"); err != nil {
 			errs = append(errs, &state.ObjectError{Network: n.ID, Err: err})
 		}
 	}
@@ -82,7 +84,7 @@ func (l *Links) openLoopback(n state.Network) error {
 	if !l.LeadsLoopback(n) {
 		return nil
 	}
-	return l.sysctl.set(routeLocalnet(n.Bridge), "1")
+	return l.set(n.Bridge, routeLocalnet(n.Bridge), "1")
 }
 
 // CloseLoopback keeps packets of the host's loopback addresses off the bridges again, which somebody is about to leave
@@ -95,7 +97,7 @@ func (l *Links) CloseLoopback() error {
 	var errs []error
 	for name, link := range have {
 		if link.Type() == "bridge" && ours(link) {
-			errs = append(errs, l.sysctl.set(routeLocalnet(name), "0"))
+			errs = append(errs, l.set(name, routeLocalnet(name), "0"))
 		}
 	}
 	return errors.Join(errs...)

@@ -50,7 +50,7 @@ func (l *Links) ensureProxies(have inventory, n state.Network, endpoints []state
 			}
 		}
 	}
-	return errors.Join(l.setAll(proxySwitches(n.Bridge), "1"), l.setAll(proxyManners(n.Bridge), "0"), l.setProxies(link, wanted))
+	return errors.Join(l.setAll(n.Bridge, proxySwitches(n.Bridge), "1"), l.setAll(n.Bridge, proxyManners(n.Bridge), "0"), l.setProxies(link, wanted))
 }
 
 // stopProxies makes the bridge answer for itself alone, and gives its manners back. The switches go off last: they
@@ -60,7 +60,7 @@ func (l *Links) stopProxies(link netlink.Link) error {
 	name := link.Attrs().Name
 	for _, key := range proxySwitches(name) {
 		if on, _ := l.sysctl.get(key); on == "1" { // absent without IPv6
-			return errors.Join(l.resetAll(proxyManners(name), name), l.setAll(proxySwitches(name), "0"), l.setProxies(link, nil))
+			return errors.Join(l.resetAll(proxyManners(name), name), l.setAll(name, proxySwitches(name), "0"), l.setProxies(link, nil))
 		}
 	}
 	return l.setProxies(link, nil)
@@ -77,7 +77,7 @@ func (l *Links) resetAll(keys []string, link string) error {
 				continue
 			}
 			if err == nil {
-				err = l.sysctl.set(key, value)
+				err = l.set(link, key, value)
 			}
 			errs = append(errs, err)
 			break
@@ -86,10 +86,10 @@ func (l *Links) resetAll(keys []string, link string) error {
 	return errors.Join(errs...)
 }
 
-func (l *Links) setAll(keys []string, value string) error {
+func (l *Links) setAll(link string, keys []string, value string) error {
 	var errs []error
 	for _, key := range keys {
-		errs = append(errs, l.sysctl.set(key, value))
+		errs = append(errs, l.set(link, key, value))
 	}
 	return errors.Join(errs...)
 }
@@ -110,6 +110,7 @@ func (l *Links) setProxies(link netlink.Link, wanted map[netip.Addr]bool) error 
 		if wanted[a] {
 			continue
 		}
+		l.journal.note(link.Attrs().Name, "link %s answers for %s", link.Attrs().Name, a)
 		if err := l.handle.NeighDel(proxyNeigh(link, a)); err != nil && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("removing proxy neighbour %s from %s: %w", a, link.Attrs().Name, err)
 		}
@@ -118,6 +119,7 @@ func (l *Links) setProxies(link netlink.Link, wanted map[netip.Addr]bool) error 
 		if have[a] {
 			continue
 		}
+		l.journal.note(link.Attrs().Name, "link %s does not answer for %s", link.Attrs().Name, a)
 		if err := l.handle.NeighAdd(proxyNeigh(link, a)); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("adding proxy neighbour %s to %s: %w", a, link.Attrs().Name, err)
 		}

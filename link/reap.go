@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/drawbridge-net/drawbridge/internal/effect"
 	"github.com/drawbridge-net/drawbridge/state"
 )
 
@@ -50,16 +51,22 @@ func (l *Links) doom(link netlink.Link) error {
 		remove = l.handle.LinkDel
 	}
 	if !doomed(link) {
+		l.journal.note(link.Attrs().Name, "link %s is left over", link.Attrs().Name)
 		if err := remove(link); err != nil && !gone(err) {
 			return fmt.Errorf("removing link %s: %w", link.Attrs().Name, err)
 		}
 	}
-	l.reaper.soon()
+	if !l.journal.looking {
+		l.reaper.soon()
+	}
 	return nil
 }
 
 // disable keeps the group, by which the firewall knows a bridge, until nothing passes any more.
 func (l *Links) disable(link netlink.Link) error {
+	if l.journal.looking {
+		return nil
+	}
 	if err := l.handle.LinkSetDown(link); err != nil {
 		return err
 	}
@@ -79,11 +86,12 @@ func (l *Links) disable(link netlink.Link) error {
 	if link.Type() == "bridge" {
 		group = state.GroupDoomedBridge
 	}
-	return l.handle.LinkSetGroup(link, int(group))
+	return l.journal.change("link.doom", func() error { return l.handle.Handle.LinkSetGroup(link, int(group)) })
 }
 
 // deleteBridge deletes a bridge at once, because another one is to have its name.
 func (l *Links) deleteBridge(link netlink.Link) error {
+	l.journal.note(link.Attrs().Name, "link %s is left over", link.Attrs().Name)
 	err := l.disable(link)
 	if err == nil {
 		err = l.handle.LinkDel(link)
@@ -152,7 +160,7 @@ func (r *reaper) inGroup(group uint32) (ours []netlink.Link, others bool, err er
 func (r *reaper) deleteEach(links []netlink.Link) error {
 	var errs []error
 	for _, link := range links {
-		if err := r.handle.LinkDel(link); err != nil && !gone(err) {
+		if err := effect.Do("link.delete", func() error { return r.handle.LinkDel(link) }); err != nil && !gone(err) {
 			errs = append(errs, fmt.Errorf("removing link %s: %w", link.Attrs().Name, err))
 		}
 	}
@@ -164,7 +172,11 @@ func (r *reaper) deleteGroup() error {
 	req.Sockets = r.scanner.sockets
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	req.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(state.GroupDoomed)))
-	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil && !errors.Is(err, unix.ENODEV) {
+	err := effect.Do("link.delete", func() error {
+		_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+		return err
+	})
+	if err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("removing links: %w", err)
 	}
 	return nil

@@ -25,18 +25,29 @@ func (s Sysctl) get(key string) (string, error) {
 	return strings.TrimSpace(string(b)), err
 }
 
-// set writes only what differs. A key that the kernel lacks is no error: then there is
-// nothing to switch off, as IPv6 on a kernel without it.
-func (s Sysctl) set(key, value string) error {
-	current, err := s.get(key)
-	if errors.Is(err, fs.ErrNotExist) || current == value && err == nil {
-		return nil
+// differs returns the value of a key, and whether it is another one. A key that the kernel lacks does not differ: then
+// there is nothing to switch off, as IPv6 on a kernel without it.
+func (s Sysctl) differs(key, value string) (current string, differs bool, err error) {
+	current, err = s.get(key)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", false, nil
+	case err != nil:
+		return "", false, fmt.Errorf("reading sysctl %s: %w", dotted(key), err)
 	}
+	return current, current != value, nil
+}
+
+// write sets a key.
+func (s Sysctl) write(key, value string) error {
 	if err := os.WriteFile(filepath.Join(s.Root, key), []byte(value), 0o644); err != nil {
-		return fmt.Errorf("setting sysctl %s to %s: %w", strings.ReplaceAll(key, "/", "."), value, err)
+		return fmt.Errorf("setting sysctl %s to %s: %w", dotted(key), value, err)
 	}
 	return nil
 }
+
+// dotted is the key as sysctl(8) shows it.
+func dotted(key string) string { return strings.ReplaceAll(key, "/", ".") }
 
 // forwarding reports whether the host forwards IPv4 and IPv6.
 func (s Sysctl) forwarding() (v4, v6 bool, err error) {

@@ -41,7 +41,7 @@ func TestSysctlSet(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSysctl(t, map[string]string{"a/b": "1"})
-			if err := s.set(tt.key, tt.value); err != nil {
+			if err := (&Links{sysctl: s}).set("", tt.key, tt.value); err != nil {
 				t.Fatal(err)
 			}
 			info, err := os.Stat(filepath.Join(s.Root, "a/b"))
@@ -58,7 +58,7 @@ func TestSysctlSet(t *testing.T) {
 	}
 	t.Run("not a setting", func(t *testing.T) {
 		s := newSysctl(t, map[string]string{"a/b": "1"})
-		if err := s.set("a", "1"); err == nil || err.Error() == "" {
+		if err := (&Links{sysctl: s}).set("", "a", "1"); err == nil || err.Error() == "" {
 			t.Errorf("error %v", err)
 		}
 	})

@@ -57,7 +57,7 @@ func (l *Links) addVeth(bridge netlink.Link, n state.Network, e state.Endpoint) 
 		return nil, err
 	}
 	// A bridge port needs no address; without this it would announce itself.
-	return link, l.sysctl.set("net/ipv6/conf/"+e.HostLink()+"/disable_ipv6", "1")
+	return link, l.set(e.HostLink(), disableIPv6(e.HostLink()), "1")
 }
 
 // hostMAC is the address of the host's end. A bridge that was given none, as an adopted one may be, has the lowest of
@@ -190,8 +190,12 @@ func portOf(settings []byte) port {
 // brportLocked is IFLA_BRPORT_LOCKED of linux/if_link.h, which the library lacks.
 const brportLocked = 39
 
-// lock has the port take no frame but from the addresses that are tied to it.
+// lock has the port take no frame but from the addresses that are tied to it. That it does so already is no difference where the
+// kernel cannot do it.
 func (l *Links) lock(link netlink.Link) error {
+	if l.locks {
+		l.journal.note(link.Attrs().Name, "bridge port %s is not locked", link.Attrs().Name)
+	}
 	req := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
 	req.Sockets = l.ports
 	msg := nl.NewIfInfomsg(unix.AF_BRIDGE)
@@ -200,7 +204,8 @@ func (l *Links) lock(link netlink.Link) error {
 	settings := nl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
 	settings.AddRtAttr(brportLocked, []byte{1})
 	req.AddData(settings)
-	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	err := l.journal.execute("port.lock", req)
+	l.locks = l.locks || err == nil && !l.journal.looking
 	return err
 }
 

@@ -228,3 +228,10 @@ func (b *logBuffer) lines(level string) []string {
 	}
 	return out
 }
+
+// text returns all that was written.
+func (b *logBuffer) text() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}

@@ -26,10 +26,15 @@ type Loop struct {
 	// request is never older than the pass that answers it.
 	now, soon chan struct{}
 
+	inspections chan inspection
+	ended       chan struct{} // closed when Run has returned
+
 	// What follows is used by Run alone.
 	backoff backoff
 	last    string          // text of the last failure, to log it once
 	equal   *state.Snapshot // what the last pass made the host equal to; nil if something failed in it
+	known   *state.Snapshot // what the host was last known to be equal to
+	fight   fight
 
 	mu sync.Mutex
 	// mu guards what follows. No plane and no source is called while it is held.
@@ -59,8 +64,11 @@ func New(src Source, steps []Step, o Options) *Loop {
 		opts:   o.withDefaults(),
 		now:    make(chan struct{}, 1),
 		soon:   make(chan struct{}, 1),
-		queued: map[*waiter]struct{}{},
-		riding: map[*waiter]struct{}{},
+
+		inspections: make(chan inspection),
+		ended:       make(chan struct{}),
+		queued:      map[*waiter]struct{}{},
+		riding:      map[*waiter]struct{}{},
 	}
 	for _, s := range steps {
 		l.status.Steps = append(l.status.Steps, StepStatus{Name: s.Name, Skipped: true})
@@ -107,28 +115,46 @@ func (l *Loop) Glance(reason string) {
 func (l *Loop) idle(ctx context.Context, delay time.Duration) (due bool) {
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-l.now:
-	case <-l.soon:
-		l.collect(ctx)
-	case <-timer.C:
-		return true
+	for {
+		select {
+		case <-ctx.Done():
+		case <-l.now:
+		case <-l.soon:
+			return l.collect(ctx, timer.C)
+		case q := <-l.inspections:
+			if drain(l.now) { // the question came after the change
+				timer.Reset(l.pass(ctx, false))
+			}
+			l.inspect(q)
+			continue
+		case <-timer.C:
+			return true
+		}
+		return false
 	}
-	return false
 }
 
-// collect lets further triggers arrive.
-func (l *Loop) collect(ctx context.Context) {
-	if l.opts.Debounce <= 0 {
-		return
+// collect lets further triggers arrive, for as long as it takes to make peace with who undoes what passes do. It reports whether
+// the next pass was due by time before that.
+func (l *Loop) collect(ctx context.Context, due <-chan time.Time) bool {
+	wait := max(l.opts.Debounce, l.fight.wait(time.Now()))
+	if wait <= 0 {
+		return false
 	}
-	timer := time.NewTimer(l.opts.Debounce)
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-l.now:
-	case <-timer.C:
+	for {
+		select {
+		case <-ctx.Done():
+		case <-l.now:
+		case <-timer.C:
+		case <-due:
+			return true
+		case q := <-l.inspections:
+			l.inspect(q)
+			continue
+		}
+		return false
 	}
 }
 
@@ -147,6 +173,7 @@ func (l *Loop) start() error {
 func (l *Loop) stop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	close(l.ended)
 	l.phase = stopped
 	l.step = ""
 	l.answer(l.queued, errStopped)
@@ -171,10 +198,12 @@ func poke(c chan struct{}) {
 	}
 }
 
-// drain takes the request out of c, if there is one.
-func drain(c chan struct{}) {
+// drain takes the request out of c and reports whether there was one.
+func drain(c chan struct{}) bool {
 	select {
 	case <-c:
+		return true
 	default:
+		return false
 	}
 }

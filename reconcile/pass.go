@@ -17,8 +17,9 @@ type result struct {
 	revision uint64
 	began    time.Time
 	steps    []stepResult // those that ran
-	stopped  bool         // a step's failure ended the pass early
-	whole    bool         // it looked at the whole host
+	repairs  repairs
+	stopped  bool // a step's failure ended the pass early
+	whole    bool // it looked at the whole host
 }
 
 type stepResult struct {
@@ -63,7 +64,7 @@ func (l *Loop) pass(ctx context.Context, due bool) time.Duration {
 	r.began = began
 	err := r.err()
 	if err == nil {
-		l.equal = &snap
+		l.equal, l.known = &snap, &snap
 	}
 	if err != nil && ctx.Err() != nil {
 		return 0 // interrupted by the end of Run, which answers those who wait
@@ -77,6 +78,7 @@ func (l *Loop) pass(ctx context.Context, due bool) time.Duration {
 func (l *Loop) apply(ctx context.Context, change *state.Change, snap state.Snapshot) result {
 	ctx, cancel := context.WithTimeout(ctx, l.opts.Timeout)
 	defer cancel()
+	sinceKnown := l.sinceKnown(change, snap)
 	r := result{revision: snap.Revision, whole: change == nil}
 	for _, step := range l.steps {
 		l.enter(step.Name)
@@ -88,12 +90,24 @@ func (l *Loop) apply(ctx context.Context, change *state.Change, snap state.Snaps
 			}
 		}
 		r.steps = append(r.steps, stepResult{step.Name, errs, time.Since(began)})
+		if mended, any := l.repairsOf(step, sinceKnown); any {
+			r.repairs.steps = append(r.repairs.steps, mended)
+		}
 		if !objects {
 			r.stopped = true
 			break
 		}
 	}
 	return r
+}
+
+// sinceKnown returns what differs between snap and the state to which the host was last known to be equal, nil before there was one.
+func (l *Loop) sinceKnown(change *state.Change, snap state.Snapshot) *state.Change {
+	if change != nil || l.known == nil {
+		return change
+	}
+	c := state.Compare(*l.known, snap)
+	return &c
 }
 
 // run runs one step, unless those before it have used up the time of the pass.
@@ -117,15 +131,18 @@ func (p *panicked) Error() string {
 // call has a plane do its work: what differs from the state to which the host is equal, or, where change is nil, whatever is
 // to be done.
 func call(ctx context.Context, p Plane, change *state.Change, snap state.Snapshot) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &panicked{v, debug.Stack()}
-		}
-	}()
+	defer rescue(&err)
 	if f, ok := p.(Follower); ok && change != nil {
 		return f.Follow(ctx, *change)
 	}
 	return p.Apply(ctx, snap)
+}
+
+// rescue, deferred, turns a panic into an error.
+func rescue(err *error) {
+	if v := recover(); v != nil {
+		*err = &panicked{v, debug.Stack()}
+	}
 }
 
 // delay returns when the next pass is due. Where only single objects failed, the rest
@@ -147,6 +164,7 @@ func (l *Loop) report(ctx context.Context, r result, err error, reasons []string
 	log := l.opts.Log.With("rev", r.revision)
 	log.DebugContext(ctx, "pass ended", "reason", strings.Join(reasons, ", "), // empty if due by time
 		"duration", time.Since(r.began), "whole", r.whole, "steps", r.took(), "failed", err != nil)
+	l.tell(ctx, r.repairs, strings.Join(reasons, ", "))
 	text := summary(err)
 	switch {
 	case text == l.last:

@@ -65,6 +65,20 @@ var dockerName = regexp.MustCompile(`^(docker0|docker_gwbridge|br-[0-9a-f]{12})$
 // user would.
 func DockerBridgeName(name string) bool { return dockerName.MatchString(name) }
 
+// OwnerOf returns the object whose link has the alias; the zero Scope if it names none.
+func OwnerOf(alias string) Scope {
+	rest, _ := strings.CutPrefix(alias, aliasPrefix)
+	if id, ok := strings.CutPrefix(rest, "network "); ok {
+		return Scope{Network: NetworkID(id)}
+	}
+	id, ok := strings.CutPrefix(rest, "endpoint ")
+	if !ok {
+		return Scope{}
+	}
+	endpoint, network, _ := strings.Cut(id, " of network ")
+	return Scope{Network: NetworkID(network), Endpoint: EndpointID(endpoint)}
+}
+
 // OurAlias reports whether a link with this alias was made by Drawbridge.
 func OurAlias(alias string) bool { return strings.HasPrefix(alias, aliasPrefix) }
 

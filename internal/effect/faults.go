@@ -1,0 +1,131 @@
+//go:build faults
+
+package effect
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+)
+
+// DirEnv names the environment variable with the folder of the plan and of what was walked. Without it Do is a plain call.
+const DirEnv = "DRAWBRIDGE_FAULTS"
+
+// Files in the folder.
+const (
+	planFile   = "plan"
+	walkedFile = "walked"
+)
+
+// Fault is what is to happen at a point.
+type Fault string
+
+// The faults.
+const (
+	KillBefore Fault = "kill before"
+	KillAfter  Fault = "kill after"
+	Fail       Fault = "fail" // the effect is not tried, and its error is ErrInjected
+)
+
+// ErrInjected is the error of an effect that was made to fail.
+var ErrInjected = errors.New("a fault that a test injected")
+
+// Plan says at which point what is to happen. Points are counted from one since the plan was written; a plan for point 0 only
+// has them counted.
+type Plan struct {
+	ID    string // tells a plan from the one before
+	Point int
+	Fault Fault
+}
+
+// Write puts the plan into the folder, for the process that is about to read it or is reading it at each point.
+func (p Plan) Write(dir string) error {
+	text, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, walkedFile), nil, 0o600); err != nil {
+		return err
+	}
+	// The file is there at once and whole, whoever reads it meanwhile.
+	next := filepath.Join(dir, planFile+".next")
+	if err := os.WriteFile(next, text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, filepath.Join(dir, planFile))
+}
+
+// Walked returns the names of the points that were passed since the plan was written.
+func Walked(dir string) ([]string, error) {
+	raw, err := os.ReadFile(filepath.Join(dir, walkedFile))
+	var names []string
+	for line := range bytes.Lines(raw) {
+		names = append(names, string(bytes.TrimSpace(line)))
+	}
+	return names, err
+}
+
+// walk counts the points of this process.
+var walk struct {
+	sync.Mutex
+	plan Plan
+	at   int
+}
+
+// Do carries out an effect of the kind name, and returns its error, unless the plan has something else in mind.
+func Do(name string, act func() error) error {
+	switch fault := pass(name); fault {
+	case KillBefore:
+		die()
+	case Fail:
+		return fmt.Errorf("%s: %w", name, ErrInjected)
+	case KillAfter:
+		_ = act()
+		die()
+	}
+	return act()
+}
+
+// pass counts a point, writes it down and returns what is to happen there.
+func pass(name string) Fault {
+	dir := os.Getenv(DirEnv)
+	if dir == "" {
+		return ""
+	}
+	walk.Lock()
+	defer walk.Unlock()
+	raw, err := os.ReadFile(filepath.Join(dir, planFile))
+	var plan Plan
+	if err != nil || json.Unmarshal(raw, &plan) != nil {
+		return ""
+	}
+	if plan != walk.plan {
+		walk.plan, walk.at = plan, 0
+	}
+	walk.at++
+	note(dir, name)
+	if walk.at == plan.Point {
+		return plan.Fault
+	}
+	return ""
+}
+
+func note(dir, name string) {
+	f, err := os.OpenFile(filepath.Join(dir, walkedFile), os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	fmt.Fprintln(f, name)
+}
+
+// die ends the process as a crash does: nothing is closed, flushed or told.
+func die() {
+	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	select {} // nothing more happens in this goroutine
+}

@@ -1,0 +1,84 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// Inspector is a plane that can tell how the host differs from a state without changing it.
+type Inspector interface {
+	// Inspect returns the differences. What it cannot look at, or what Apply could not mend, is an error; the rules for those of
+	// Apply hold.
+	Inspect(ctx context.Context, s state.Snapshot) ([]state.Difference, error)
+}
+
+// Finding is a difference, or a failure, with the step that it is of.
+type Finding struct {
+	Step string
+	state.Difference
+}
+
+// inspection is a question for Run's goroutine, which is the only one to call planes.
+type inspection struct {
+	ctx    context.Context
+	answer chan []Finding // has room for the only answer
+}
+
+// Inspect compares the host with the state and changes nothing. It returns how they differ, nothing if they do not. Changes of
+// the state that wait for a pass are carried out before; what somebody else changed is found as it is, unless a pass is
+// faster.
+func (l *Loop) Inspect(ctx context.Context) ([]Finding, error) {
+	q := inspection{ctx, make(chan []Finding, 1)}
+	select {
+	case l.inspections <- q:
+	case <-l.ended:
+		return nil, errStopped
+	case <-ctx.Done():
+		return nil, fmt.Errorf("a pass over the host has not ended: %w", ctx.Err())
+	}
+	select {
+	case found := <-q.answer:
+		return found, ctx.Err()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("the host has not been looked at in time: %w", ctx.Err())
+	}
+}
+
+// inspect answers one question.
+func (l *Loop) inspect(q inspection) {
+	ctx, cancel := context.WithTimeout(q.ctx, l.opts.Timeout)
+	defer cancel()
+	snap := l.source.Snapshot()
+	var out []Finding
+	for _, step := range l.steps {
+		plane, ok := step.Plane.(Inspector)
+		if !ok {
+			continue
+		}
+		found, err := look(ctx, plane, snap)
+		for _, d := range found {
+			out = append(out, Finding{step.Name, d})
+		}
+		for _, err := range leaves(err) {
+			out = append(out, Finding{step.Name, state.Difference{Scope: scopeOf(err), Text: err.Error()}})
+		}
+	}
+	q.answer <- out
+}
+
+// look survives a panic of the plane.
+func look(ctx context.Context, p Inspector, s state.Snapshot) (found []state.Difference, err error) {
+	defer rescue(&err)
+	return p.Inspect(ctx, s)
+}
+
+// scopeOf returns the object that a failure concerns.
+func scopeOf(err error) state.Scope {
+	if of, ok := errors.AsType[*state.ObjectError](err); ok {
+		return state.Scope{Network: of.Network, Endpoint: of.Endpoint}
+	}
+	return state.Scope{}
+}

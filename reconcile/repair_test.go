@@ -1,0 +1,218 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// held is a plane of a host on which somebody else changes things.
+type held struct {
+	mu      sync.Mutex         // guards what follows
+	found   []state.Difference // what the next call mends
+	mended  []state.Difference // what the last one did
+	applied []time.Time
+	looks   func() ([]state.Difference, error)
+}
+
+func (h *held) undo(d state.Difference) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.found = []state.Difference{d}
+}
+
+func (h *held) whole() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.found) == 0
+}
+
+func (h *held) passes() []time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.applied)
+}
+
+func (h *held) Apply(context.Context, state.Snapshot) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.mended, h.found = h.found, nil
+	h.applied = append(h.applied, time.Now())
+	return nil
+}
+
+func (h *held) Found() []state.Difference { return h.mended }
+
+func (h *held) Inspect(context.Context, state.Snapshot) ([]state.Difference, error) { return h.looks() }
+
+// versions is a source whose state tests change.
+type versions struct {
+	now atomic.Pointer[state.Snapshot]
+}
+
+func (v *versions) Snapshot() state.Snapshot {
+	if s := v.now.Load(); s != nil {
+		return *s
+	}
+	return state.Snapshot{}
+}
+
+// healing runs fn with a loop over one plane.
+func healing(t *testing.T, fn func(*Loop, *held, *versions, *logBuffer)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		h, v, log := &held{}, &versions{}, &logBuffer{}
+		l := New(v, []Step{{"rules", h}}, Options{Log: slog.New(slog.NewTextHandler(log, nil)), Debounce: 100 * time.Millisecond})
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error)
+		go func() { ended <- l.Run(ctx) }()
+		synctest.Wait()
+		fn(l, h, v, log)
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func missing(s state.Scope) state.Difference {
+	return state.Difference{Scope: s, Text: "a rule is missing"}
+}
+
+// TestRepairsAreTold: what somebody else changed is in the log, and what the state changed is not.
+func TestRepairsAreTold(t *testing.T) {
+	rows := []struct {
+		name  string
+		scope state.Scope
+		then  state.Snapshot // what the state is meanwhile
+		told  bool
+	}{
+		{"of the host", everything, state.Snapshot{}, true},
+		{"of a network that stays as it is", state.Scope{Network: netA}, state.Snapshot{Networks: []state.Network{{ID: netB}}}, true},
+		{"of a network that is new", state.Scope{Network: netA}, state.Snapshot{Networks: []state.Network{{ID: netA}}}, false},
+		{"of the network of an endpoint that is new", state.Scope{Network: netA}, state.Snapshot{Endpoints: []state.Endpoint{{ID: epA1, Network: netA}}}, false},
+		{"of an endpoint that is new", state.Scope{Network: netA, Endpoint: epA1}, state.Snapshot{Endpoints: []state.Endpoint{{ID: epA1, Network: netA}}}, false},
+		{"of an endpoint beside one that is new", state.Scope{Network: netA, Endpoint: epA2}, state.Snapshot{Endpoints: []state.Endpoint{{ID: epA1, Network: netA}}}, true},
+		{"of the host when forwarding becomes ours", everything, state.Snapshot{Forwarding: state.Forwarding{V4: true}}, false},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			healing(t, func(l *Loop, h *held, v *versions, log *logBuffer) {
+				v.now.Store(&row.then)
+				h.undo(missing(row.scope))
+				l.Trigger("a test")
+				time.Sleep(time.Second)
+				synctest.Wait()
+				if told := strings.Contains(log.text(), "a rule is missing"); told != row.told {
+					t.Errorf("told %t, want %t: %s", told, row.told, log.text())
+				}
+			})
+		})
+	}
+}
+
+// TestFirstPassRepairsNothing: before it nobody knows what the host was like.
+func TestFirstPassRepairsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, log := &held{found: []state.Difference{missing(everything)}}, &logBuffer{}
+		l := New(&versions{}, []Step{{"rules", h}}, Options{Log: slog.New(slog.NewTextHandler(log, nil))})
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error)
+		go func() { ended <- l.Run(ctx) }()
+		synctest.Wait()
+		cancel()
+		if err := <-ended; err != nil || len(h.applied) != 1 || log.text() != "" {
+			t.Errorf("%v, %d passes: %s", err, len(h.applied), log.text())
+		}
+	})
+}
+
+// TestFight: who undoes each repair at once makes later ones wait, but neither the engine nor the pass that is due by time, and
+// is told of once. When it stops, repairs are quick again.
+func TestFight(t *testing.T) {
+	healing(t, func(l *Loop, h *held, _ *versions, log *logBuffer) {
+		undo := func() {
+			h.undo(missing(everything))
+			l.Trigger("somebody")
+		}
+		began := time.Now()
+		for time.Since(began) < 10*time.Minute {
+			if h.whole() {
+				undo()
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		passes := h.passes()
+		if n := len(passes); n < 12 || n > 40 {
+			t.Errorf("%d passes in ten minutes, want some and not one for each time", n)
+		}
+		for i, at := range passes[1:] {
+			if pause := at.Sub(passes[i]); pause > 31*time.Second {
+				t.Errorf("a pause of %s, which is longer than without a fight", pause)
+			}
+		}
+		if n := strings.Count(log.text(), "somebody keeps undoing"); n != 1 {
+			t.Errorf("the fight was told of %d times: %s", n, log.text())
+		}
+		undo()
+		if err := l.Wait(context.Background(), 0, everything); err != nil || !h.whole() {
+			t.Errorf("a call of the engine's did not have it repaired: %v", err)
+		}
+		time.Sleep(3 * time.Minute) // peace
+		undo()
+		time.Sleep(150 * time.Millisecond)
+		synctest.Wait()
+		if !h.whole() {
+			t.Error("after the fight a repair still waits")
+		}
+	})
+}
+
+func TestInspect(t *testing.T) {
+	healing(t, func(l *Loop, h *held, _ *versions, _ *logBuffer) {
+		passes := len(h.passes())
+		h.looks = func() ([]state.Difference, error) {
+			return []state.Difference{missing(everything)}, errors.Join(object(netA, epA1, "no link"), errors.New("no answer"))
+		}
+		found, err := l.Inspect(context.Background())
+		want := []Finding{
+			{"rules", missing(everything)},
+			{"rules", state.Difference{Scope: state.Scope{Network: netA, Endpoint: epA1}, Text: "no link"}},
+			{"rules", state.Difference{Text: "no answer"}},
+		}
+		if err != nil || len(found) != len(want) || found[0] != want[0] || found[1] != want[1] || found[2] != want[2] {
+			t.Errorf("%v, %v", found, err)
+		}
+		if len(h.passes()) != passes {
+			t.Error("it made a pass")
+		}
+		h.looks = func() ([]state.Difference, error) { panic("boom") }
+		if found, err := l.Inspect(context.Background()); err != nil || len(found) != 1 || !strings.Contains(found[0].Text, "boom") {
+			t.Errorf("a panic: %v, %v", found, err)
+		}
+		h.looks = func() ([]state.Difference, error) { return nil, nil }
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		if _, err := l.Inspect(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("given up: %v", err)
+		}
+	})
+	l := New(&source{}, nil, Options{})
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := l.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Inspect(context.Background()); !errors.Is(err, errStopped) {
+		t.Errorf("after the end: %v", err)
+	}
+}
