@@ -50,6 +50,13 @@ func (c *Client) Rules(ctx context.Context) (string, error) {
 	return r.Text, err
 }
 
+// Verify has the host compared with the state, and asks how they differ.
+func (c *Client) Verify(ctx context.Context) ([]Difference, error) {
+	var found []Difference
+	err := c.get(ctx, verifyPath, &found)
+	return found, err
+}
+
 func (c *Client) get(ctx context.Context, path string, answer any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://drawbridge"+path, nil)
 	if err != nil {

@@ -38,6 +38,9 @@ func answers() Sources {
 		},
 		Snapshot: func() state.Snapshot { return sample },
 		Rules:    func(context.Context) (string, error) { return "table inet drawbridge {\n}\n", nil },
+		Verify: func(context.Context) ([]Difference, error) {
+			return []Difference{{Part: "links", Network: web.ID, Text: "link br-web is down"}}, nil
+		},
 	}
 }
 
@@ -89,6 +92,10 @@ func TestClientAndServer(t *testing.T) {
 		if err != nil || text != "table inet drawbridge {\n}\n" {
 			t.Errorf("rules: %v %q", err, text)
 		}
+		found, err := c.Verify(t.Context())
+		if err != nil || len(found) != 1 || found[0] != (Difference{Part: "links", Network: web.ID, Text: "link br-web is down"}) {
+			t.Errorf("verify: %v %v", err, found)
+		}
 	}
 }
 
@@ -120,11 +127,13 @@ func TestWire(t *testing.T) {
 		Status:   func(context.Context) (Status, error) { return Status{}, nil },
 		Snapshot: func() state.Snapshot { return state.Snapshot{} },
 		Rules:    func(context.Context) (string, error) { return "", nil },
+		Verify:   func(context.Context) ([]Difference, error) { return nil, nil },
 	}
 	failing := Sources{
 		Status:   func(context.Context) (Status, error) { return Status{}, errors.New("the state is not loaded yet") },
 		Snapshot: func() state.Snapshot { panic("out of thin air") },
 		Rules:    func(context.Context) (string, error) { return "", errors.New("no backend yet") },
+		Verify:   func(context.Context) ([]Difference, error) { return nil, errors.New("not looked at in time") },
 	}
 	rows := []struct {
 		name         string
@@ -141,9 +150,12 @@ func TestWire(t *testing.T) {
 		{"no rules", empty, "GET", "/v1/rules", 200, `{"text":""}`},
 		{"failing status", failing, "GET", "/v1/status", 500, `{"error":"the state is not loaded yet"}`},
 		{"panic", failing, "GET", "/v1/ports", 500, `{"error":"drawbridge failed to answer (out of thin air): this is a bug"}`},
+		{"verify", answers(), "GET", "/v1/verify", 200, `[{"part":"links","network":"` + string(web.ID) + `","text":"link br-web is down"}]`},
+		{"nothing to mend", empty, "GET", "/v1/verify", 200, `[]`},
+		{"failing verify", failing, "GET", "/v1/verify", 500, `{"error":"not looked at in time"}`},
 		{"failing rules", failing, "GET", "/v1/rules", 500, `{"error":"no backend yet"}`},
-		{"unknown", empty, "GET", "/v2/ports", 404, `{"error":"there is no \"/v2/ports\" here: ask for /v1/status, /v1/ports or /v1/rules"}`},
-		{"a slash too many", empty, "GET", "/v1/ports/", 404, `{"error":"there is no \"/v1/ports/\" here: ask for /v1/status, /v1/ports or /v1/rules"}`},
+		{"unknown", empty, "GET", "/v2/ports", 404, `{"error":"there is no \"/v2/ports\" here: ask for /v1/status, /v1/ports, /v1/rules or /v1/verify"}`},
+		{"a slash too many", empty, "GET", "/v1/ports/", 404, `{"error":"there is no \"/v1/ports/\" here: ask for /v1/status, /v1/ports, /v1/rules or /v1/verify"}`},
 		{"POST", empty, "POST", "/v1/ports", 405, `{"error":"/v1/ports is to be asked with GET: nothing can be changed here"}`},
 		{"DELETE", empty, "DELETE", "/v1/status", 405, `{"error":"/v1/status is to be asked with GET: nothing can be changed here"}`},
 	}
@@ -387,6 +399,26 @@ address pools      0
 	}
 }
 
+func TestWriteVerify(t *testing.T) {
+	var b bytes.Buffer
+	found := []Difference{
+		{Part: "links", Network: web.ID, Endpoint: "epaaaaaaaaaa0000", Text: "link x\nis down"},
+		{Part: "firewall", Text: "set DRAWBRIDGE-ports4 is missing"},
+	}
+	want := `
+PART       NETWORK        ENDPOINT       DIFFERENCE
+links      netaaaaaaaaa   epaaaaaaaaaa   link x is down
+firewall   -              -              set DRAWBRIDGE-ports4 is missing
+`[1:]
+	if err := WriteVerify(&b, found); err != nil || b.String() != want {
+		t.Errorf("%v: %s", err, cmp.Diff(want, b.String()))
+	}
+	b.Reset()
+	if err := WriteVerify(&b, nil); err != nil || b.String() != "the host is as the state wants it\n" {
+		t.Errorf("%v: %q", err, b.String())
+	}
+}
+
 // fullDisk is a disk without room.
 type fullDisk struct{}
 
@@ -398,6 +430,9 @@ func TestWriteErrorsAreReturned(t *testing.T) {
 	}
 	if err := WritePorts(fullDisk{}, Ports(sample)); err == nil {
 		t.Error("ports: no error")
+	}
+	if err := WriteVerify(fullDisk{}, []Difference{{}}); err == nil {
+		t.Error("verify: no error")
 	}
 	if err := WriteStatus(fullDisk{}, Status{}); err == nil {
 		t.Error("status: no error")

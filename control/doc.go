@@ -5,6 +5,7 @@
 //	GET /v1/status  a [Status]
 //	GET /v1/ports   a list of [Port], never null
 //	GET /v1/rules   {"text": "…"}, the rules that should be in the kernel
+//	GET /v1/verify  a list of [Difference], never null: how the host differs from the state
 //
 // An error is a status other than 200 with {"error": "a sentence"}. Fields are only
 // ever added under /v1; readers must let unknown ones pass. By hand:

@@ -26,6 +26,7 @@ const (
 	statusPath = "/v1/status"
 	portsPath  = "/v1/ports"
 	rulesPath  = "/v1/rules"
+	verifyPath = "/v1/verify"
 )
 
 // Sources is where a [Server] gets its answers from. All are called concurrently.
@@ -35,6 +36,8 @@ type Sources struct {
 	Snapshot func() state.Snapshot
 	// Rules returns the firewall rules that should be in the kernel, as text for a reader.
 	Rules func(ctx context.Context) (string, error)
+	// Verify compares the host with the state, and changes nothing.
+	Verify func(ctx context.Context) ([]Difference, error)
 }
 
 // rules is the answer of /v1/rules.
@@ -95,10 +98,11 @@ func (s *Server) answer(ctx context.Context, r *http.Request) (int, any) {
 		statusPath: s.status,
 		portsPath:  func(context.Context) (any, error) { return Ports(s.sources.Snapshot()), nil },
 		rulesPath:  s.rules,
+		verifyPath: s.verify,
 	}[r.URL.Path]
 	switch {
 	case !known:
-		return http.StatusNotFound, failure{fmt.Sprintf("there is no %q here: ask for %s, %s or %s", r.URL.Path, statusPath, portsPath, rulesPath)}
+		return http.StatusNotFound, failure{fmt.Sprintf("there is no %q here: ask for %s, %s, %s or %s", r.URL.Path, statusPath, portsPath, rulesPath, verifyPath)}
 	case r.Method != http.MethodGet:
 		return http.StatusMethodNotAllowed, failure{fmt.Sprintf("%s is to be asked with GET: nothing can be changed here", r.URL.Path)}
 	}
@@ -129,6 +133,14 @@ func (s *Server) status(ctx context.Context) (any, error) {
 		st.Errors = []string{}
 	}
 	return st, err
+}
+
+func (s *Server) verify(ctx context.Context) (any, error) {
+	found, err := s.sources.Verify(ctx)
+	if found == nil {
+		found = []Difference{}
+	}
+	return found, err
 }
 
 func (s *Server) rules(ctx context.Context) (any, error) {

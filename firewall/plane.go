@@ -13,6 +13,7 @@ type Plane struct {
 	settings Settings
 	applied  atomic.Pointer[applied] // what the backend last made true
 	dockers  atomic.Pointer[[]string]
+	found    []state.Difference // what the last Apply or Follow mended
 }
 
 // applied is what a policy is made from. It takes no memory beside the state's own.
@@ -38,21 +39,28 @@ func (p *Plane) Follow(ctx context.Context, c state.Change) error {
 func (p *Plane) bring(
 	ctx context.Context, s state.Snapshot, act func(context.Context, Wanted) error, since func(last state.Snapshot) state.Change,
 ) error {
-	last, proxied := p.applied.Load(), p.settings.proxied(s)
-	barred := p.settings.BarsLoopback != nil && p.settings.BarsLoopback()
+	last := p.applied.Load()
+	complete := p.settings.completer(s)
 	var found *Host // nil until the backend asks
 	acting := true  // else it asks again what it asked before
 	meet := func(h Host) Host {
-		h.NoIPv6, h.Loopback, h.Proxied = p.settings.NoIPv6, p.settings.Loopback != nil, proxied
-		h.BarsLoopback = h.BarsLoopback || barred
+		h = complete(h)
 		if acting {
 			found = &h
 			p.dockers.Store(&h.DockerBridges)
 		}
 		return h
 	}
+	p.found = nil
 	err := act(ctx, Wanted{
 		Policy: func(h Host) Policy { return Render(s, meet(h)) },
+		Last: func() (Policy, bool) {
+			if last == nil {
+				return Policy{}, false
+			}
+			return Render(last.state, last.host), true
+		},
+		Found: func(differences []string) { p.found = asDifferences(differences) },
 		Change: func(h Host) (Change, bool) {
 			h = meet(h)
 			if last == nil || !last.host.equal(h) {
@@ -66,6 +74,23 @@ func (p *Plane) bring(
 		p.applied.Store(&applied{s, *found})
 	}
 	return err
+}
+
+// Inspect tells how the firewall differs from s.
+func (p *Plane) Inspect(ctx context.Context, s state.Snapshot) ([]state.Difference, error) {
+	found, err := p.backend.Inspect(ctx, Wanted{Policy: func(h Host) Policy { return Render(s, p.settings.completer(s)(h)) }})
+	return asDifferences(found), err
+}
+
+// Found tells what the last Apply or Follow mended that somebody else had changed.
+func (p *Plane) Found() []state.Difference { return p.found }
+
+func asDifferences(texts []string) []state.Difference {
+	var out []state.Difference
+	for _, text := range texts {
+		out = append(out, state.Difference{Text: text})
+	}
+	return out
 }
 
 // DockerBridges returns the bridges of Docker's own driver that the last Apply found on the host.

@@ -140,6 +140,17 @@ func (s Settings) proxied(snap state.Snapshot) []state.NetworkID {
 	return out
 }
 
+// completer returns what adds to a host that a backend found what else a policy for the state depends on.
+func (s Settings) completer(snap state.Snapshot) func(Host) Host {
+	proxied := s.proxied(snap)
+	barred := s.BarsLoopback != nil && s.BarsLoopback()
+	return func(h Host) Host {
+		h.NoIPv6, h.Loopback, h.Proxied = s.NoIPv6, s.Loopback != nil, proxied
+		h.BarsLoopback = h.BarsLoopback || barred
+		return h
+	}
+}
+
 // Wanted is what a backend is to make true, as functions of the host that it finds. They are pure: a backend may keep them and
 // call them again.
 type Wanted struct {
@@ -147,6 +158,20 @@ type Wanted struct {
 	// Change says what Policy differs in from the policy that the last Sync or Follow made true, if it did. It is false where that
 	// is not known, was for another host, or is more than a Change can say.
 	Change func(Host) (Change, bool)
+	// Last is the policy that the last Sync or Follow made true, false before there was one.
+	Last func() (Policy, bool)
+	// Found, if set, is told by a Sync or Follow that succeeded, in words, what somebody else had changed since the last one.
+	Found func(differences []string)
+}
+
+// Report calls Found with what compare says of the last policy, if there was one and somebody listens.
+func (w Wanted) Report(compare func(last Policy) []string) {
+	if w.Found == nil || w.Last == nil {
+		return
+	}
+	if last, ok := w.Last(); ok {
+		w.Found(compare(last))
+	}
 }
 
 // Backend makes the kernel equal to a policy.
@@ -156,6 +181,8 @@ type Backend interface {
 	// Follow does the same where nothing is known to have changed since the last call but the policy. It asks whether anybody
 	// changed rules, if that is cheap; more it need not look at.
 	Follow(ctx context.Context, w Wanted) error
+	// Inspect reads the kernel and says in words how it differs from what is wanted on this host. It writes nothing.
+	Inspect(ctx context.Context, w Wanted) ([]string, error)
 	// Rules returns the rules and elements of a policy as text, in the form in
 	// which they are loaded.
 	Rules(p Policy) string

@@ -5,14 +5,15 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/drawbridge-net/drawbridge/internal/effect"
 	"github.com/drawbridge-net/drawbridge/state"
 )
 
 // bind puts the bridge of each network into the zone.
-func bind(ctx context.Context, b *bus, s state.Snapshot) error {
+func bind(ctx context.Context, b *bus, s state.Snapshot, f *found) error {
 	var failed []error
 	for _, n := range s.Networks {
-		err := bindOne(ctx, b, n.Bridge)
+		err := bindOne(ctx, b, n, f)
 		if endsPass(err) {
 			// Not of this network alone: those behind it would look done.
 			return errors.Join(append(failed, err)...)
@@ -24,7 +25,8 @@ func bind(ctx context.Context, b *bus, s state.Snapshot) error {
 	return errors.Join(failed...)
 }
 
-func bindOne(ctx context.Context, b *bus, bridge string) error {
+func bindOne(ctx context.Context, b *bus, n state.Network, f *found) error {
+	bridge := n.Bridge
 	zone, err := b.zoneOf(ctx, bridge)
 	if err != nil {
 		return fmt.Errorf("asking for the firewalld zone of bridge %s: %w", bridge, err)
@@ -32,8 +34,12 @@ func bindOne(ctx context.Context, b *bus, bridge string) error {
 	if zone != "" {
 		return checkZone(bridge, zone)
 	}
+	f.note(state.Scope{Network: n.ID}, "bridge %s is not in zone %s", bridge, zoneName)
+	if f.looking {
+		return nil
+	}
 	var bound string
-	err = b.runtime(ctx, "zone.addInterface", []any{zoneName, bridge}, &bound)
+	err = effect.Do("firewalld.bind", func() error { return b.runtime(ctx, "zone.addInterface", []any{zoneName, bridge}, &bound) })
 	if classify(err) == alreadyBound {
 		// Someone was faster. Which zone it is, is in no reliable place of the message.
 		if zone, again := b.zoneOf(ctx, bridge); again == nil && zone != "" {
@@ -59,7 +65,7 @@ func checkZone(bridge, zone string) error {
 
 // unbind takes bridges of removed networks out of the zone. A failure is an
 // ObjectError of no network, so that it is reported and nobody's container fails for it.
-func unbind(ctx context.Context, b *bus, s state.Snapshot) error {
+func unbind(ctx context.Context, b *bus, s state.Snapshot, f *found) error {
 	used := make(map[string]bool, len(s.Networks))
 	for _, n := range s.Networks {
 		used[n.Bridge] = true
@@ -69,7 +75,7 @@ func unbind(ctx context.Context, b *bus, s state.Snapshot) error {
 		if used[bridge] {
 			continue
 		}
-		err := unbindOne(ctx, b, bridge)
+		err := unbindOne(ctx, b, bridge, f)
 		if endsPass(err) {
 			return errors.Join(append(failed, err)...)
 		}
@@ -80,13 +86,17 @@ func unbind(ctx context.Context, b *bus, s state.Snapshot) error {
 	return errors.Join(failed...)
 }
 
-func unbindOne(ctx context.Context, b *bus, bridge string) error {
+func unbindOne(ctx context.Context, b *bus, bridge string, f *found) error {
 	zone, err := b.zoneOf(ctx, bridge)
 	if err != nil || zone != zoneName {
 		return err
 	}
+	if f.looking {
+		f.note(state.Scope{}, "bridge %s, whose network was removed, is in zone %s", bridge, zoneName)
+		return nil
+	}
 	var left string
-	err = b.runtime(ctx, "zone.removeInterface", []any{zoneName, bridge}, &left)
+	err = effect.Do("firewalld.unbind", func() error { return b.runtime(ctx, "zone.removeInterface", []any{zoneName, bridge}, &left) })
 	switch classify(err) {
 	case notBound, alreadyBound: // it left in between, or moved to another zone
 		return nil

@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
+
+	"github.com/drawbridge-net/drawbridge/internal/effect"
+	"github.com/drawbridge-net/drawbridge/state"
 )
 
 // Names, versions and descriptions are those with which Docker makes the two
@@ -81,9 +84,15 @@ func (p *Plane) ensureObjects(ctx context.Context, b *bus) error {
 		p.unloadable = false
 		return nil
 	}
+	if p.ensured {
+		for _, o := range missing {
+			p.found.note(state.Scope{}, "there is no %s %s", o.what, o.name)
+		}
+	}
 	made := false
 	for _, o := range missing {
-		switch err := b.config(ctx, o.add, o.name, o.settings); {
+		err := effect.Do("firewalld.object", func() error { return b.config(ctx, o.add, o.name, o.settings) })
+		switch {
 		case err == nil:
 			made = true
 		case classify(err) != nameTaken: // taken: it exists, but is not loaded
@@ -98,7 +107,7 @@ func (p *Plane) ensureObjects(ctx context.Context, b *bus) error {
 
 // reload puts the permanent configuration into force and looks whether that helped.
 func (p *Plane) reload(ctx context.Context, b *bus) error {
-	if err := b.runtime(ctx, "reload", nil); err != nil {
+	if err := effect.Do("firewalld.reload", func() error { return b.runtime(ctx, "reload", nil) }); err != nil {
 		return fmt.Errorf("reloading firewalld after adding the zone %s: %w", zoneName, err)
 	}
 	missing, err := missingObjects(ctx, b)

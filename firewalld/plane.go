@@ -42,6 +42,9 @@ type Plane struct {
 	// and guarded by mu. Without it each pass would reload, and each reload
 	// would trigger a pass.
 	unloadable bool
+	// ensured says that the zone and the policy were there before, and found what the last Apply met; both guarded by mu.
+	ensured bool
+	found   found
 }
 
 // New returns a Plane. It does not connect yet.
@@ -68,15 +71,17 @@ func New(o Options) *Plane {
 func (p *Plane) Apply(ctx context.Context, s state.Snapshot) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.found = found{}
 	return p.with(ctx, func(b *bus) error {
 		if err := p.ensureObjects(ctx, b); err != nil {
 			return err
 		}
-		bound := bind(ctx, b, s)
+		p.ensured = true
+		bound := bind(ctx, b, s, &p.found)
 		if endsPass(bound) {
 			return bound
 		}
-		return errors.Join(bound, unbind(ctx, b, s))
+		return errors.Join(bound, unbind(ctx, b, s, &p.found))
 	})
 }
 
@@ -85,7 +90,7 @@ func (p *Plane) Unbind(ctx context.Context, bridges []string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.with(ctx, func(b *bus) error {
-		return unbind(ctx, b, state.Snapshot{Retired: bridges})
+		return unbind(ctx, b, state.Snapshot{Retired: bridges}, &found{})
 	})
 }
 

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/drawbridge-net/drawbridge/internal/effect"
 )
 
 // contentType is what dockerd asks for in its Accept header.
@@ -41,7 +43,10 @@ func writeReply(w http.ResponseWriter, body []byte, err error) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(replyTime))
 	w.WriteHeader(status(err))
 	// If the peer is gone there is nobody left to tell.
-	_, _ = w.Write(body)
+	_ = effect.Do("reply", func() error {
+		_, err := w.Write(body)
+		return err
+	})
 }
 
 // oneLine joins the lines that errors.Join makes: docker prints the text into the

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -35,6 +36,20 @@ func (p *Publisher) Follow(ctx context.Context, c state.Change) error {
 	}
 	slices.SortFunc(changed, func(a, b state.Endpoint) int { return cmp.Compare(a.ID, b.ID) })
 	return p.bring(ctx, c.To, newPlan(changed), func() iter.Seq[*socket] { return p.heldFor(c.Endpoints) })
+}
+
+// Inspect tells which ports of s have no socket, and changes nothing.
+func (p *Publisher) Inspect(_ context.Context, s state.Snapshot) ([]state.Difference, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	want := newPlan(s.Endpoints)
+	var out []state.Difference
+	for _, b := range want.bindings {
+		if held, ok := p.held[b.place()]; (!ok || held.binding != b) && !b.helper {
+			out = append(out, state.Difference{Scope: state.Scope{Network: b.network, Endpoint: b.endpoint}, Text: fmt.Sprintf("published port %s is not held", b.place())})
+		}
+	}
+	return out, errors.Join(want.errs...)
 }
 
 // bring makes the sockets that are concerned equal to the plan.

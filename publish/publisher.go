@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/drawbridge-net/drawbridge/internal/effect"
 	"github.com/drawbridge-net/drawbridge/state"
 )
 
@@ -149,7 +150,11 @@ func (p *Publisher) hold(ctx context.Context, b binding) (*socket, error) {
 	if len(p.held) >= maxSockets() {
 		return nil, refuse(b.place(), syscall.EMFILE)
 	}
-	srv, err := p.open(ctx, b)
+	var srv server
+	err := effect.Do("socket.open", func() (err error) {
+		srv, err = p.open(ctx, b)
+		return err
+	})
 	switch {
 	case err == nil:
 	case b.helper && unavailable(err):
@@ -264,5 +269,5 @@ func (p *Publisher) release(s *socket) error {
 	if s.stop != nil {
 		s.stop()
 	}
-	return s.server.Close()
+	return effect.Do("socket.close", s.server.Close)
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/drawbridge-net/drawbridge/internal/effect"
 )
 
 // call is a call of Update. Who holds the turn carries out all that wait and writes them with one commit: to sync the disk
@@ -123,13 +125,15 @@ func (s *Store) save(next *image, records []record) (err error) {
 			err = fmt.Errorf("a fault in drawbridge: %v", v) // for all whose changes these are
 		}
 	}()
-	err = s.commit(func(b *bolt.Tx) error {
-		if rewrite {
-			if err := empty(b); err != nil {
-				return err
+	err = effect.Do("store.commit", func() error {
+		return s.commit(func(b *bolt.Tx) error {
+			if rewrite {
+				if err := empty(b); err != nil {
+					return err
+				}
 			}
-		}
-		return write(b, records)
+			return write(b, records)
+		})
 	})
 	s.unsure = err != nil
 	return err

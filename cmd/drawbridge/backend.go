@@ -100,6 +100,15 @@ func (b *backends) Follow(ctx context.Context, w firewall.Wanted) error {
 	return b.Sync(ctx, w)
 }
 
+// Inspect implements firewall.Backend.
+func (b *backends) Inspect(ctx context.Context, w firewall.Wanted) ([]string, error) {
+	c, err := b.choose(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.Inspect(ctx, w)
+}
+
 // choose returns the backend to use. It looks until it once could, and then keeps to what it found.
 func (b *backends) choose(ctx context.Context) (choice, error) {
 	if c := b.chosen.Load(); c != nil {

@@ -75,6 +75,31 @@ is being carried out, or needs nothing done on the host and is counted by the ne
 	})
 }
 
+func newVerify() *cobra.Command {
+	return question[[]control.Difference]{
+		ask:   (*control.Client).Verify,
+		write: control.WriteVerify,
+		judge: func(found []control.Difference) error {
+			switch len(found) {
+			case 0:
+				return nil
+			case 1:
+				return errors.New("there is a difference: the daemon mends what it can within seconds")
+			}
+			return fmt.Errorf("there are %d differences: the daemon mends what it can within seconds", len(found))
+		},
+	}.command(&cobra.Command{
+		Use:   "verify",
+		Short: "Compare the host with the desired state, and change nothing",
+		Long: `Compare the host with the desired state, and change nothing: links, addresses, sysctls, firewall rules and sets,
+firewalld's zone, and the sockets of published ports. Each difference is named in words, and the exit code is 1 if
+there is one.
+
+The daemon hears of most changes and mends them within a second, and looks at the whole host every 30 seconds; its log
+says "repaired". What stays here is something that it cannot mend, and says why, or that somebody keeps changing.`,
+	})
+}
+
 func newPorts() *cobra.Command {
 	return question[[]control.Port]{
 		ask:   (*control.Client).Ports,

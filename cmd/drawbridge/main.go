@@ -111,7 +111,7 @@ Start the daemon with "drawbridge serve" (as root), then
 		return usageError{err}
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newServe(), newStatus(), newPorts(), newRules(), newOptions(), newPurge(), newVersion())
+	root.AddCommand(newServe(), newStatus(), newVerify(), newPorts(), newRules(), newOptions(), newPurge(), newVersion())
 	return root
 }
 

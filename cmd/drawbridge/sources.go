@@ -25,6 +25,7 @@ func sources(st *store.Store, loop *reconcile.Loop, network *driver.Driver, p *p
 			}
 			return p.rules.Rules(), nil
 		},
+		Verify: func(ctx context.Context) ([]control.Difference, error) { return verify(ctx, loop) },
 		Status: func(ctx context.Context) (control.Status, error) {
 			ctx, cancel := context.WithTimeout(ctx, checkTime)
 			defer cancel()
@@ -48,6 +49,16 @@ func sources(st *store.Store, loop *reconcile.Loop, network *driver.Driver, p *p
 			return s, nil
 		},
 	}
+}
+
+// verify has the loop look at the host.
+func verify(ctx context.Context, loop *reconcile.Loop) ([]control.Difference, error) {
+	findings, err := loop.Inspect(ctx)
+	var out []control.Difference
+	for _, f := range findings {
+		out = append(out, control.Difference{Part: f.Step, Network: f.Scope.Network, Endpoint: f.Scope.Endpoint, Text: f.Text})
+	}
+	return out, err
 }
 
 // checkTime is how long status waits for a comparison of host and state.

@@ -221,6 +221,14 @@ func (h *wholeHost) settle() {
 	h.t.Fatalf("the host is not as it should be: %v %q\n%s", err, status.Errors, h.log.String())
 }
 
+// verify asks the daemon how the host differs from its state.
+func (h *wholeHost) verify() []control.Difference {
+	h.t.Helper()
+	found, err := control.Dial(h.path("control.sock")).Verify(context.Background())
+	h.must(err)
+	return found
+}
+
 // call sends a call of dockerd's and returns the error in its answer.
 func (h *wholeHost) call(name string, args any) string {
 	h.t.Helper()

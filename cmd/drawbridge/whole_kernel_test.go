@@ -38,6 +38,9 @@ func TestWhole(t *testing.T) {
 			}
 		}
 		used.settle()
+		if found := used.verify(); len(found) > 0 {
+			t.Errorf("the daemon says that it is not done: %v", found)
+		}
 		live := used.dump()
 		used.stop(unix.SIGTERM)
 		before := used.snapshot()

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/drawbridge-net/drawbridge/firewall"
+	"github.com/drawbridge-net/drawbridge/internal/effect"
 )
 
 // Runner starts a program with the given standard input and returns what it printed. It is called for both families at once.
@@ -17,8 +18,9 @@ type Runner func(ctx context.Context, stdin string, argv ...string) (string, err
 
 // setEditor is the part of ipset that a Backend uses.
 type setEditor interface {
-	// grow makes the set if need be, adds what it lacks and returns what it has too much.
-	grow(Set) (surplus Set, err error)
+	// look says how a set differs from what is wanted. grow makes it if need be and adds what it lacks, and says the same of before.
+	look(Set) (setDifference, error)
+	grow(Set) (setDifference, error)
 	// add and remove change a set that is there by the elements.
 	add(Set) error
 	remove(Set) error
@@ -156,10 +158,16 @@ func (b *Backend) sync(ctx context.Context, variant string, again bool, w firewa
 	host := b.host.Read(have.others())
 	have.failed = again
 	result, err := b.write(ctx, variant, have, w.Policy(host))
-	if err == nil && unknown == nil {
+	if err != nil {
+		return err
+	}
+	if unknown == nil {
 		b.remember(generation, result, host)
 	}
-	return err
+	if result.wrote() {
+		w.Report(func(last firewall.Policy) []string { return b.foreign(have, result, last) })
+	}
+	return nil
 }
 
 // remember keeps what the tables hold now, if nobody else has changed any since the generation before.
@@ -211,6 +219,12 @@ type written struct {
 	tables  tablesOfBoth
 	changed int  // tables
 	sure    bool // that the tables hold this
+	sets    []setDifference
+}
+
+// wrote reports whether there was anything to be done.
+func (w written) wrote() bool {
+	return w.changed > 0 || slices.ContainsFunc(w.sets, func(d setDifference) bool { return d.words() != "" })
 }
 
 // write makes both families as p says. What of IPv6 could not be read is no failure where nothing is wanted there.
@@ -236,6 +250,7 @@ func (b *Backend) write(ctx context.Context, variant string, have tablesOfBoth, 
 	return written{
 		tables:  tablesOfBoth{d4: v4.result, d6: v6.result, err6: have.err6, ports4: p.V4.Ports, ports6: p.V6.Ports},
 		changed: v4.tables + v6.tables, sure: v4.sure && v6.sure,
+		sets: slices.Concat(v4.sets, v6.sets),
 	}, err
 }
 
@@ -304,23 +319,24 @@ func (b *Backend) read(ctx context.Context, variant string, v6 bool) (dump, erro
 // apply closes before it opens: elements are in the sets before a rule looks for them,
 // and go after the rules that led to them.
 func (b *Backend) apply(ctx context.Context, variant string, d dump, want Ruleset) (change, error) {
-	var surplus []Set
+	c := changeTo(d, want)
 	for _, s := range want.Sets {
-		more, err := b.sets.grow(s)
+		difference, err := b.sets.grow(s)
 		if err != nil {
 			return change{}, err
 		}
-		surplus = append(surplus, more)
+		c.sets = append(c.sets, difference)
 	}
-	c := changeTo(d, want)
 	if err := b.restore(ctx, variant, want.V6, c.text); err != nil {
 		return change{}, err
 	}
 	if len(want.Sets) == 0 {
 		return c, b.destroySets(want.V6)
 	}
-	for _, s := range surplus {
-		if err := b.sets.remove(s); err != nil {
+	for _, difference := range c.sets {
+		surplus := difference.Set
+		surplus.Elements = difference.surplus
+		if err := b.sets.remove(surplus); err != nil {
 			return change{}, err
 		}
 	}
@@ -332,7 +348,10 @@ func (b *Backend) restore(ctx context.Context, variant string, v6 bool, text str
 	if text == "" {
 		return nil
 	}
-	_, err := b.run(ctx, text, program(v6)+variant+"-restore", "--noflush", "--wait", lockWait)
+	err := effect.Do("iptables.restore", func() error {
+		_, err := b.run(ctx, text, program(v6)+variant+"-restore", "--noflush", "--wait", lockWait)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("changing the firewall: %w", err)
 	}

@@ -104,15 +104,28 @@ func (h *fakeHost) run(_ context.Context, stdin string, argv ...string) (string,
 	return b.String(), nil
 }
 
-func (h *fakeHost) grow(s Set) (Set, error) {
+func (h *fakeHost) look(s Set) (setDifference, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	surplus := s
-	surplus.Elements = slices.DeleteFunc(slices.Clone(h.sets[s.Name]), func(e Element) bool { return slices.Contains(s.Elements, e) })
-	if _, ok := h.sets[s.Name]; !ok {
+	return h.compare(s), nil
+}
+
+func (h *fakeHost) compare(s Set) setDifference {
+	have, ok := h.sets[s.Name]
+	without := func(all, some []Element) []Element {
+		return slices.DeleteFunc(slices.Clone(all), func(e Element) bool { return slices.Contains(some, e) })
+	}
+	return setDifference{Set: s, absent: !ok, lacks: without(s.Elements, have), surplus: without(have, s.Elements)}
+}
+
+func (h *fakeHost) grow(s Set) (setDifference, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d := h.compare(s)
+	if d.absent {
 		h.sets[s.Name] = nil
 	}
-	return surplus, h.insert(s)
+	return d, h.insert(s)
 }
 
 func (h *fakeHost) add(s Set) error {

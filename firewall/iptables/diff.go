@@ -19,6 +19,8 @@ type change struct {
 	// result is what the tables hold afterwards, if sure: where more than chains of ours change, somebody has to look.
 	result dump
 	sure   bool
+	// sets says how they differed.
+	sets []setDifference
 }
 
 // script returns the text of changeTo.

@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/drawbridge-net/drawbridge/internal/effect"
 	"github.com/drawbridge-net/drawbridge/state"
 )
 
@@ -67,22 +68,34 @@ func (k *kernelSets) list(s Set) ([]Element, bool, error) {
 	return elements, true, nil
 }
 
-// grow implements setEditor.
-func (k *kernelSets) grow(s Set) (Set, error) {
+// look implements setEditor.
+func (k *kernelSets) look(s Set) (setDifference, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	surplus, lacks := s, s
+	return k.compare(s)
+}
+
+func (k *kernelSets) compare(s Set) (setDifference, error) {
 	have, exists, err := k.list(s)
+	return setDifference{Set: s, absent: !exists, lacks: missing(s.Elements, have), surplus: missing(have, s.Elements)}, err
+}
+
+// grow implements setEditor.
+func (k *kernelSets) grow(s Set) (setDifference, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	difference, err := k.compare(s)
 	if err != nil {
-		return surplus, err
+		return difference, err
 	}
-	if !exists {
+	if difference.absent {
 		if err := k.create(s); err != nil {
-			return surplus, err
+			return difference, err
 		}
 	}
-	surplus.Elements, lacks.Elements = missing(have, s.Elements), missing(s.Elements, have)
-	return surplus, k.insert(lacks)
+	lacks := s
+	lacks.Elements = difference.lacks
+	return difference, k.insert(lacks)
 }
 
 // add implements setEditor.
@@ -94,7 +107,7 @@ func (k *kernelSets) add(s Set) error {
 
 func (k *kernelSets) insert(s Set) error {
 	for _, e := range s.Elements {
-		if err := k.handle.IpsetAdd(s.Name, e.entry(true)); err != nil {
+		if err := effect.Do("ipset.add", func() error { return k.handle.IpsetAdd(s.Name, e.entry(true)) }); err != nil {
 			return fmt.Errorf("adding %s to set %s: %w", e, s.Name, err)
 		}
 	}
@@ -106,7 +119,8 @@ func (k *kernelSets) remove(s Set) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, e := range s.Elements {
-		if err := k.handle.IpsetDel(s.Name, e.entry(false)); err != nil && !errors.Is(err, nl.IPSetError(nl.IPSET_ERR_EXIST)) {
+		err := effect.Do("ipset.remove", func() error { return k.handle.IpsetDel(s.Name, e.entry(false)) })
+		if err != nil && !errors.Is(err, nl.IPSetError(nl.IPSET_ERR_EXIST)) {
 			return fmt.Errorf("removing %s from set %s: %w", e, s.Name, err)
 		}
 	}
@@ -117,7 +131,7 @@ func (k *kernelSets) remove(s Set) error {
 func (k *kernelSets) destroy(name string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if err := k.handle.IpsetDestroy(name); err != nil && !noSuchSet(err) {
+	if err := effect.Do("ipset.destroy", func() error { return k.handle.IpsetDestroy(name) }); err != nil && !noSuchSet(err) {
 		return fmt.Errorf("removing set %s: %w", name, err)
 	}
 	return nil
@@ -128,8 +142,10 @@ func (k *kernelSets) create(s Set) error {
 	if s.V6 {
 		family = unix.AF_INET6
 	}
-	err := k.handle.IpsetCreate(s.Name, s.Type, netlink.IpsetCreateOptions{
-		Family: family, MaxElements: maxElements, Revision: revision(s.Type),
+	err := effect.Do("ipset.create", func() error {
+		return k.handle.IpsetCreate(s.Name, s.Type, netlink.IpsetCreateOptions{
+			Family: family, MaxElements: maxElements, Revision: revision(s.Type),
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("creating set %s: %w", s.Name, err)

@@ -17,6 +17,8 @@ type Marked struct {
 	// have is what Read saw, until it is written to; done is what was last made true, while have is nil.
 	have *tablesOfBoth
 	done string
+	// last is what was last made true, whether somebody has read since then or not.
+	last string
 }
 
 // NewMarked returns what accepts packets with the bit. It runs its programs with run.
@@ -61,34 +63,38 @@ func (m *Marked) Read(ctx context.Context) (o firewall.Others, installed bool, e
 }
 
 // Write makes the rules what the policy needs. Without a Read since the last Write it does nothing where that has not
-// changed, and starts no program.
-func (m *Marked) Write(ctx context.Context, p firewall.Policy) error {
+// changed, and starts no program. It says in words what of the rules somebody else had changed.
+func (m *Marked) Write(ctx context.Context, p firewall.Policy) (mended []string, err error) {
 	text := "# " + m.Rules(p)
 	if m.have == nil && m.done == text {
-		return nil
+		return nil, nil
 	}
 	variant, err := m.backend.choose(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i := range attempts {
 		if m.have == nil {
 			if _, _, err = m.Read(ctx); err != nil {
-				return err
+				return nil, err
 			}
 		}
-		m.have.failed = i > 0
-		_, err = m.backend.write(ctx, variant, *m.have, p)
+		have := *m.have
+		have.failed = i > 0
+		result, err := m.backend.write(ctx, variant, have, p)
 		m.have = nil
 		if err == nil {
-			m.done = text
-			return nil
+			if result.wrote() && m.last == text {
+				mended = m.backend.foreign(have, result, p)
+			}
+			m.done, m.last = text, text
+			return mended, nil
 		}
-		if ctx.Err() != nil {
-			break
+		if ctx.Err() != nil || i == attempts-1 {
+			return nil, err
 		}
 	}
-	return err
+	return nil, err
 }
 
 // Rules returns the rules of a policy as text.

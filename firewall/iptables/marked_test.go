@@ -51,7 +51,7 @@ func TestMarkedIsConstant(t *testing.T) {
 	}
 	must := func(p firewall.Policy) {
 		t.Helper()
-		if err := m.Write(t.Context(), p); err != nil {
+		if _, err := m.Write(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -96,7 +96,7 @@ func TestMarkedReplaces(t *testing.T) {
 	if _, _, err := m.Read(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Write(t.Context(), p); err != nil {
+	if _, err := m.Write(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
 	if len(h.sets) > 0 {
@@ -132,14 +132,14 @@ func TestMarkedFails(t *testing.T) {
 	m := h.marked()
 	step := "iptables-nft-restore --noflush --wait " + lockWait
 	h.failures[step] = []error{errors.New("locked"), errors.New("locked")}
-	if err := m.Write(t.Context(), policyOf(1, false)); err != nil {
+	if _, err := m.Write(t.Context(), policyOf(1, false)); err != nil {
 		t.Errorf("got %v, journal %q", err, h.journal)
 	}
 	h.failures[step] = slices.Repeat([]error{errors.New("locked")}, attempts)
-	if err := m.Write(t.Context(), policyOf(1, true)); err == nil {
+	if _, err := m.Write(t.Context(), policyOf(1, true)); err == nil {
 		t.Error("no error")
 	}
-	if err := m.Write(t.Context(), policyOf(1, true)); err != nil || h.v4.tables["filter"][chainGuard] == nil {
+	if _, err := m.Write(t.Context(), policyOf(1, true)); err != nil || h.v4.tables["filter"][chainGuard] == nil {
 		t.Errorf("after it: %v, %q", err, h.v4.tables["filter"])
 	}
 }

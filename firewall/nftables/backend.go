@@ -29,8 +29,10 @@ type Neighbour interface {
 	// there is no iptables: then nothing else is called but Purge.
 	Read(ctx context.Context) (o firewall.Others, installed bool, err error)
 	// Write makes iptables accept what carries the mark. Without a Read since the last Write it
-	// writes only what another policy changed.
-	Write(ctx context.Context, p firewall.Policy) error
+	// writes only what another policy changed. It says what of the rules somebody else had changed.
+	Write(ctx context.Context, p firewall.Policy) (mended []string, err error)
+	// Inspect returns what Read does, and what compares the rules with those of a policy. It is no Read to Write.
+	Inspect(ctx context.Context) (o firewall.Others, installed bool, compare func(firewall.Policy) ([]string, error), err error)
 	// Rules returns the rules of a policy as text.
 	Rules(p firewall.Policy) string
 	// Purge removes every rule of ours.
@@ -56,6 +58,8 @@ type Backend struct {
 	have  func() *held
 	// made says that the table, and what iptables was told, is what the last Sync or Follow was asked for.
 	made bool
+	// fresh says that the table was read, and not written since then.
+	fresh bool
 	// looked is when the rules of others were last read: others is what they tell, alone says that
 	// there is no iptables.
 	looked time.Time
@@ -146,15 +150,62 @@ func (b *Backend) write(ctx context.Context, w firewall.Wanted, around bool) err
 	}
 	policy := w.Policy(b.seen)
 	edits := elementsOf(change)
+	var before *held // what somebody else may have changed
 	if !ok {
-		edits = difference(b.have(), Render(policy, b.alone.Load()))
+		have := b.have()
+		edits = difference(have, Render(policy, b.alone.Load()))
+		if b.fresh && len(edits) > 0 {
+			before = have
+		}
 	}
 	err := b.apply(edits, w)
+	var mended []string
 	if err == nil && !b.alone.Load() {
-		err = b.neighbour.Write(ctx, policy)
+		mended, err = b.neighbour.Write(ctx, policy)
 	}
-	b.made = err == nil
+	if b.made = err == nil; b.made {
+		b.report(w, len(edits) > 0 && b.fresh, before, mended)
+		b.fresh = false
+	}
 	return err
+}
+
+// report tells what somebody else had changed in the table, if it was read, and in iptables.
+func (b *Backend) report(w firewall.Wanted, read bool, before *held, mended []string) {
+	if !read && len(mended) == 0 {
+		return
+	}
+	w.Report(func(last firewall.Policy) []string {
+		if !read {
+			return mended
+		}
+		return append(words(before, Render(last, b.alone.Load())), mended...)
+	})
+}
+
+// Inspect implements firewall.Backend.
+func (b *Backend) Inspect(ctx context.Context, w firewall.Wanted) ([]string, error) {
+	others, installed, compare, err := b.neighbour.Inspect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	bridges, err := b.kernel.dockerBridges()
+	if err != nil {
+		return nil, err
+	}
+	have, err := b.kernel.read()
+	if err != nil {
+		return nil, err
+	}
+	b.listBridges()
+	others.Bridges = append(others.Bridges, bridges...)
+	policy := w.Policy(b.host.Read(others))
+	out := words(have, Render(policy, !installed))
+	if !installed {
+		return out, nil
+	}
+	more, err := compare(policy)
+	return append(out, more...), err
 }
 
 // look reads what may have changed since the last look, and reports whether it read the rules of others.
@@ -200,7 +251,7 @@ func (b *Backend) reread(gen uint32) error {
 	if failed != nil {
 		return failed
 	}
-	b.have, b.gen, b.known = func() *held { return have }, gen, true
+	b.have, b.gen, b.known, b.fresh = func() *held { return have }, gen, true, true
 	return nil
 }
 

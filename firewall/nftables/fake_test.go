@@ -278,6 +278,7 @@ type fakeNeighbour struct {
 	writes  []firewall.Policy
 	err     error
 	onWrite func()
+	damage  []string // what somebody did to the rules, in words
 }
 
 func (n *fakeNeighbour) Read(context.Context) (firewall.Others, bool, error) {
@@ -285,12 +286,19 @@ func (n *fakeNeighbour) Read(context.Context) (firewall.Others, bool, error) {
 	return firewall.Others{Bridges: n.bridges}, !n.missing, n.err
 }
 
-func (n *fakeNeighbour) Write(_ context.Context, p firewall.Policy) error {
+func (n *fakeNeighbour) Write(_ context.Context, p firewall.Policy) ([]string, error) {
 	n.writes = append(n.writes, p)
 	if n.onWrite != nil {
 		n.onWrite()
 	}
-	return n.err
+	mended := n.damage
+	n.damage = nil
+	return mended, n.err
+}
+
+func (n *fakeNeighbour) Inspect(context.Context) (firewall.Others, bool, func(firewall.Policy) ([]string, error), error) {
+	compare := func(firewall.Policy) ([]string, error) { return n.damage, nil }
+	return firewall.Others{Bridges: n.bridges}, !n.missing, compare, n.err
 }
 
 func (n *fakeNeighbour) Rules(firewall.Policy) string { return "*filter\n" }

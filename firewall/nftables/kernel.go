@@ -10,6 +10,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/internal/effect"
 )
 
 // kernel edits the table over one lasting netlink socket: a socket that is closed after it deleted something makes its
@@ -172,7 +174,7 @@ func (k *kernel) commit(generation uint32, edits []edit) (time.Duration, error) 
 	b.add(edits)
 	b.end()
 	began := time.Now()
-	err := k.transact(b)
+	err := effect.Do("nftables.commit", func() error { return k.transact(b) })
 	return time.Since(began), err
 }
 

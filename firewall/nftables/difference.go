@@ -1,0 +1,79 @@
+package nftables
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// words says how a table differs from what is wanted; nil stands for no table.
+func words(have *held, want Ruleset) []string {
+	const table = "nftables: table inet " + tableName
+	switch {
+	case want.IsEmpty() && have == nil:
+		return nil
+	case want.IsEmpty():
+		return []string{table + " is left over"}
+	case have == nil:
+		return []string{table + " is missing"}
+	case have.broken || !have.fits(want):
+		return []string{table + " is not as it was made: its flags, or the kind of a set or chain, are others"}
+	}
+	var out []string
+	for _, line := range slices.Concat(setWords(have, want), chainWords(have, want)) {
+		out = append(out, table+": "+line)
+	}
+	return out
+}
+
+func setWords(have *held, want Ruleset) []string {
+	var out []string
+	for _, s := range want.Sets {
+		got, ok := have.sets[s.Name]
+		lacks, more := missing(s.Elements, got.elements), missing(got.elements, s.Elements)
+		switch {
+		case !ok:
+			out = append(out, fmt.Sprintf("set %s is missing", s.Name))
+		case len(lacks) > 0:
+			out = append(out, fmt.Sprintf("set %s lacks %s", s.Name, s.count(lacks)))
+		case len(more) > 0:
+			out = append(out, fmt.Sprintf("set %s has too much: %s", s.Name, s.count(more)))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(have.sets)) {
+		if !slices.ContainsFunc(want.Sets, func(s Set) bool { return s.Name == name }) {
+			out = append(out, fmt.Sprintf("set %s is left over", name))
+		}
+	}
+	return out
+}
+
+// count counts elements of the set and names one of them.
+func (s Set) count(elements []Element) string {
+	if len(elements) == 1 {
+		return "the element " + s.element(elements[0])
+	}
+	return fmt.Sprintf("%d elements such as %s", len(elements), s.element(elements[0]))
+}
+
+func chainWords(have *held, want Ruleset) []string {
+	var out []string
+	for _, c := range want.Chains {
+		got, ok := have.chains[c.Name]
+		switch ids := c.ids(); {
+		case !ok:
+			out = append(out, fmt.Sprintf("chain %s is missing", c.Name))
+		case slices.Equal(got.ids, ids):
+		case len(got.ids) < len(ids):
+			out = append(out, fmt.Sprintf("chain %s has %d of its %d rules", c.Name, len(got.ids), len(ids)))
+		default:
+			out = append(out, fmt.Sprintf("chain %s has rules that do not belong there, or in another order", c.Name))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(have.chains)) {
+		if !slices.ContainsFunc(want.Chains, func(c Chain) bool { return c.Name == name }) {
+			out = append(out, fmt.Sprintf("chain %s is left over", name))
+		}
+	}
+	return out
+}
