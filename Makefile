@@ -34,7 +34,7 @@ bench: deps build ## Measure against Docker's own bridge, into docs/benchmarks (
 	CGO_ENABLED=0 $(GO) run ./bench -plugin $(CURDIR)/$(BIN) $(BENCH_FLAGS)
 
 .PHONY: test
-test: deps test-unit test-kernel test-engine ## Run all tests (needs root)
+test: deps test-unit test-kernel test-faults test-engine ## Run all tests (needs root)
 
 .PHONY: test-unit
 test-unit: ## Tests that touch nothing of the machine
@@ -43,6 +43,11 @@ test-unit: ## Tests that touch nothing of the machine
 .PHONY: test-kernel
 test-kernel: ## Tests with real packets and rules in network namespaces (needs root)
 	$(GO) test -count=1 -tags kernel $$($(GO) list -tags kernel ./... | grep -v /test/)
+
+.PHONY: test-faults
+test-faults: ## Kill the daemon, or have it fail, at every effect, and look what becomes of it (needs root)
+	$(GO) test -count=1 -tags faults ./internal/effect
+	$(GO) test -count=1 -tags kernel,faults -timeout 15m -run TestFaults -v ./cmd/drawbridge
 
 .PHONY: test-engine
 test-engine: build ## Tests with real dockerds, D-Bus and firewalld in namespaces (needs root)
@@ -55,7 +60,7 @@ test-engine: build ## Tests with real dockerds, D-Bus and firewalld in namespace
 	[ -z "$$failed" ] || { echo "test-engine: failed:$$failed"; exit 1; }
 
 .PHONY: check
-check: deps fmt-check vet lint race test-kernel test-engine ## All tests with the race detector, formatting, vet and lint
+check: deps fmt-check vet lint race test-kernel test-faults test-engine ## All tests with the race detector, formatting, vet and lint
 
 .PHONY: fmt
 fmt: ## Format the code
@@ -68,6 +73,7 @@ fmt-check:
 .PHONY: vet
 vet: ## Run go vet over all build tags
 	$(GO) vet -tags kernel,engine ./...
+	$(GO) vet -tags kernel,faults ./...
 
 .PHONY: lint
 lint: ## Run golangci-lint

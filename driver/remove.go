@@ -66,6 +66,14 @@ func (d *Driver) end(r removal) {
 	}
 }
 
+// Settle waits for the host and forgets what removals of an earlier process left behind, if it does not fail.
+func (d *Driver) Settle(ctx context.Context) error {
+	if len(d.store.Snapshot().Retired) == 0 {
+		return nil
+	}
+	return d.settle(ctx, state.Scope{})
+}
+
 // settle waits for the host. If everything went well, nothing is left of any bridge that was
 // retired until then, and their names are forgotten: those that an earlier call had to leave
 // behind, too. What failed elsewhere than in the scope is not the caller's.

@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/drawbridge-net/drawbridge/internal/effect"
 	"github.com/drawbridge-net/drawbridge/state"
 )
 
@@ -70,7 +71,10 @@ func (c *conntrack) remove(f flow) error {
 	if f.sent.to.Addr().Is6() {
 		family = unix.AF_INET6
 	}
-	_, err := c.request(nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK, family, f.raw)
+	err := effect.Do("conntrack.delete", func() error {
+		_, err := c.request(nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK, family, f.raw)
+		return err
+	})
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EBUSY) {
 		return nil
 	}

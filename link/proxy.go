@@ -54,13 +54,16 @@ func (l *Links) ensureProxies(have inventory, n state.Network, endpoints []state
 }
 
 // stopProxies makes the bridge answer for itself alone, and gives its manners back. The switches go off last: they
-// tell that there is something to give back, also to a process that finds things half done. Where they are off the
-// manners are somebody else's.
+// tell that there is something to give back, also to a process that finds things half done, or a pass after one that
+// failed. Where they are off the manners are somebody else's.
 func (l *Links) stopProxies(link netlink.Link) error {
 	name := link.Attrs().Name
 	for _, key := range proxySwitches(name) {
 		if on, _ := l.sysctl.get(key); on == "1" { // absent without IPv6
-			return errors.Join(l.resetAll(proxyManners(name), name), l.setAll(name, proxySwitches(name), "0"), l.setProxies(link, nil))
+			if err := l.resetAll(proxyManners(name), name); err != nil {
+				return errors.Join(err, l.setProxies(link, nil))
+			}
+			return errors.Join(l.setAll(name, proxySwitches(name), "0"), l.setProxies(link, nil))
 		}
 	}
 	return l.setProxies(link, nil)

@@ -56,8 +56,12 @@ func (l *Links) addVeth(bridge netlink.Link, n state.Network, e state.Endpoint) 
 	if err != nil {
 		return nil, err
 	}
-	// A bridge port needs no address; without this it would announce itself.
-	return link, l.set(e.HostLink(), disableIPv6(e.HostLink()), "1")
+	return link, l.silence(e)
+}
+
+// silence switches IPv6 off at the host's end: a bridge port needs no address, and would announce itself.
+func (l *Links) silence(e state.Endpoint) error {
+	return l.set(e.HostLink(), disableIPv6(e.HostLink()), "1")
 }
 
 // hostMAC is the address of the host's end. A bridge that was given none, as an adopted one may be, has the lowest of
@@ -78,6 +82,9 @@ func (l *Links) adjustVeth(link, bridge netlink.Link, n state.Network, e state.E
 		}
 	}
 	if err := l.setGroup(link, state.GroupPort); err != nil {
+		return err
+	}
+	if err := l.silence(e); err != nil {
 		return err
 	}
 	return l.setMTU(link, n.LinkMTU())

@@ -110,7 +110,10 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	}
 	d.tasks["reconcile"] = loop.Run
 	d.tasks["first pass"] = func(ctx context.Context) error {
-		return d.firstPass(ctx, loop, func() { forgetOthers(planes.flows, st.Snapshot()) })
+		return d.firstPass(ctx, loop, func() {
+			forgetOthers(planes.flows, st.Snapshot())
+			_ = network.Settle(ctx) // what fails is for the next removal
+		})
 	}
 	addresses := ipam.New(st, link.HostPrefixes{}, p.pools)
 	d.tasks["sweep"] = func(ctx context.Context) error { return sweep(ctx, network, addresses, log) }

@@ -24,6 +24,9 @@ type dump []string
 
 func (d *dump) add(format string, args ...any) { *d = append(*d, fmt.Sprintf(format, args...)) }
 
+// switches are the host's for forwarding.
+var switches = []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"}
+
 // dump writes down everything that the daemon may have changed.
 func (h *wholeHost) dump() dump {
 	h.t.Helper()
@@ -32,7 +35,8 @@ func (h *wholeHost) dump() dump {
 	h.dumpRules(&d)
 	h.dumpLinks(&d)
 	h.dumpSockets(&d)
-	for _, key := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
+	h.dumpZone(&d)
+	for _, key := range switches {
 		d.add("%s = %s", key, h.file("/proc/sys/"+key))
 	}
 	slices.Sort(d)
@@ -42,18 +46,21 @@ func (h *wholeHost) dump() dump {
 // awaitReaper returns when the links that were removed are gone, which the daemon does a moment after it answered.
 func (h *wholeHost) awaitReaper() {
 	h.t.Helper()
-	for deadline := time.Now().Add(time.Second); ; time.Sleep(5 * time.Millisecond) {
-		links, err := h.handle.LinkList()
-		h.must(err)
-		if !slices.ContainsFunc(links, func(l netlink.Link) bool {
-			return l.Attrs().Group == state.GroupDoomed || l.Attrs().Group == state.GroupDoomedBridge
-		}) {
-			return
-		}
+	for deadline := time.Now().Add(time.Second); h.reaping(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			h.t.Fatalf("links that were removed are there after a second")
 		}
 	}
+}
+
+// reaping reports whether there are links that are to be deleted.
+func (h *wholeHost) reaping() bool {
+	h.t.Helper()
+	links, err := h.handle.LinkList()
+	h.must(err)
+	return slices.ContainsFunc(links, func(l netlink.Link) bool {
+		return l.Attrs().Group == state.GroupDoomed || l.Attrs().Group == state.GroupDoomedBridge
+	})
 }
 
 // without leaves out the links of joined endpoints, which a fresh daemon does not make: their container took
@@ -90,8 +97,41 @@ func (h *wholeHost) dumpRules(d *dump) {
 			}
 		}
 	}
+	h.dumpTable(d)
 	for line := range strings.Lines(h.output("ipset", "save")) {
 		d.add("ipset %s", hashSize.ReplaceAllString(strings.TrimSpace(line), ""))
+	}
+}
+
+var (
+	elements = regexp.MustCompile(`elements = \{([^}]*)\}`)
+	setName  = regexp.MustCompile(`(?:set|map) (\S+) \{`)
+)
+
+// dumpTable writes down nftables' table, whose elements have no order.
+func (h *wholeHost) dumpTable(d *dump) {
+	h.t.Helper()
+	if !strings.Contains(h.output("nft", "list", "tables"), "table inet drawbridge\n") {
+		return
+	}
+	text := h.output("nft", "-s", "list", "table", "inet", "drawbridge")
+	for _, m := range elements.FindAllStringSubmatchIndex(text, -1) {
+		names := setName.FindAllStringSubmatch(text[:m[0]], -1)
+		for element := range strings.SplitSeq(text[m[2]:m[3]], ",") {
+			d.add("nft element of %s: %s", names[len(names)-1][1], strings.Join(strings.Fields(element), " "))
+		}
+	}
+	block, rule := "", 0
+	for line := range strings.Lines(elements.ReplaceAllString(text, "")) {
+		line = strings.TrimSpace(line)
+		switch {
+		case line == "" || line == "}": // between chains, whose order says nothing
+			continue
+		case strings.HasSuffix(line, "{"):
+			block, rule = line, 0
+		}
+		rule++
+		d.add("nft %s %03d: %s", block, rule, line)
 	}
 }
 
@@ -169,10 +209,13 @@ func (h *wholeHost) dumpSockets(d *dump) {
 	}
 }
 
-// snapshot reads the state of a daemon that has ended.
+// snapshot reads the state, from a copy: a daemon that has nothing to do leaves the file alone, and holds its lock.
 func (h *wholeHost) snapshot() state.Snapshot {
 	h.t.Helper()
-	s, err := store.Open(h.path("state.db"))
+	raw, err := os.ReadFile(h.path("state.db"))
+	h.must(err)
+	h.must(os.WriteFile(h.path("copy.db"), raw, 0o600))
+	s, err := store.Open(h.path("copy.db"))
 	h.must(err)
 	defer s.Close()
 	return s.Snapshot()

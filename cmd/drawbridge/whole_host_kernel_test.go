@@ -86,8 +86,12 @@ type wholeHost struct {
 	calls  chan func() // run on a thread of the namespace, from which programs are started too
 	handle *netlink.Handle
 	daemon *exec.Cmd
+	gone   chan struct{} // closed when the daemon has ended
+	ended  error         // how, once gone is closed
 	log    bytes.Buffer
 	http   http.Client
+	// env is for programs beside the tests' own; flags are for the daemon, beside and after those that all tests give.
+	env, flags []string
 }
 
 func newWholeHost(t tester) *wholeHost {
@@ -189,18 +193,37 @@ func (h *wholeHost) launch(backend string) {
 	h.t.Helper()
 	h.daemon = exec.Command("/proc/self/exe", "serve", "--firewall-backend", backend, "--firewalld", "off",
 		"--plugin-socket", h.path("plugin.sock"), "--control-socket", h.path("control.sock"), "--state", h.path("state.db"))
-	h.daemon.Env = append(os.Environ(), programEnv+"=1")
+	h.daemon.Args = append(h.daemon.Args, h.flags...)
+	h.daemon.Env = append(append(os.Environ(), programEnv+"=1"), h.env...)
+	h.log.Reset()
 	h.daemon.Stderr = &h.log
 	h.daemon.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	h.in(h.daemon.Start)
+	h.gone = make(chan struct{})
+	go func(daemon *exec.Cmd, gone chan struct{}) {
+		h.ended = daemon.Wait()
+		close(gone)
+	}(h.daemon, h.gone)
+}
+
+// hasEnded reports whether the daemon was killed by something that it met.
+func (h *wholeHost) hasEnded() bool {
+	select {
+	case <-h.gone:
+		h.daemon = nil
+		return true
+	default:
+		return false
+	}
 }
 
 // stop ends the daemon by a signal.
 func (h *wholeHost) stop(s os.Signal) {
 	h.t.Helper()
 	h.must(h.daemon.Process.Signal(s))
-	if err := h.daemon.Wait(); err != nil && s == os.Signal(unix.SIGTERM) {
-		h.t.Fatalf("the daemon ended with %v:\n%s", err, h.log.String())
+	<-h.gone
+	if h.ended != nil && s == os.Signal(unix.SIGTERM) {
+		h.t.Fatalf("the daemon ended with %v:\n%s", h.ended, h.log.String())
 	}
 	h.daemon = nil
 }
@@ -214,11 +237,16 @@ func (h *wholeHost) settle() {
 	var status control.Status
 	var err error
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if status, err = control.Dial(h.path("control.sock")).Status(context.Background()); err == nil && status.Healthy() {
+		if status, err = h.status(); err == nil && status.Healthy() {
 			return
 		}
 	}
 	h.t.Fatalf("the host is not as it should be: %v %q\n%s", err, status.Errors, h.log.String())
+}
+
+// status has the daemon compare the host with its state.
+func (h *wholeHost) status() (control.Status, error) {
+	return control.Dial(h.path("control.sock")).Status(context.Background())
 }
 
 // verify asks the daemon how the host differs from its state.
@@ -229,32 +257,62 @@ func (h *wholeHost) verify() []control.Difference {
 	return found
 }
 
-// call sends a call of dockerd's and returns the error in its answer.
+// call sends a call of dockerd's to the network driver and returns the error in its answer.
 func (h *wholeHost) call(name string, args any) string {
+	h.t.Helper()
+	refused, err := h.send("NetworkDriver."+name, args)
+	h.must(err)
+	return refused
+}
+
+// send sends a call of dockerd's and returns the error in its answer, or why there was no answer.
+func (h *wholeHost) send(name string, args any) (refused string, err error) {
 	h.t.Helper()
 	body, err := json.Marshal(args)
 	h.must(err)
-	resp, err := h.http.Post("http://plugin/NetworkDriver."+name, "application/json", bytes.NewReader(body))
-	h.must(err)
+	resp, err := h.http.Post("http://plugin/"+name, "application/json", bytes.NewReader(body))
+	if err != nil {
+		return "", err
+	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	h.must(err)
+	if err != nil {
+		return "", err
+	}
 	var answer struct{ Err string }
 	if err := json.Unmarshal(text, &answer); err != nil || (resp.StatusCode != http.StatusOK) != (answer.Err != "") {
-		h.t.Fatalf("%s was answered with %s: %s", name, resp.Status, text)
+		return "", fmt.Errorf("%s was answered with %s: %q", name, resp.Status, text)
 	}
-	return answer.Err
+	return answer.Err, nil
 }
 
 // output runs a program on the host.
-func (h *wholeHost) output(argv ...string) (out string) {
+func (h *wholeHost) output(argv ...string) string {
+	h.t.Helper()
+	out, err := h.try(argv...)
+	h.must(err)
+	return out
+}
+
+// try runs a program that may fail.
+func (h *wholeHost) try(argv ...string) (out string, failed error) {
 	h.t.Helper()
 	h.in(func() error {
-		raw, err := exec.Command(argv[0], argv[1:]...).Output()
-		out = string(raw)
-		return err
+		cmd := exec.Command(argv[0], argv[1:]...)
+		cmd.Env = append(os.Environ(), h.env...)
+		raw, err := cmd.Output()
+		out, failed = string(raw), err
+		return nil
 	})
-	return out
+	return out, failed
+}
+
+// purge takes everything of the daemon's off the host, but its state.
+func (h *wholeHost) purge() error {
+	h.t.Helper()
+	_, err := h.try("env", programEnv+"=1", self(), "purge", "--force", "--keep-state",
+		"--control-socket", h.path("control.sock"), "--state", h.path("state.db"))
+	return err
 }
 
 // file reads a file as the host sees it: what /proc shows of the network goes by the thread that looks. A switch
@@ -267,4 +325,13 @@ func (h *wholeHost) file(path string) (text string) {
 		return nil
 	})
 	return text
+}
+
+// self is the path of this program, as which another one can start it.
+func self() string {
+	path, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	return path
 }

@@ -131,6 +131,9 @@ func (k *kernelSets) remove(s Set) error {
 func (k *kernelSets) destroy(name string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if _, err := k.handle.IpsetList(name); noSuchSet(err) {
+		return nil
+	}
 	if err := effect.Do("ipset.destroy", func() error { return k.handle.IpsetDestroy(name) }); err != nil && !noSuchSet(err) {
 		return fmt.Errorf("removing set %s: %w", name, err)
 	}

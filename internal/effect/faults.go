@@ -14,7 +14,7 @@ import (
 )
 
 // DirEnv names the environment variable with the folder of the plan and of what was walked. Without it Do is a plain call.
-const DirEnv = "DRAWBRIDGE_FAULTS"
+const DirEnv = "EFFECT_FAULTS"
 
 // Files in the folder.
 const (
