@@ -57,8 +57,26 @@ func (c *Client) Verify(ctx context.Context) ([]Difference, error) {
 	return found, err
 }
 
+// Orphans asks for what Docker has forgotten.
+func (c *Client) Orphans(ctx context.Context) ([]Orphan, error) {
+	var out []Orphan
+	err := c.get(ctx, gcPath, &out)
+	return out, err
+}
+
+// Collect has it removed, and returns what became of it.
+func (c *Client) Collect(ctx context.Context) ([]Orphan, error) {
+	var out []Orphan
+	err := c.do(ctx, http.MethodPost, gcPath, &out)
+	return out, err
+}
+
 func (c *Client) get(ctx context.Context, path string, answer any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://drawbridge"+path, nil)
+	return c.do(ctx, http.MethodGet, path, answer)
+}
+
+func (c *Client) do(ctx context.Context, method, path string, answer any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://drawbridge"+path, nil)
 	if err != nil {
 		return fmt.Errorf("asking the daemon for %s: %w", path, err)
 	}

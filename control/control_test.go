@@ -41,7 +41,18 @@ func answers() Sources {
 		Verify: func(context.Context) ([]Difference, error) {
 			return []Difference{{Part: "links", Network: web.ID, Text: "link br-web is down"}}, nil
 		},
+		Orphans: func(context.Context) ([]Orphan, error) { return []Orphan{forgotten}, nil },
+		Collect: func(context.Context) ([]Orphan, error) {
+			gone := forgotten
+			gone.Removed = true
+			return []Orphan{gone}, nil
+		},
 	}
+}
+
+var forgotten = Orphan{
+	Kind: "network", ID: "netaaaaaaaaa0000", What: "bridge br-web", Why: "no engine lists it",
+	Since: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC), Seen: true,
 }
 
 func socketPath(t *testing.T) string {
@@ -96,6 +107,14 @@ func TestClientAndServer(t *testing.T) {
 		if err != nil || len(found) != 1 || found[0] != (Difference{Part: "links", Network: web.ID, Text: "link br-web is down"}) {
 			t.Errorf("verify: %v %v", err, found)
 		}
+		listed, err := c.Orphans(t.Context())
+		if diff := cmp.Diff([]Orphan{forgotten}, listed); err != nil || diff != "" {
+			t.Errorf("orphans: %v %s", err, diff)
+		}
+		collected, err := c.Collect(t.Context())
+		if err != nil || len(collected) != 1 || !collected[0].Removed {
+			t.Errorf("collected: %v %v", err, collected)
+		}
 	}
 }
 
@@ -128,12 +147,14 @@ func TestWire(t *testing.T) {
 		Snapshot: func() state.Snapshot { return state.Snapshot{} },
 		Rules:    func(context.Context) (string, error) { return "", nil },
 		Verify:   func(context.Context) ([]Difference, error) { return nil, nil },
+		Orphans:  func(context.Context) ([]Orphan, error) { return nil, nil },
 	}
 	failing := Sources{
 		Status:   func(context.Context) (Status, error) { return Status{}, errors.New("the state is not loaded yet") },
 		Snapshot: func() state.Snapshot { panic("out of thin air") },
 		Rules:    func(context.Context) (string, error) { return "", errors.New("no backend yet") },
 		Verify:   func(context.Context) ([]Difference, error) { return nil, errors.New("not looked at in time") },
+		Collect:  func(context.Context) ([]Orphan, error) { return nil, errors.New("the engine cannot be asked") },
 	}
 	rows := []struct {
 		name         string
@@ -148,16 +169,23 @@ func TestWire(t *testing.T) {
 			`"revision":0,"applied":0,"networks":0,"endpoints":0,"ports":0,"pools":0,"notes":[],"errors":[]}`},
 		{"no ports", empty, "GET", "/v1/ports", 200, `[]`},
 		{"no rules", empty, "GET", "/v1/rules", 200, `{"text":""}`},
+		{"nothing forgotten", empty, "GET", "/v1/gc", 200, `[]`},
+		{"forgotten", answers(), "GET", "/v1/gc", 200, `[{"kind":"network","id":"netaaaaaaaaa0000","what":"bridge br-web","why":"no engine lists it",` +
+			`"since":"2026-03-04T05:06:07Z","seen":true,"removed":false}]`},
+		{"removed", answers(), "POST", "/v1/gc", 200, `[{"kind":"network","id":"netaaaaaaaaa0000","what":"bridge br-web","why":"no engine lists it",` +
+			`"since":"2026-03-04T05:06:07Z","seen":true,"removed":true}]`},
+		{"failing collection", failing, "POST", "/v1/gc", 500, `{"error":"the engine cannot be asked"}`},
+		{"PUT", empty, "PUT", "/v1/gc", 405, `{"error":"/v1/gc is to be asked with GET, or changed with POST"}`},
 		{"failing status", failing, "GET", "/v1/status", 500, `{"error":"the state is not loaded yet"}`},
 		{"panic", failing, "GET", "/v1/ports", 500, `{"error":"drawbridge failed to answer (out of thin air): this is a bug"}`},
 		{"verify", answers(), "GET", "/v1/verify", 200, `[{"part":"links","network":"` + string(web.ID) + `","text":"link br-web is down"}]`},
 		{"nothing to mend", empty, "GET", "/v1/verify", 200, `[]`},
 		{"failing verify", failing, "GET", "/v1/verify", 500, `{"error":"not looked at in time"}`},
 		{"failing rules", failing, "GET", "/v1/rules", 500, `{"error":"no backend yet"}`},
-		{"unknown", empty, "GET", "/v2/ports", 404, `{"error":"there is no \"/v2/ports\" here: ask for /v1/status, /v1/ports, /v1/rules or /v1/verify"}`},
-		{"a slash too many", empty, "GET", "/v1/ports/", 404, `{"error":"there is no \"/v1/ports/\" here: ask for /v1/status, /v1/ports, /v1/rules or /v1/verify"}`},
-		{"POST", empty, "POST", "/v1/ports", 405, `{"error":"/v1/ports is to be asked with GET: nothing can be changed here"}`},
-		{"DELETE", empty, "DELETE", "/v1/status", 405, `{"error":"/v1/status is to be asked with GET: nothing can be changed here"}`},
+		{"unknown", empty, "GET", "/v2/ports", 404, `{"error":"there is no \"/v2/ports\" here: ask for /v1/status, /v1/ports, /v1/rules, /v1/verify or /v1/gc"}`},
+		{"a slash too many", empty, "GET", "/v1/ports/", 404, `{"error":"there is no \"/v1/ports/\" here: ask for /v1/status, /v1/ports, /v1/rules, /v1/verify or /v1/gc"}`},
+		{"POST", empty, "POST", "/v1/ports", 405, `{"error":"/v1/ports is to be asked with GET: nothing can be changed there"}`},
+		{"DELETE", empty, "DELETE", "/v1/status", 405, `{"error":"/v1/status is to be asked with GET: nothing can be changed there"}`},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -436,5 +464,42 @@ func TestWriteErrorsAreReturned(t *testing.T) {
 	}
 	if err := WriteStatus(fullDisk{}, Status{}); err == nil {
 		t.Error("status: no error")
+	}
+}
+
+func TestWriteOrphans(t *testing.T) {
+	with := func(change func(*Orphan)) Orphan {
+		o := forgotten
+		change(&o)
+		return o
+	}
+	rows := []struct {
+		name string
+		list []Orphan
+		want string
+	}{
+		{"none", nil, "Docker has forgotten nothing\n"},
+		{"all kinds", []Orphan{
+			{Kind: "endpoint", ID: "epaaaaaaaaaa0000", What: "10.0.0.2, port\n8080/tcp", Why: "its network does not have it", Seen: true},
+			with(func(o *Orphan) { o.Removed = true }),
+			with(func(o *Orphan) { o.Error = "the host\nsaid no" }),
+			{Kind: "pool", ID: "drawbridge/10.1.0.0/24", What: "subnet 10.1.0.0/24", Why: "no network of an engine has it", Since: forgotten.Since},
+		}, `
+endpoint epaaaaaaaaaa (10.0.0.2, port 8080/tcp): its network does not have it, since -
+network netaaaaaaaaa (bridge br-web): no engine lists it, since 2026-03-04 05:06:07 UTC: removed
+network netaaaaaaaaa (bridge br-web): no engine lists it, since 2026-03-04 05:06:07 UTC: not removed: the host said no
+pool drawbridge/10.1.0.0/24 (subnet 10.1.0.0/24): no network of an engine has it, since 2026-03-04 05:06:07 UTC; no engine was seen to know it, so that it does not go by itself
+`[1:]},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			var b bytes.Buffer
+			if err := WriteOrphans(&b, row.list); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(row.want, b.String()); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }

@@ -14,8 +14,10 @@ import (
 )
 
 const (
-	// callTime bounds one answer. Status compares the host first, all others are made from memory.
+	// callTime bounds one answer. Status compares the host first, all others are made from memory or ask an engine.
 	callTime = 10 * time.Second
+	// changeTime bounds a request that changes something.
+	changeTime = time.Minute
 	// drainTime is what answers under way get when the daemon ends.
 	drainTime = 2 * time.Second
 	idleTime  = time.Minute
@@ -27,6 +29,7 @@ const (
 	portsPath  = "/v1/ports"
 	rulesPath  = "/v1/rules"
 	verifyPath = "/v1/verify"
+	gcPath     = "/v1/gc"
 )
 
 // Sources is where a [Server] gets its answers from. All are called concurrently.
@@ -38,6 +41,9 @@ type Sources struct {
 	Rules func(ctx context.Context) (string, error)
 	// Verify compares the host with the state, and changes nothing.
 	Verify func(ctx context.Context) ([]Difference, error)
+	// Orphans returns what Docker has forgotten, and Collect removes it.
+	Orphans func(ctx context.Context) ([]Orphan, error)
+	Collect func(ctx context.Context) ([]Orphan, error)
 }
 
 // rules is the answer of /v1/rules.
@@ -67,7 +73,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
 		Handler:        s,
 		ReadTimeout:    callTime,
-		WriteTimeout:   2 * callTime,
+		WriteTimeout:   changeTime + callTime,
 		IdleTimeout:    idleTime,
 		MaxHeaderBytes: 64 << 10,
 	}
@@ -80,7 +86,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), callTime)
+	limit := callTime
+	if r.Method != http.MethodGet {
+		limit = changeTime
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), limit)
 	defer cancel()
 	status, answer := s.answer(ctx, r)
 	body, err := json.Marshal(answer)
@@ -92,19 +102,33 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(append(body, '\n')) // a reader that has gone misses nothing
 }
 
+// source makes an answer.
+type source func(context.Context) (any, error)
+
+// routes are what is answered, by path and method.
+func (s *Server) routes() map[string]map[string]source {
+	return map[string]map[string]source{
+		statusPath: {http.MethodGet: s.status},
+		portsPath:  {http.MethodGet: func(context.Context) (any, error) { return Ports(s.sources.Snapshot()), nil }},
+		rulesPath:  {http.MethodGet: s.rules},
+		verifyPath: {http.MethodGet: s.verify},
+		gcPath:     {http.MethodGet: orphans(s.sources.Orphans), http.MethodPost: orphans(s.sources.Collect)},
+	}
+}
+
 // answer returns the status and what is to be encoded.
 func (s *Server) answer(ctx context.Context, r *http.Request) (int, any) {
-	ask, known := map[string]func(context.Context) (any, error){
-		statusPath: s.status,
-		portsPath:  func(context.Context) (any, error) { return Ports(s.sources.Snapshot()), nil },
-		rulesPath:  s.rules,
-		verifyPath: s.verify,
-	}[r.URL.Path]
+	methods, known := s.routes()[r.URL.Path]
+	if !known {
+		return http.StatusNotFound, failure{fmt.Sprintf("there is no %q here: ask for %s, %s, %s, %s or %s", r.URL.Path, statusPath, portsPath, rulesPath, verifyPath, gcPath)}
+	}
+	ask, known := methods[r.Method]
 	switch {
-	case !known:
-		return http.StatusNotFound, failure{fmt.Sprintf("there is no %q here: ask for %s, %s, %s or %s", r.URL.Path, statusPath, portsPath, rulesPath, verifyPath)}
-	case r.Method != http.MethodGet:
-		return http.StatusMethodNotAllowed, failure{fmt.Sprintf("%s is to be asked with GET: nothing can be changed here", r.URL.Path)}
+	case known:
+	case len(methods) == 1:
+		return http.StatusMethodNotAllowed, failure{fmt.Sprintf("%s is to be asked with GET: nothing can be changed there", r.URL.Path)}
+	default:
+		return http.StatusMethodNotAllowed, failure{fmt.Sprintf("%s is to be asked with GET, or changed with POST", r.URL.Path)}
 	}
 	answer, err := guarded(ctx, ask)
 	if err != nil {
@@ -115,7 +139,7 @@ func (s *Server) answer(ctx context.Context, r *http.Request) (int, any) {
 
 // guarded turns a panic into an error: net/http would break the connection off, and
 // the reader would take the daemon for dead.
-func guarded(ctx context.Context, ask func(context.Context) (any, error)) (answer any, err error) {
+func guarded(ctx context.Context, ask source) (answer any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("drawbridge failed to answer (%v): this is a bug", p)

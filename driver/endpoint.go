@@ -25,7 +25,7 @@ func (d *Driver) CreateEndpoint(ctx context.Context, r *network.CreateEndpointRe
 	if err != nil {
 		return nil, err
 	}
-	release, err := d.locks.take(ctx, "endpoint "+string(e.ID))
+	release, err := d.locks.take(ctx, endpointLock(e.ID))
 	if err != nil {
 		return nil, err
 	}

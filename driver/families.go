@@ -74,7 +74,7 @@ func (d *Driver) publishing(ctx context.Context, e state.Endpoint) ([]state.Endp
 
 // leaveIn leaves an endpoint only what it publishes in one family, and reports whether that is anything.
 func (d *Driver) leaveIn(ctx context.Context, e state.Endpoint, v6 bool) (bool, error) {
-	release, err := d.locks.take(ctx, "endpoint "+string(e.ID))
+	release, err := d.locks.take(ctx, endpointLock(e.ID))
 	if err != nil {
 		return false, err
 	}
@@ -107,7 +107,7 @@ func (d *Driver) giveBack(ctx context.Context, before []state.Endpoint) error {
 }
 
 func (d *Driver) giveBackOne(ctx context.Context, was state.Endpoint) error {
-	release, err := d.locks.take(ctx, "endpoint "+string(was.ID))
+	release, err := d.locks.take(ctx, endpointLock(was.ID))
 	if err != nil {
 		return err
 	}

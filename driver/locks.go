@@ -20,6 +20,10 @@ type lock struct {
 	waiting int // how many hold or want it; guarded by locks.mu
 }
 
+// The names of locks say in errors what is at work.
+func networkLock(id state.NetworkID) string   { return "network " + string(id) }
+func endpointLock(id state.EndpointID) string { return "endpoint " + string(id) }
+
 // lockEndpoint checks the two ids that every call about an endpoint has, and waits for the
 // endpoint's turn.
 func (d *Driver) lockEndpoint(ctx context.Context, networkID, endpointID string) (state.Scope, func(), error) {
@@ -27,7 +31,7 @@ func (d *Driver) lockEndpoint(ctx context.Context, networkID, endpointID string)
 	if err != nil {
 		return state.Scope{}, nil, err
 	}
-	release, err := d.locks.take(ctx, "endpoint "+string(eid))
+	release, err := d.locks.take(ctx, endpointLock(eid))
 	return state.Scope{Network: nid, Endpoint: eid}, release, err
 }
 
@@ -39,6 +43,13 @@ func (d *Driver) lockContainer(ctx context.Context, endpointID string) (func(), 
 		return func() {}, nil
 	}
 	return d.locks.take(ctx, "container "+e.Sandbox)
+}
+
+// taken reports whether a call has the object or waits for it.
+func (l *locks) taken(id string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.held[id] != nil
 }
 
 // take waits for the object's turn and returns what ends it.

@@ -18,7 +18,7 @@ func (d *Driver) CreateNetwork(ctx context.Context, r *network.CreateNetworkRequ
 	if err != nil {
 		return err
 	}
-	release, err := d.locks.take(ctx, "network "+string(n.ID))
+	release, err := d.locks.take(ctx, networkLock(n.ID))
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func (d *Driver) DeleteNetwork(ctx context.Context, r *network.DeleteNetworkRequ
 	if err != nil {
 		return err
 	}
-	release, err := d.locks.take(ctx, "network "+string(id))
+	release, err := d.locks.take(ctx, networkLock(id))
 	if err != nil {
 		return err
 	}

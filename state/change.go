@@ -20,9 +20,15 @@ func Compare(from, to Snapshot) Change {
 		Endpoints:  map[EndpointID]bool{},
 		Forwarding: from.Forwarding != to.Forwarding,
 	}
-	compareSorted(from.Networks, to.Networks, func(n Network) NetworkID { return n.ID }, func(a, b Network) bool { return a == b }, c.Networks)
+	compareSorted(from.Networks, to.Networks, func(n Network) NetworkID { return n.ID }, sameForHost, c.Networks)
 	compareSorted(from.Endpoints, to.Endpoints, func(e Endpoint) EndpointID { return e.ID }, Endpoint.Equal, c.Endpoints)
 	return c
+}
+
+// sameForHost leaves out what means nothing to the host.
+func sameForHost(a, b Network) bool {
+	a.Seen = b.Seen
+	return a == b
 }
 
 // Equal reports whether both endpoints are the same in everything.

@@ -51,6 +51,9 @@ type Network struct {
 	// HostMTU stands in where MTU is 0: that of the link with the default route; 0 leaves
 	// the kernel's default.
 	HostMTU int `json:"hostMTU,omitempty"`
+
+	// Seen says that an engine was seen to know the network. It means nothing to the host.
+	Seen bool `json:"seen,omitempty"`
 }
 
 // Subnet is a network's addressing in one family.
@@ -70,10 +73,10 @@ type Subnet struct {
 	SNAT netip.Addr `json:"snat,omitzero"`
 }
 
-// Asked returns the network without what was found out on the host, so that what was asked for can be
+// Asked returns the network without what was found out about it, so that what was asked for can be
 // compared.
 func (n Network) Asked() Network {
-	n.Adopted, n.HostMTU = false, 0
+	n.Adopted, n.HostMTU, n.Seen = false, 0, false
 	return n
 }
 

@@ -12,6 +12,8 @@ type Pool struct {
 	// Next is where the search for a free address begins, so that an address is
 	// not given to the next container right after its release.
 	Next netip.Addr `json:"next,omitzero"`
+	// Seen says that an engine was seen to have a network with this prefix.
+	Seen bool `json:"seen,omitempty"`
 }
 
 // Lease is one address of a pool that is in use.

@@ -17,6 +17,8 @@ var migrations = []migration{
 	// 2: networks and endpoints have settings that a program of format 1 would drop, and open what they close. What
 	// they lack in a file of format 1 has Docker's default.
 	func(*bolt.Tx) error { return nil },
+	// 3: networks and pools say whether an engine was seen to know them. Of those in a file of format 2 nothing was seen yet.
+	func(*bolt.Tx) error { return nil },
 }
 
 // newerError is a file that a newer program wrote.

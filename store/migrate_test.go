@@ -75,3 +75,56 @@ func TestMigrations(t *testing.T) {
 		})
 	}
 }
+
+// TestFormat2: a file of the format before networks and pools were seen opens whole, and nothing of it was seen.
+func TestFormat2(t *testing.T) {
+	path := writeFile(t, nil)
+	old, err := open(path, migrations[:1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	update(t, old, fill)
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, version := marks(t, s); version != "3" {
+		t.Errorf("version %s", version)
+	}
+	sameState(t, s, old)
+	update(t, s, func(tx *Tx) {
+		for _, n := range tx.Networks() {
+			if n.Seen {
+				t.Errorf("network %s was seen", n.ID)
+			}
+			n.Seen = true
+			tx.PutNetwork(n)
+		}
+		for _, p := range tx.Pools() {
+			if p.Seen {
+				t.Errorf("pool %s was seen", p.ID)
+			}
+			p.Seen = true
+			tx.PutPool(p)
+		}
+	})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(path, migrations[:1]); err == nil || !strings.Contains(err.Error(), "newer version") {
+		t.Errorf("the older program opens it: %v", err)
+	}
+	s, err = Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for _, n := range s.Snapshot().Networks {
+		if !n.Seen {
+			t.Errorf("network %s is forgotten to be seen", n.ID)
+		}
+	}
+}

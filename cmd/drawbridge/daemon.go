@@ -10,8 +10,10 @@ import (
 	"slices"
 	"time"
 
+	"github.com/drawbridge-net/drawbridge/collect"
 	"github.com/drawbridge-net/drawbridge/control"
 	"github.com/drawbridge-net/drawbridge/driver"
+	"github.com/drawbridge-net/drawbridge/engine"
 	"github.com/drawbridge-net/drawbridge/firewall"
 	"github.com/drawbridge-net/drawbridge/firewall/nftables"
 	"github.com/drawbridge-net/drawbridge/firewalld"
@@ -117,6 +119,8 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	}
 	addresses := ipam.New(st, link.HostPrefixes{}, p.pools)
 	d.tasks["sweep"] = func(ctx context.Context) error { return sweep(ctx, network, addresses, log) }
+	garbage := newCollector(st, network, addresses, s, p, log)
+	d.tasks["garbage"] = garbage.Run
 	d.tasks["links"] = func(ctx context.Context) error { return link.Watch(ctx, loop.Trigger) }
 	d.tasks["guards"] = func(ctx context.Context) error { return link.WatchGuards(ctx, loop.Trigger) }
 	if planes.rules != nil {
@@ -128,8 +132,16 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	d.plugin = plugin.NewServer(
 		plugin.Routes(network, addresses),
 		plugin.Options{Log: log, Ready: d.ready})
-	d.control = control.NewServer(sources(st, loop, network, planes, s.untranslated()))
+	d.control = control.NewServer(sources(st, loop, network, planes, garbage, s.untranslated()))
 	return nil
+}
+
+func newCollector(st *store.Store, network *driver.Driver, addresses *ipam.Driver, s settings, p parsed, log *slog.Logger) *collect.Collector {
+	parts := collect.Parts{Store: st, Networks: network, Pools: addresses}
+	if len(p.engines) > 0 {
+		parts.Engines = engine.New(p.engines)
+	}
+	return collect.New(parts, collect.Options{Log: log, Grace: s.gcGrace})
 }
 
 // forgetOthers ends the flows of containers that went while an earlier daemon was about to.

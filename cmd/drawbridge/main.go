@@ -49,6 +49,7 @@ const (
 	defaultPluginSocket  = "/run/docker/plugins/drawbridge.sock"
 	defaultControlSocket = "/run/drawbridge/control.sock"
 	defaultState         = "/var/lib/drawbridge/state.db"
+	defaultEngineSocket  = "/run/docker.sock"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -111,7 +112,7 @@ Start the daemon with "drawbridge serve" (as root), then
 		return usageError{err}
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newServe(), newStatus(), newVerify(), newPorts(), newRules(), newOptions(), newPurge(), newVersion())
+	root.AddCommand(newServe(), newStatus(), newVerify(), newPorts(), newRules(), newOptions(), newGC(), newPurge(), newVersion())
 	return root
 }
 

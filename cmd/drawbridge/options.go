@@ -51,7 +51,7 @@ func flagsOf(cmd *cobra.Command) []setting {
 	cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
 		s := setting{Key: "--" + f.Name, Type: flagType(f), Default: f.DefValue, Environment: environmentName(f), Meaning: f.Usage}
 		if f.Value.Type() == "stringArray" {
-			s.Default = "" // pflag writes []
+			s.Default = strings.Trim(f.DefValue, "[]")
 		}
 		out = append(out, s)
 	})
@@ -67,6 +67,8 @@ func flagType(f *pflag.Flag) string {
 		return "number"
 	case "stringArray":
 		return "text, repeatable"
+	case "duration":
+		return "time"
 	default:
 		return "text"
 	}

@@ -6,8 +6,10 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -26,12 +28,16 @@ type settings struct {
 	mtu                                int
 	addressPools                       []string
 	backend, firewalld, logLevel       string
+	engineSockets                      []string
+	gcGrace                            time.Duration
 }
 
 type parsed struct {
 	driver driver.Options
 	pools  []ipam.BasePool
 	level  slog.Level
+	// engines are the sockets of the engines to ask, none with off.
+	engines []string
 }
 
 func (s *settings) register(f *pflag.FlagSet) {
@@ -49,6 +55,8 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.StringArrayVar(&s.addressPools, "default-address-pool", nil, "where subnets are taken from: base=10.0.0.0/8,size=24 (repeatable)")
 	f.StringVar(&s.backend, "firewall-backend", "auto", "how rules are written: iptables, nftables, or auto, which follows Docker")
 	f.StringVar(&s.firewalld, "firewalld", "auto", "auto: put bridges into firewalld's docker zone where firewalld runs; off: leave firewalld alone")
+	f.StringArrayVar(&s.engineSockets, "engine-socket", []string{defaultEngineSocket}, "unix socket of the Docker engine, which is asked what Docker has forgotten (repeatable, for each engine on the host); off asks none and keeps it")
+	f.DurationVar(&s.gcGrace, "gc-grace", 5*time.Minute, "how long the engine must have missed a network or an address pool before it is removed; endpoints go after a minute at most")
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
 }
 
@@ -100,6 +108,8 @@ func valueError(where string, bad *pflag.InvalidValueError) error {
 		return fmt.Errorf("%s: %q is neither true nor false", where, bad.GetValue())
 	case "int":
 		return fmt.Errorf("%s: %q is not a number", where, bad.GetValue())
+	case "duration":
+		return fmt.Errorf("%s: %q is not a time, such as 90s or 5m", where, bad.GetValue())
 	}
 	return fmt.Errorf("%s: %q is not possible", where, bad.GetValue())
 }
@@ -157,6 +167,12 @@ func (s *settings) parseAll() (parsed, error) {
 	if !s.iptables && !s.userlandProxy {
 		return p, fmt.Errorf("with --iptables=false only the proxy serves published ports: leave --userland-proxy on")
 	}
+	if s.gcGrace < time.Second {
+		return p, fmt.Errorf("--gc-grace %s is too short: give 1s or more", s.gcGrace)
+	}
+	if p.engines, err = parseEngines(s.engineSockets); err != nil {
+		return p, err
+	}
 	if len(s.addressPools) > 0 {
 		p.pools = nil
 	}
@@ -168,4 +184,19 @@ func (s *settings) parseAll() (parsed, error) {
 		p.pools = append(p.pools, pool)
 	}
 	return p, nil
+}
+
+func parseEngines(sockets []string) ([]string, error) {
+	if len(sockets) == 1 && sockets[0] == "off" {
+		return nil, nil
+	}
+	for _, path := range sockets {
+		switch {
+		case path == "off":
+			return nil, errors.New("--engine-socket off stands alone: leave it out, or all others")
+		case !filepath.IsAbs(path):
+			return nil, fmt.Errorf("--engine-socket %s is not an absolute path, nor off", path)
+		}
+	}
+	return sockets, nil
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
 )
 
 // usage runs a command line that must end as a mistake of usage, and returns what it says.
@@ -35,7 +36,12 @@ func TestUsage(t *testing.T) {
 		"serve now":                    "`drawbridge serve` takes no argument, such as \"now\": see `drawbridge serve --help`",
 		"status web":                   "`drawbridge status` takes no argument, such as \"web\": see `drawbridge status --help`",
 		"serve --colour=red":           "unknown flag: --colour",
-		"ports --json=maybe":           `--json: "maybe" is neither true nor false`,
+		"serve --gc-grace=soon":        `--gc-grace: "soon" is not a time, such as 90s or 5m`,
+		"serve --gc-grace=0s":          "--gc-grace 0s is too short: give 1s or more",
+		"serve --engine-socket=docker": "--engine-socket docker is not an absolute path, nor off",
+		"serve --engine-socket=off --engine-socket=/run/docker.sock": "--engine-socket off stands alone: leave it out, or all others",
+		"gc all":             "`drawbridge gc` takes no argument, such as \"all\": see `drawbridge gc --help`",
+		"ports --json=maybe": `--json: "maybe" is neither true nor false`,
 	}
 	for args, want := range tests {
 		t.Run(args, func(t *testing.T) {
@@ -59,6 +65,27 @@ func TestUsageOfEnvironment(t *testing.T) {
 				t.Errorf("says %q, not %q", got, want)
 			}
 		})
+	}
+}
+
+// TestEngineSockets: what is given takes the place of the default.
+func TestEngineSockets(t *testing.T) {
+	for value, want := range map[string][]string{
+		"/run/a.sock /run/b.sock": {"/run/a.sock", "/run/b.sock"},
+		"off":                     nil,
+		"":                        {defaultEngineSocket},
+	} {
+		t.Setenv("DRAWBRIDGE_ENGINE_SOCKET", value)
+		var s settings
+		cmd := &cobra.Command{}
+		s.register(cmd.Flags())
+		if err := fromEnvironment(cmd); err != nil {
+			t.Fatal(err)
+		}
+		p, err := s.parse()
+		if diff := cmp.Diff(want, p.engines); err != nil || diff != "" {
+			t.Errorf("%q: error %v %s", value, err, diff)
+		}
 	}
 }
 

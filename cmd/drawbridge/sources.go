@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/drawbridge-net/drawbridge/collect"
 	"github.com/drawbridge-net/drawbridge/control"
 	"github.com/drawbridge-net/drawbridge/driver"
 	"github.com/drawbridge-net/drawbridge/internal/version"
@@ -15,10 +16,12 @@ import (
 )
 
 // sources is what the commands may ask.
-func sources(st *store.Store, loop *reconcile.Loop, network *driver.Driver, p *planes, untranslated string) control.Sources {
+func sources(st *store.Store, loop *reconcile.Loop, network *driver.Driver, p *planes, garbage *collect.Collector, untranslated string) control.Sources {
 	since := time.Now()
 	return control.Sources{
 		Snapshot: st.Snapshot,
+		Orphans:  func(ctx context.Context) ([]control.Orphan, error) { return listOrphans(ctx, garbage) },
+		Collect:  func(ctx context.Context) ([]control.Orphan, error) { return collectOrphans(ctx, garbage) },
 		Rules: func(context.Context) (string, error) {
 			if p.rules == nil {
 				return "", errors.New("the daemon runs with --iptables=false: it has no rules")
@@ -41,6 +44,9 @@ func sources(st *store.Store, loop *reconcile.Loop, network *driver.Driver, p *p
 			}
 			for id, reason := range p.links.Unguarded() {
 				s.Notes = append(s.Notes, fmt.Sprintf("network %s: %s: %s", id.Short(), untranslated, reason))
+			}
+			if problem := garbage.Problem(); problem != "" {
+				s.Notes = append(s.Notes, problem)
 			}
 			slices.Sort(s.Notes)
 			for _, e := range network.Unlinked() {
@@ -75,4 +81,33 @@ func describe(s *control.Status, l reconcile.Status) {
 	if l.Passes == 0 {
 		s.Errors = append(s.Errors, "the host has not been compared with the state yet")
 	}
+}
+
+func listOrphans(ctx context.Context, c *collect.Collector) ([]control.Orphan, error) {
+	found, err := c.List(ctx)
+	var out []control.Orphan
+	for _, o := range found {
+		out = append(out, wireOrphan(o))
+	}
+	return out, err
+}
+
+func collectOrphans(ctx context.Context, c *collect.Collector) ([]control.Orphan, error) {
+	results, err := c.Collect(ctx)
+	var out []control.Orphan
+	for _, r := range results {
+		o := wireOrphan(r.Orphan)
+		o.Removed = r.Removed
+		if r.Err != nil {
+			o.Error = r.Err.Error()
+		} else if !r.Removed {
+			o.Error = "it was changed meanwhile"
+		}
+		out = append(out, o)
+	}
+	return out, err
+}
+
+func wireOrphan(o collect.Orphan) control.Orphan {
+	return control.Orphan{Kind: string(o.Kind), ID: o.ID, What: o.What, Why: o.Why, Since: o.Since, Seen: o.Seen}
 }

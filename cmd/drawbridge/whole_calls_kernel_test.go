@@ -10,8 +10,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// engine draws the calls of an engine that now and then does what none would.
-type engine struct {
+// caller draws the calls of an engine that now and then does what none would.
+type caller struct {
 	*rapid.T
 	networks  map[int]families // that there are
 	endpoints map[int]int      // that there are, and their networks
@@ -60,11 +60,11 @@ func anyOf[T any](t *rapid.T, label string, values ...T) T {
 	return values[i%len(values)]
 }
 
-func (e engine) seldom(label string) bool {
+func (e caller) seldom(label string) bool {
 	return anyOf(e.T, label, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1) == 1
 }
 
-func (e engine) draw() call {
+func (e caller) draw() call {
 	name := e.sensible(anyOf(e.T, "call", calls...))
 	switch name {
 	case restart:
@@ -102,7 +102,7 @@ func (e engine) draw() call {
 }
 
 // sensible puts off most calls that are about something that is not there yet.
-func (e engine) sensible(name string) string {
+func (e caller) sensible(name string) string {
 	switch {
 	case name == restart || name == "CreateNetwork" || e.seldom("too early"):
 	case len(e.networks) == 0:
@@ -114,7 +114,7 @@ func (e engine) sensible(name string) string {
 }
 
 // known draws an object, most often one that there is.
-func (e engine) known(what string, among int, known []int) int {
+func (e caller) known(what string, among int, known []int) int {
 	if len(known) > 0 && !e.seldom("unknown "+what) {
 		return anyOf(e.T, what, known...)
 	}
@@ -150,7 +150,7 @@ var badOptions = [][2]string{
 	{"com.docker.network.bridge.unknown", "1"},
 }
 
-func (e engine) createNetwork() call {
+func (e caller) createNetwork() call {
 	n := anyOf(e.T, "network", 0, 1, 2)
 	generic := map[string]string{}
 	keys := slices.Sorted(maps.Keys(networkOptions))
@@ -187,12 +187,12 @@ func (e engine) createNetwork() call {
 	return call{"CreateNetwork", args, func() { e.networks[n] = with }}
 }
 
-func (e engine) families() families {
+func (e caller) families() families {
 	both := families{true, true}
 	return anyOf(e.T, "families", both, both, both, both, both, both, families{v4: true}, families{v6: true})
 }
 
-func (e engine) pool4(n int) map[string]any {
+func (e caller) pool4(n int) map[string]any {
 	pool := map[string]any{"Pool": fmt.Sprintf("10.%d.0.0/24", n), "Gateway": fmt.Sprintf("10.%d.0.1/24", n)}
 	switch {
 	case e.seldom("overlap"):
@@ -207,7 +207,7 @@ func (e engine) pool4(n int) map[string]any {
 
 var names = []string{"db", "web", "cache"}
 
-func (e engine) createEndpoint() call {
+func (e caller) createEndpoint() call {
 	n := e.known("network", maxNetworks, slices.Sorted(maps.Keys(e.networks)))
 	id := anyOf(e.T, "endpoint", 0, 1, 2, 3, 4, 5)
 	link := map[string]any{}
@@ -242,7 +242,7 @@ func (e engine) createEndpoint() call {
 	return call{"CreateEndpoint", args, func() { e.endpoints[id] = n }}
 }
 
-func (e engine) exposed() []any {
+func (e caller) exposed() []any {
 	ports := []any{}
 	for _, p := range []int{80, 81} {
 		if rapid.Bool().Draw(e.T, "exposed") {
@@ -252,7 +252,7 @@ func (e engine) exposed() []any {
 	return ports
 }
 
-func (e engine) portMap() []any {
+func (e caller) portMap() []any {
 	ports := []any{}
 	for range anyOf(e.T, "ports", 0, 1, 1, 2, 3) {
 		host := anyOf(e.T, "host port", 0, 8080, 8081, 8082, 8083, 8084)

@@ -22,7 +22,7 @@ func TestWhole(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		used := newWholeHost(t)
 		used.start()
-		e := engine{T: t, networks: map[int]families{}, endpoints: map[int]int{}}
+		e := caller{T: t, networks: map[int]families{}, endpoints: map[int]int{}}
 		for range length {
 			c := e.draw()
 			if c.name == restart {

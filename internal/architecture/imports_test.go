@@ -38,6 +38,9 @@ var allowed = map[string][]string{
 	"firewalld":         {"state", "internal"},
 	"publish":           {"state", "internal"},
 
+	"engine":  {"state", "internal"},
+	"collect": {"state", "store", "internal"},
+
 	"driver": {"state", "store", "internal"},
 	"ipam":   {"state", "store", "internal"},
 	"plugin": {"driver", "ipam", "internal"},
