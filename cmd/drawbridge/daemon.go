@@ -114,8 +114,8 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	}
 	addresses := ipam.New(st, link.HostPrefixes{}, p.pools)
 	d.tasks["sweep"] = func(ctx context.Context) error { return sweep(ctx, network, addresses, log) }
-	d.tasks["links"] = func(ctx context.Context) error { return link.Watch(ctx, loop.Trigger) }
-	d.tasks["guards"] = func(ctx context.Context) error { return link.WatchGuards(ctx, loop.Trigger) }
+	d.tasks["links"] = func(ctx context.Context) error { return planes.links.Watch(ctx, loop.Trigger) }
+	d.tasks["kernel settings"] = func(ctx context.Context) error { return planes.links.WatchSettings(ctx, loop.Trigger) }
 	if planes.rules != nil {
 		d.tasks["rules"] = func(ctx context.Context) error { return nftables.Watch(ctx, loop.Glance) }
 	}
