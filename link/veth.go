@@ -60,7 +60,9 @@ func (l *Links) addVeth(bridge netlink.Link, n state.Network, e state.Endpoint) 
 }
 
 // silence keeps the host's end from having an address, which a bridge port does not need: it would announce itself.
-func (l *Links) silence(e state.Endpoint) error { return l.set(e.HostLink(), disableIPv6(e.HostLink()), "1") }
+func (l *Links) silence(e state.Endpoint) error {
+	return l.set(e.HostLink(), disableIPv6(e.HostLink()), "1")
+}
 
 // hostMAC is the address of the host's end. A bridge that was given none, as an adopted one may be, has the lowest of
 // its ports' addresses: none that begins with fe is the lowest beside a real network card.
