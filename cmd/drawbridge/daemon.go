@@ -119,7 +119,7 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	if planes.rules != nil {
 		d.tasks["rules"] = func(ctx context.Context) error { return nftables.Watch(ctx, loop.Glance) }
 		d.tasks["sets and legacy rules"] = func(ctx context.Context) error { return planes.backend.iptables.Watch(ctx, loop.Trigger) }
-		d.tasks["legacy rules beside nftables"] = func(ctx context.Context) error { return planes.backend.marked.Watch(ctx, loop.Trigger) }
+		d.tasks["legacy rules beside nftables"] = func(ctx context.Context) error { return planes.backend.watchMarked(ctx, loop.Trigger) }
 	}
 	if planes.zones != nil {
 		d.tasks["firewalld"] = func(ctx context.Context) error { return planes.zones.Watch(ctx, loop.Trigger) }
