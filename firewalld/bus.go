@@ -19,6 +19,9 @@ const (
 	configPath = dbus.ObjectPath("/org/fedoraproject/FirewallD1/config")
 )
 
+// zoneInterface has the methods and signals of zones that are in force.
+const zoneInterface = service + ".zone"
+
 // busService is the bus's own name and interface.
 const busService = "org.freedesktop.DBus"
 

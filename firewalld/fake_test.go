@@ -324,6 +324,7 @@ func (f *fake) addInterface(zone, link string) (string, *dbus.Error) {
 	default:
 		f.zones[zone] = append(slices.Clip(links), link)
 		f.wrote("addInterface %s %s", zone, link)
+		err = f.emit("zone.InterfaceAdded", zone, link)
 	}
 	return zone, err
 }
@@ -341,6 +342,7 @@ func (f *fake) removeInterface(zone, link string) (string, *dbus.Error) {
 	default:
 		f.zones[zone] = slices.DeleteFunc(slices.Clone(f.zones[zone]), func(l string) bool { return l == link })
 		f.wrote("removeInterface %s %s", zone, link)
+		err = f.emit("zone.InterfaceRemoved", zone, link)
 	}
 	return zone, err
 }
@@ -399,8 +401,19 @@ func (f *fake) reload() *dbus.Error {
 	return f.emit("Reloaded")
 }
 
-func (f *fake) emit(signal string) *dbus.Error {
-	if err := f.conn.Emit(path, service+"."+signal); err != nil {
+// change is firewall-cmd --zone=… --change-interface=…
+func (f *fake) change(zone, link string) *dbus.Error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for z, links := range f.zones {
+		f.zones[z] = slices.DeleteFunc(slices.Clone(links), func(l string) bool { return l == link })
+	}
+	f.zones[zone] = append(f.zones[zone], link)
+	return f.emit("zone.ZoneOfInterfaceChanged", zone, link)
+}
+
+func (f *fake) emit(signal string, values ...any) *dbus.Error {
+	if err := f.conn.Emit(path, service+"."+signal, values...); err != nil {
 		return dbus.MakeFailedError(err)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,8 @@ type Plane struct {
 	timeout time.Duration
 
 	strict atomic.Bool // see Strict
+
+	wanted atomic.Pointer[state.Snapshot] // of the last pass, see wants
 
 	mu sync.Mutex // one pass at a time
 	// unloadable is set when a reload did not bring a permanent zone or policy to life,
@@ -72,6 +75,7 @@ func (p *Plane) Apply(ctx context.Context, s state.Snapshot) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.found = found{}
+	p.wanted.Store(&s)
 	return p.with(ctx, func(b *bus) error {
 		if err := p.ensureObjects(ctx, b); err != nil {
 			return err
@@ -83,6 +87,12 @@ func (p *Plane) Apply(ctx context.Context, s state.Snapshot) error {
 		}
 		return errors.Join(bound, unbind(ctx, b, s, &p.found))
 	})
+}
+
+// wants reports whether the link is the bridge of a network that is to be in the zone.
+func (p *Plane) wants(link string) bool {
+	s := p.wanted.Load()
+	return s != nil && slices.ContainsFunc(s.Networks, func(n state.Network) bool { return n.Bridge == link })
 }
 
 // Unbind takes bridges out of the zone, and makes nothing.

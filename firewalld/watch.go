@@ -20,7 +20,7 @@ const (
 )
 
 // Watch calls changed, with a reason for the log, whenever firewalld's rules or zones may have
-// changed under us: after a reload, after its start (once it answers) and its stop (which
+// changed under us: when somebody takes a bridge of ours out of the zone, after a reload, after its start (once it answers) and its stop (which
 // flushes, depending on its backend, foreign rules too), and whenever a connection to
 // the bus has been made, since what happened before it went unseen. It returns nil
 // when ctx is done. changed must not block for long.
@@ -86,6 +86,7 @@ func (p *Plane) subscribe(ctx context.Context, b *bus) error {
 	defer cancel()
 	rules := [][]dbus.MatchOption{
 		{dbus.WithMatchSender(service), dbus.WithMatchObjectPath(path), dbus.WithMatchInterface(service), dbus.WithMatchMember("Reloaded")},
+		ofZones("InterfaceAdded"), ofZones("InterfaceRemoved"), ofZones("ZoneOfInterfaceChanged"),
 		{dbus.WithMatchSender(busService), dbus.WithMatchInterface(busService), dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, service)},
 	}
 	for _, rule := range rules {
@@ -96,11 +97,36 @@ func (p *Plane) subscribe(ctx context.Context, b *bus) error {
 	return nil
 }
 
+// ofZones matches a signal of firewalld about the interfaces of a zone.
+func ofZones(member string) []dbus.MatchOption {
+	return []dbus.MatchOption{
+		dbus.WithMatchSender(service), dbus.WithMatchObjectPath(path), dbus.WithMatchInterface(zoneInterface), dbus.WithMatchMember(member),
+	}
+}
+
+// moved says that a bridge of ours is not in our zone any more, or has left the one in which it could not be ours. That we put it
+// there, or take it out with its network, is no news.
+func (p *Plane) moved(sig *dbus.Signal) string {
+	var zone, link string
+	if dbus.Store(sig.Body, &zone, &link) != nil || !p.wants(link) {
+		return ""
+	}
+	switch {
+	case sig.Name == zoneInterface+".InterfaceRemoved":
+		return "bridge " + link + " was taken out of firewalld's zone " + zone
+	case zone != zoneName:
+		return "bridge " + link + " was put into firewalld's zone " + zone
+	}
+	return ""
+}
+
 // reasonOf says what a signal means, empty for nothing.
 func (p *Plane) reasonOf(ctx context.Context, b *bus, sig *dbus.Signal) string {
 	switch sig.Name {
 	case service + ".Reloaded":
 		return "firewalld was reloaded"
+	case zoneInterface + ".InterfaceAdded", zoneInterface + ".InterfaceRemoved", zoneInterface + ".ZoneOfInterfaceChanged":
+		return p.moved(sig)
 	case busService + ".NameOwnerChanged":
 		var name, before, after string
 		if dbus.Store(sig.Body, &name, &before, &after) != nil || name != service {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+
+	"github.com/drawbridge-net/drawbridge/state"
 )
 
 // watcher runs Watch and collects the reasons.
@@ -78,6 +80,53 @@ func TestWatchSignals(t *testing.T) {
 	w.expect("firewalld stopped")
 	b.firewalld()
 	w.expect("firewalld started")
+}
+
+// TestWatchBridges: it is told when somebody takes a bridge of ours out of the zone or puts it into another one, and when it leaves that;
+// neither what we do ourselves nor what happens to links of others.
+func TestWatchBridges(t *testing.T) {
+	b := startBus(t)
+	f := b.firewalld(withDocker())
+	p := b.plane()
+	w := watch(t, p)
+	w.expect("connected to the system bus")
+	do := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	by := func(_ string, err *dbus.Error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := want(only4)
+	bridge := only4.Bridge
+	do(p.Apply(t.Context(), s))
+	by(f.addInterface("docker", "br-other"))
+	by(f.removeInterface("docker", "br-other"))
+	by("", f.change("trusted", "eth0"))
+	w.expectNothing()
+	by(f.removeInterface("docker", bridge))
+	w.expect("bridge " + bridge + " was taken out of firewalld's zone docker")
+	do(p.Apply(t.Context(), s))
+	w.expectNothing()
+	by("", f.change("trusted", bridge))
+	w.expect("bridge " + bridge + " was put into firewalld's zone trusted")
+	if err := p.Apply(t.Context(), s); err == nil {
+		t.Error("a bridge in another zone is no error")
+	}
+	by(f.removeInterface("trusted", bridge))
+	w.expect("bridge " + bridge + " was taken out of firewalld's zone trusted")
+	do(p.Apply(t.Context(), s))
+	do(p.Apply(t.Context(), state.Snapshot{Retired: []string{bridge}}))
+	by(f.addInterface("trusted", bridge))
+	w.expectNothing()
+	if got := f.linksOf("docker"); len(got) > 0 {
+		t.Errorf("in the zone: %q", got)
+	}
 }
 
 // TestStrict: the setting is as firewalld said when it was last heard of.

@@ -123,6 +123,7 @@ func (l *Links) ensureAdopted(have inventory, addrs map[int][]netlink.Addr, n st
 			a.added = append(a.added, p)
 		}
 	}
+	l.takeUnless(link.Attrs().Index, bridgeCondition(n, a.String()))
 	if err := l.setAlias(link, a.String()); err != nil {
 		return err
 	}
@@ -175,6 +176,7 @@ func (l *Links) setAlias(link netlink.Link, alias string) error {
 
 // release gives an adopted bridge back to its owner, as it was. The mark goes last.
 func (l *Links) release(link netlink.Link) error {
+	l.letGo(link)
 	a, _ := parseAdoption(link.Attrs().Alias)
 	var errs []error
 	for _, p := range a.added {

@@ -73,8 +73,8 @@ func (l *Links) listBindings(b bindings) error {
 	return nil
 }
 
-// bindStation ties the endpoint's MAC address to its port.
-func (l *Links) bindStation(link netlink.Link, have bindings, now port, e state.Endpoint) error {
+// bindStation ties the endpoint's MAC address to its port, and reports whether the port takes no other.
+func (l *Links) bindStation(link netlink.Link, have bindings, now port, e state.Endpoint) (locked bool, err error) {
 	if !have.stations[station{link.Attrs().Index, e.MAC}] {
 		l.journal.note(link.Attrs().Name, "%s is not tied to bridge port %s", e.MAC, link.Attrs().Name)
 		err := l.handle.NeighSet(&netlink.Neigh{
@@ -82,16 +82,20 @@ func (l *Links) bindStation(link netlink.Link, have bindings, now port, e state.
 			Flags: netlink.NTF_MASTER | ntfSticky, HardwareAddr: net.HardwareAddr(e.MAC[:]),
 		})
 		if err != nil {
-			return fmt.Errorf("tying %s to bridge port %s: %w", e.MAC, link.Attrs().Name, err)
+			return now.locked, fmt.Errorf("tying %s to bridge port %s: %w", e.MAC, link.Attrs().Name, err)
 		}
 	}
 	if now.locked {
-		return nil
+		return true, nil
 	}
-	if err := l.lock(link); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EOPNOTSUPP) {
-		return fmt.Errorf("locking bridge port %s: %w", link.Attrs().Name, err)
+	err = l.lock(link)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+		return false, nil
 	}
-	return nil
+	if err != nil {
+		return false, fmt.Errorf("locking bridge port %s: %w", link.Attrs().Name, err)
+	}
+	return true, nil
 }
 
 // bindNeighbours ties the IP addresses of the network's endpoints to their MAC addresses, and unties what is not theirs any more.

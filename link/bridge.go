@@ -91,6 +91,7 @@ func (l *Links) setGroup(link netlink.Link, group uint32) error {
 	if err := l.handle.LinkSetGroup(link, int(group)); err != nil {
 		return fmt.Errorf("setting the group of %s: %w", link.Attrs().Name, err)
 	}
+	link.Attrs().Group = group
 	return nil
 }
 
@@ -173,7 +174,11 @@ func (l *Links) raiseBridge(have inventory, n state.Network) error {
 	if err := l.openLoopback(n); err != nil {
 		return err
 	}
-	return l.raise(link)
+	if err := l.raise(link); err != nil {
+		return err
+	}
+	l.leave(link.Attrs().Index, bridgeCondition(n, link.Attrs().Alias))
+	return nil
 }
 
 func (l *Links) raise(link netlink.Link) error {

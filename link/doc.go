@@ -18,6 +18,11 @@
 // Apply looks at all links of the host, Follow at those of the objects that differ from the state before. Links that are
 // removed are doomed: they go down at once, and are deleted together a moment later (reap.go).
 //
+// # What somebody else does
+//
+// [Links.Watch] hears of it from the kernel, and [Links.WatchSettings] reads sysctls, of which the kernel tells nobody. Neither tells of our own work: passes
+// note how they leave links and settings (settled.go, switches.go).
+//
 // # Loopback
 //
 // Bridges are opened for the host's loopback addresses (route_localnet), so that connections to 127.0.0.1 can be translated. First,

@@ -114,6 +114,12 @@ func (e editor) LinkSetDown(link netlink.Link) error {
 	return e.journal.change("link.down", func() error { return e.Handle.LinkSetDown(link) })
 }
 
+// LinkSetName renames the link, which has to be down where the kernel is older than 6.2.
+func (e editor) LinkSetName(link netlink.Link, name string) error {
+	e.journal.note(name, "link %s is named %s", name, link.Attrs().Name)
+	return e.journal.change("link.name", func() error { return e.Handle.LinkSetName(link, name) })
+}
+
 // LinkSetAlias sets the mark by which a link is known.
 func (e editor) LinkSetAlias(link netlink.Link, alias string) error {
 	name := link.Attrs().Name
@@ -201,10 +207,15 @@ func (j *journal) execute(name string, req *nl.NetlinkRequest) error {
 
 // set writes a sysctl that differs, which is one of the link's or, where that is "", of the host's.
 func (l *Links) set(link, key, value string) error {
+	l.switches.mu.Lock()
+	defer l.switches.mu.Unlock()
 	current, differs, err := l.sysctl.differs(key, value)
-	if err != nil || !differs {
-		return err
+	if err == nil && differs {
+		l.journal.note(link, "sysctl %s is %s and not %s", dotted(key), current, value)
+		err = l.journal.change("sysctl", func() error { return l.sysctl.write(key, value) })
 	}
-	l.journal.note(link, "sysctl %s is %s and not %s", dotted(key), current, value)
-	return l.journal.change("sysctl", func() error { return l.sysctl.write(key, value) })
+	if err == nil && !l.journal.looking {
+		l.switches.keep(key, value)
+	}
+	return err
 }

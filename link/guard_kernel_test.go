@@ -195,7 +195,7 @@ func TestGuard(t *testing.T) {
 // TestGuardIsMended: whatever somebody does to a guard, the next whole pass makes it as it was, and events tell of it.
 func TestGuardIsMended(t *testing.T) {
 	l := newLoopbackLab(t)
-	reasons, stop := l.watching(WatchGuards)
+	reasons, stop := l.watching(l.links.Watch)
 	name := l.e.HostLink()
 	for seen := false; !seen; { // until the subscription is there
 		l.unguard(name)

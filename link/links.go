@@ -33,6 +33,8 @@ type Links struct {
 	sysctl    Sysctl
 	reaper    *reaper
 	unguarded unguarded
+	settled   *settled
+	switches  switches
 	// classifier is the kind of the guards' filters.
 	classifier string
 	// harmed says that Prepare found more to be done than what differs, which holds for Activate too.
@@ -64,7 +66,10 @@ func New(sysctl Sysctl) (*Links, error) {
 		s.close()
 		return nil, err
 	}
-	l := &Links{ports: ports, scanner: s, sysctl: sysctl, reaper: r, classifier: bpfClassifier}
+	l := &Links{
+		ports: ports, scanner: s, sysctl: sysctl, reaper: r, classifier: bpfClassifier,
+		settled: newSettled(),
+	}
 	l.handle = editor{h, &l.journal}
 	return l, nil
 }
@@ -127,11 +132,15 @@ func (l *Links) prepare(p part, s state.Snapshot) error {
 		l.harmed = true // never of a look, which is at the whole
 		return l.prepare(wholeOf(s), s)
 	}
+	var errs []error
+	if p.whole {
+		errs = l.renameBack(have, s)
+	}
 	addrs, err := l.addressesOf(p, have)
 	if err != nil {
-		return err
+		return errors.Join(append(errs, err)...)
 	}
-	errs := l.removeStale(have, s)
+	errs = append(errs, l.removeStale(have, s)...)
 	for _, n := range p.made {
 		l.journal.about = state.Scope{Network: n.ID}
 		if err := l.ensureBridge(have, addrs, n); err != nil {
@@ -187,6 +196,9 @@ func (l *Links) activate(p part, s state.Snapshot) error {
 	bound, err := l.readBindings(p.networks)
 	if err != nil {
 		return err
+	}
+	if p.whole && !l.journal.looking {
+		l.settled.prune(have)
 	}
 	var errs []error
 	for _, n := range p.networks {
@@ -273,6 +285,7 @@ func (l *Links) removeStale(have inventory, s state.Snapshot) []error {
 			errs = append(errs, l.releaseStale(link, s))
 		case ours(link):
 			l.journal.about = state.OwnerOf(link.Attrs().Alias)
+			l.letGo(link)
 			remove, taken := l.doom, isBridge || isVeth
 			if taken && link.Type() == "bridge" {
 				remove = l.deleteBridge

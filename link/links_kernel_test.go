@@ -510,7 +510,7 @@ func TestPurge(t *testing.T) {
 
 func TestWatch(t *testing.T) {
 	l := newLab(t)
-	reasons, stop := l.watching(Watch)
+	reasons, stop := l.watching(l.links.Watch)
 	// Each is reported again a few times, so that what was seen before says nothing.
 	known := map[string]bool{"bridge probe appeared": true, "bridge probe was removed": true, "bridge last appeared": true}
 	expect := func(want string) {

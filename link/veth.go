@@ -59,7 +59,7 @@ func (l *Links) addVeth(bridge netlink.Link, n state.Network, e state.Endpoint) 
 	return link, l.silence(e)
 }
 
-// silence switches IPv6 off at the host's end: a bridge port needs no address, and would announce itself.
+// silence keeps the host's end from having an address, which a bridge port does not need: it would announce itself.
 func (l *Links) silence(e state.Endpoint) error {
 	return l.set(e.HostLink(), disableIPv6(e.HostLink()), "1")
 }
@@ -84,10 +84,10 @@ func (l *Links) adjustVeth(link, bridge netlink.Link, n state.Network, e state.E
 	if err := l.setGroup(link, state.GroupPort); err != nil {
 		return err
 	}
-	if err := l.silence(e); err != nil {
+	if err := l.setMTU(link, n.LinkMTU()); err != nil {
 		return err
 	}
-	return l.setMTU(link, n.LinkMTU())
+	return l.silence(e)
 }
 
 // attach makes the link a port of the bridge. It is down meanwhile, so that no frame passes before the port is isolated where it
@@ -116,22 +116,31 @@ func (l *Links) raiseVeth(have inventory, ports map[int]port, bound bindings, n 
 	if !isPort {
 		return nil // it has just been taken off the bridge, and will be put back
 	}
+	hairpin := e.Publishes() && l.bridgeNetfilter()
+	index, master := link.Attrs().Index, link.Attrs().MasterIndex
+	left := portCondition(n, e, master, port{hairpin: hairpin, isolated: n.NoICC, locked: now.locked})
+	l.takeUnless(index, left)
 	if now.isolated != n.NoICC {
 		if err := l.handle.LinkSetIsolated(link, n.NoICC); err != nil {
 			return fmt.Errorf("isolating bridge port %s: %w", link.Attrs().Name, err)
 		}
 	}
 	if binds(n) {
-		if err := l.bindStation(link, bound, now, e); err != nil {
+		var err error
+		if left.port.locked, err = l.bindStation(link, bound, now, e); err != nil {
 			return err
 		}
 	}
-	if hairpin := e.Publishes() && l.bridgeNetfilter(); now.hairpin != hairpin {
+	if now.hairpin != hairpin {
 		if err := l.setHairpin(link, hairpin); err != nil {
 			return err
 		}
 	}
-	return l.raise(link)
+	if err := l.raise(link); err != nil {
+		return err
+	}
+	l.leave(index, left)
+	return nil
 }
 
 // port is the settings of a bridge port that are ours to make.

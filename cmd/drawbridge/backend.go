@@ -196,6 +196,14 @@ func (b *backends) Variant() string {
 	return ""
 }
 
+// watchMarked calls changed when somebody changes rules of legacy iptables that are beside nftables', of which that does not know.
+func (b *backends) watchMarked(ctx context.Context, changed func(reason string)) error {
+	return b.marked.Watch(ctx, func(reason string) {
+		b.nftables.Suspect()
+		changed(reason)
+	})
+}
+
 // Purge implements firewall.Backend, for all backends. Where there is no iptables the error is
 // iptables.ErrNotInstalled.
 func (b *backends) Purge(ctx context.Context) error {

@@ -121,10 +121,12 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	d.tasks["sweep"] = func(ctx context.Context) error { return sweep(ctx, network, addresses, log) }
 	garbage := newCollector(st, network, addresses, s, p, log)
 	d.tasks["garbage"] = garbage.Run
-	d.tasks["links"] = func(ctx context.Context) error { return link.Watch(ctx, loop.Trigger) }
-	d.tasks["guards"] = func(ctx context.Context) error { return link.WatchGuards(ctx, loop.Trigger) }
+	d.tasks["links"] = func(ctx context.Context) error { return planes.links.Watch(ctx, loop.Trigger) }
+	d.tasks["kernel settings"] = func(ctx context.Context) error { return planes.links.WatchSettings(ctx, loop.Trigger) }
 	if planes.rules != nil {
 		d.tasks["rules"] = func(ctx context.Context) error { return nftables.Watch(ctx, loop.Glance) }
+		d.tasks["sets and legacy rules"] = func(ctx context.Context) error { return planes.backend.iptables.Watch(ctx, loop.Trigger) }
+		d.tasks["legacy rules beside nftables"] = func(ctx context.Context) error { return planes.backend.watchMarked(ctx, loop.Trigger) }
 	}
 	if planes.zones != nil {
 		d.tasks["firewalld"] = func(ctx context.Context) error { return planes.zones.Watch(ctx, loop.Trigger) }

@@ -44,6 +44,9 @@ type Backend struct {
 	generation Generation
 	// counted says that our changes were seen in the generation: the variant is that of nf_tables.
 	counted bool
+	legacy  *legacy // nil for who watches nothing, as strays is empty
+	// strays each tell, for little, that somebody changed what we left.
+	strays []func() (reason string)
 	// seen is what is there as of the last Sync or Follow, nil if somebody has to look.
 	seen *seen
 }
@@ -80,7 +83,14 @@ func New(run Runner, bridges firewall.Bridges, generation Generation) (*Backend,
 	}
 	b := newBackend(run, sets, bridges)
 	b.generation = generation
+	b.heed(sets)
 	return b, nil
+}
+
+// heed has Watch look at the kernel's sets and rules.
+func (b *Backend) heed(sets *kernelSets) {
+	b.legacy = newLegacy()
+	b.strays = []func() string{sets.stray, b.legacy.stray}
 }
 
 func newBackend(run Runner, sets setEditor, bridges firewall.Bridges) *Backend {
@@ -91,7 +101,10 @@ func newBackend(run Runner, sets setEditor, bridges firewall.Bridges) *Backend {
 }
 
 // Close gives back what New opened. No other method may be called afterwards.
-func (b *Backend) Close() { b.sets.close() }
+func (b *Backend) Close() {
+	b.sets.close()
+	b.legacy.close()
+}
 
 // Sync implements firewall.Backend. Where the programs are missing its error is ErrNotInstalled.
 func (b *Backend) Sync(ctx context.Context, w firewall.Wanted) error {
@@ -151,6 +164,7 @@ func (b *Backend) follow(ctx context.Context, last seen, w firewall.Wanted) erro
 func (b *Backend) sync(ctx context.Context, variant string, again bool, w firewall.Wanted) error {
 	b.seen = nil
 	generation, unknown := b.generation()
+	b.legacy.begin()
 	have, err := b.look(ctx, variant)
 	if err != nil {
 		return err
@@ -246,6 +260,9 @@ func (b *Backend) write(ctx context.Context, variant string, have tablesOfBoth, 
 	if err6 != nil {
 		// Sets that are in use belong to rules that could not be read.
 		return written{}, errors.Join(err, have.err6, err6)
+	}
+	if err == nil && variant != "-nft" && !b.counted {
+		b.legacy.end(v4.tables+v6.tables > 0)
 	}
 	return written{
 		tables:  tablesOfBoth{d4: v4.result, d6: v6.result, err6: have.err6, ports4: p.V4.Ports, ports6: p.V6.Ports},

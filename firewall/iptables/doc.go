@@ -33,6 +33,11 @@
 // chain. Rules are never compared as text: iptables-save does not return what was given
 // (-p tcp --dport comes back as -p tcp -m tcp --dport).
 //
+// # What somebody else does
+//
+// Changes of sets and of the legacy variant's rules are told to nobody. [Backend.Watch] asks for the numbers of elements and of
+// rules, which costs a few system calls, and compares them with those that were left.
+//
 // # Be aware
 //
 // The bridges of Docker's own driver are one rule each, not elements: a hash:net,iface set

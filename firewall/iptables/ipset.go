@@ -1,8 +1,10 @@
 package iptables
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/internal/effect"
@@ -27,7 +30,11 @@ const answerTime = 5 * time.Second
 // deleted something makes its closer wait for an RCU grace period.
 type kernelSets struct {
 	handle *netlink.Handle
-	mu     sync.Mutex // the two families' sets are edited at the same time, but for this
+	// asking is the socket of stray, since the library cannot ask for a set without its elements.
+	asking map[int]*nl.SocketHandle
+
+	mu     sync.Mutex     // the two families' sets are edited at the same time, but for this
+	counts map[string]int // how many elements were left in each set; guarded by mu
 }
 
 func newKernelSets() (*kernelSets, error) {
@@ -39,11 +46,21 @@ func newKernelSets() (*kernelSets, error) {
 		h.Close()
 		return nil, fmt.Errorf("setting a netlink socket's timeout: %w", err)
 	}
-	return &kernelSets{handle: h}, nil
+	asking, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_NETFILTER)
+	if err != nil {
+		h.Close()
+		return nil, fmt.Errorf("opening a netlink socket for ipset: %w", err)
+	}
+	return &kernelSets{
+		handle: h, asking: map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: asking}}, counts: map[string]int{},
+	}, nil
 }
 
-// close gives the socket back.
-func (k *kernelSets) close() { k.handle.Close() }
+// close gives the sockets back.
+func (k *kernelSets) close() {
+	k.handle.Close()
+	k.asking[unix.NETLINK_NETFILTER].Close()
+}
 
 // list returns the set's elements, and false where the set does not exist or is
 // of another type.
@@ -93,6 +110,7 @@ func (k *kernelSets) grow(s Set) (setDifference, error) {
 			return difference, err
 		}
 	}
+	k.counts[s.Name] = len(s.Elements) - len(difference.lacks) + len(difference.surplus)
 	lacks := s
 	lacks.Elements = difference.lacks
 	return difference, k.insert(lacks)
@@ -110,6 +128,7 @@ func (k *kernelSets) insert(s Set) error {
 		if err := effect.Do("ipset.add", func() error { return k.handle.IpsetAdd(s.Name, e.entry(true)) }); err != nil {
 			return fmt.Errorf("adding %s to set %s: %w", e, s.Name, err)
 		}
+		k.changeCount(s.Name, 1)
 	}
 	return nil
 }
@@ -120,11 +139,21 @@ func (k *kernelSets) remove(s Set) error {
 	defer k.mu.Unlock()
 	for _, e := range s.Elements {
 		err := effect.Do("ipset.remove", func() error { return k.handle.IpsetDel(s.Name, e.entry(false)) })
-		if err != nil && !errors.Is(err, nl.IPSetError(nl.IPSET_ERR_EXIST)) {
+		switch {
+		case err == nil:
+			k.changeCount(s.Name, -1)
+		case !errors.Is(err, nl.IPSetError(nl.IPSET_ERR_EXIST)):
 			return fmt.Errorf("removing %s from set %s: %w", e, s.Name, err)
 		}
 	}
 	return nil
+}
+
+// changeCount leaves alone a set of which somebody has been told; the caller holds mu.
+func (k *kernelSets) changeCount(name string, by int) {
+	if n, counted := k.counts[name]; counted {
+		k.counts[name] = n + by
+	}
 }
 
 // destroy removes the set if it is there.
@@ -137,6 +166,7 @@ func (k *kernelSets) destroy(name string) error {
 	if err := effect.Do("ipset.destroy", func() error { return k.handle.IpsetDestroy(name) }); err != nil && !noSuchSet(err) {
 		return fmt.Errorf("removing set %s: %w", name, err)
 	}
+	delete(k.counts, name)
 	return nil
 }
 
@@ -213,4 +243,80 @@ func fromEntry(e netlink.IPSetEntry) (Element, bool) {
 	out.Prefix = netip.PrefixFrom(addr, bits)
 	out.Peer, _ = netip.AddrFromSlice(e.IP2)
 	return out, true
+}
+
+// stray says that a set is not there any more, or has not as many elements as were left in it. Each is told of once: who looks at it
+// because of that notes it anew.
+func (k *kernelSets) stray() string {
+	k.mu.Lock()
+	names := slices.Sorted(maps.Keys(k.counts))
+	k.mu.Unlock()
+	reason := ""
+	for _, name := range names {
+		if r := k.straySet(name); r != "" {
+			reason = r
+		}
+	}
+	return reason
+}
+
+// straySet holds the lock for one set only, so that nobody who edits sets waits for all of them.
+func (k *kernelSets) straySet(name string) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	left, ours := k.counts[name]
+	if !ours {
+		return ""
+	}
+	now, err := k.count(name)
+	switch {
+	case noSuchSet(err):
+		delete(k.counts, name)
+		return "set " + name + " was removed"
+	case err == nil && now >= 0 && now != left:
+		delete(k.counts, name)
+		return fmt.Sprintf("set %s has %d elements instead of %d", name, now, left)
+	}
+	return ""
+}
+
+// Of linux/netfilter/ipset/ip_set.h; the library has them under no name.
+const (
+	listHeader     = 1 << 2 // IPSET_FLAG_LIST_HEADER: without the elements
+	sizeofNfgenmsg = 4
+)
+
+// count returns the number of a set's elements, -1 where the kernel does not say it (before 4.10).
+func (k *kernelSets) count(name string) (int, error) {
+	req := nl.NewNetlinkRequest(nl.IPSET_CMD_LIST|unix.NFNL_SUBSYS_IPSET<<8, nl.GetIpsetFlags(nl.IPSET_CMD_LIST))
+	req.Sockets = k.asking
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_NETLINK, Version: nl.NFNETLINK_V0})
+	req.AddData(nl.NewRtAttr(nl.IPSET_ATTR_PROTOCOL, nl.Uint8Attr(nl.IPSET_PROTOCOL)))
+	req.AddData(nl.NewRtAttr(nl.IPSET_ATTR_SETNAME, nl.ZeroTerminated(name)))
+	req.AddData(&nl.Uint32Attribute{Type: nl.IPSET_ATTR_FLAGS | nl.NLA_F_NET_BYTEORDER, Value: listHeader})
+	messages, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	if err != nil {
+		return 0, err
+	}
+	for _, m := range messages {
+		data := attribute(m[min(sizeofNfgenmsg, len(m)):], nl.IPSET_ATTR_DATA)
+		if n := attribute(data, nl.IPSET_ATTR_ELEMENTS); len(n) == 4 {
+			return int(binary.BigEndian.Uint32(n)), nil
+		}
+	}
+	return -1, nil
+}
+
+// attribute returns the value of an attribute in a list of them, nil if it is not there.
+func attribute(list []byte, kind uint16) []byte {
+	attributes, err := nl.ParseRouteAttr(list)
+	if err != nil {
+		return nil
+	}
+	for _, a := range attributes {
+		if a.Attr.Type&nl.NLA_TYPE_MASK == kind {
+			return a.Value
+		}
+	}
+	return nil
 }

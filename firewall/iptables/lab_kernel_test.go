@@ -28,6 +28,7 @@ func withBackend(inner *firewalltest.Lab) *lab {
 		sets, err := newKernelSets()
 		must(l.T, err)
 		l.backend = newBackend(l.Run, sets, unlisted)
+		l.backend.heed(sets)
 		l.backend.host.BridgeSysctls = l.BridgeSysctls
 		l.backend.variant.Store(&l.Variant)
 		l.T.Cleanup(l.backend.Close)

@@ -54,6 +54,7 @@ func (m *Marked) Read(ctx context.Context) (o firewall.Others, installed bool, e
 	if err != nil {
 		return o, true, err
 	}
+	m.backend.legacy.begin()
 	have, err := m.backend.look(ctx, variant)
 	if err != nil {
 		return o, true, err

@@ -63,8 +63,10 @@ type Backend struct {
 	// looked is when the rules of others were last read: others is what they tell, alone says that
 	// there is no iptables.
 	looked time.Time
-	others firewall.Others
-	alone  atomic.Bool
+	// suspect says that somebody knows them to have changed.
+	suspect atomic.Bool
+	others  firewall.Others
+	alone   atomic.Bool
 	// present are the host's bridges as last listed, unsettled until when there may be rules to come for them.
 	present   []string
 	seen      firewall.Host // what the last Sync found
@@ -221,11 +223,14 @@ func (b *Backend) look(ctx context.Context) (around bool, err error) {
 			return false, err
 		}
 	}
-	if changed || b.now().Before(b.unsettled) || b.now().Sub(b.looked) >= lookInterval {
+	if b.suspect.Swap(false) || changed || b.now().Before(b.unsettled) || b.now().Sub(b.looked) >= lookInterval {
 		return true, b.lookAround(ctx)
 	}
 	return false, nil
 }
+
+// Suspect has the next Sync read the rules of iptables, which the generation does not tell of if they are the legacy variant's.
+func (b *Backend) Suspect() { b.suspect.Store(true) }
 
 // listBridges lists the host's bridges, and notes when one came or went.
 func (b *Backend) listBridges() {

@@ -162,7 +162,7 @@ func TestFollowIsWhole(t *testing.T) {
 	})
 }
 
-// TestLook: others' rules are read when the generation changed, and at the loop's interval.
+// TestLook: others' rules are read when the generation changed, when somebody says so, and at the loop's interval.
 func TestLook(t *testing.T) {
 	b := newBed()
 	b.neighbour.bridges, b.kernel.docker, b.present = []string{"web0"}, []string{"web1"}, []string{"web0", "web1", "web2", "docker0"}
@@ -185,6 +185,12 @@ func TestLook(t *testing.T) {
 	b.sync(t, sample())
 	if b.neighbour.reads != 3 {
 		t.Error("somebody's change was not looked at")
+	}
+	b.Suspect()
+	b.sync(t, sample())
+	b.sync(t, sample())
+	if b.neighbour.reads != 4 {
+		t.Errorf("%d reads of iptables, of which somebody knew once that it had changed", b.neighbour.reads)
 	}
 }
 

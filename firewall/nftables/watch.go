@@ -15,7 +15,7 @@ import (
 )
 
 // Watch calls changed when rules of nf_tables have changed, by nft or by iptables-nft, until ctx ends. Those of legacy iptables
-// change unheard. A change of our own counts too: whoever looks finds the generation to be the one that he left.
+// are for package iptables to watch. A change of our own counts too: whoever looks finds the generation to be the one that he left.
 func Watch(ctx context.Context, changed func(reason string)) error {
 	c := &calm{call: changed}
 	for {

@@ -241,7 +241,7 @@ func (b *bed) observe() (rules string, sysctls, links map[string]string) {
 	return rules, sysctls, links
 }
 
-func first(text string, _ error) string { return text }
+func first[T any](v T, _ error) T { return v }
 
 // foreign is what a rule set says without us: without our lines, without DOCKER-USER in the family where dockerd
 // has none, and without tables that do nothing, which come to be when somebody looks at them.
