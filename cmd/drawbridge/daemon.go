@@ -114,7 +114,7 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	d.tasks["first pass"] = func(ctx context.Context) error {
 		return d.firstPass(ctx, loop, func() {
 			forgetOthers(planes.flows, st.Snapshot())
-			_ = network.Settle(ctx) // what fails is for the next removal
+			_ = network.Settle(ctx) // what fails is tried again by sweep
 		})
 	}
 	addresses := ipam.New(st, link.HostPrefixes{}, p.pools)
@@ -175,6 +175,7 @@ func sweep(ctx context.Context, network *driver.Driver, addresses *ipam.Driver, 
 			return nil
 		case now := <-ticker.C:
 			trimMemory()
+			_ = network.Settle(ctx) // why not, the loop has said
 			removed, err := network.Sweep(ctx, now)
 			for _, e := range removed {
 				log.Warn("removed an endpoint whose container is gone", "endpoint", e.ID.Short(), "network", e.Network.Short())
