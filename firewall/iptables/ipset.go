@@ -160,13 +160,13 @@ func (k *kernelSets) changeCount(name string, by int) {
 func (k *kernelSets) destroy(name string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	delete(k.counts, name)
 	if _, err := k.handle.IpsetList(name); noSuchSet(err) {
 		return nil
 	}
 	if err := effect.Do("ipset.destroy", func() error { return k.handle.IpsetDestroy(name) }); err != nil && !noSuchSet(err) {
 		return fmt.Errorf("removing set %s: %w", name, err)
 	}
-	delete(k.counts, name)
 	return nil
 }
 
