@@ -186,8 +186,8 @@ func (w *walker) walkStory(story []step) {
 		}
 		before = after
 	}
-	if before.text != blank.text {
-		w.Errorf("the story left something in the state (-before +after): %s", cmp.Diff(blank.text, before.text))
+	if before.less() != blank.less() {
+		w.Errorf("the story left something in the state (-before +after): %s", cmp.Diff(blank.less(), before.less()))
 	}
 	w.walkStart(busy)
 	w.walkPurge(busy, blank)
