@@ -5,6 +5,8 @@ BIN       := bin/drawbridge
 PREFIX    ?= /usr/local
 # The machine's own and that of Debian 13, see test/engine.
 ENGINES   := 20.10 26.1
+# How long make fuzz lets each fuzzer run.
+FUZZTIME  ?= 30s
 BACKENDS  := iptables nftables
 SUDO      := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Tools are pinned in a module of their own, so that their dependencies are not ours.
@@ -39,6 +41,13 @@ test: deps test-unit test-kernel test-faults test-engine ## Run all tests (needs
 .PHONY: test-unit
 test-unit: ## Tests that touch nothing of the machine
 	$(GO) test ./...
+
+.PHONY: fuzz
+fuzz: ## Fuzz whatever reads foreign input, and the order of calls, for FUZZTIME (30s) each
+	@grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9]+' . | sed -E 's|/[^/]*:func | |' | sort | while read -r package name; do \
+		echo "fuzz: $$package $$name"; \
+		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -parallel 2 "$$package" || exit 1; \
+	done
 
 .PHONY: test-kernel
 test-kernel: ## Tests with real packets and rules in network namespaces (needs root)

@@ -94,6 +94,12 @@ func (p *fakePorts) apply(s state.Snapshot) {
 		}
 		p.owners[e.ID], p.shown[e.ID] = e, e.Ports
 	}
+	for id := range p.shown {
+		if _, stays := s.Endpoint(id); !stays {
+			delete(p.held, id)
+			delete(p.shown, id)
+		}
+	}
 }
 
 func (p *fakePorts) Reserve(_ context.Context, e state.Endpoint, want []state.PortRequest) ([]state.Port, error) {

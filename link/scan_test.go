@@ -68,5 +68,11 @@ func FuzzAttributes(f *testing.F) {
 		if seen > len(message) {
 			t.Errorf("%d bytes of attributes in %d", seen, len(message))
 		}
+		readAddress(message)
+		for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+			if r, ok := readRoute(message, family); ok && r.to.IsValid() && r.to.Bits() > r.to.Addr().BitLen() {
+				t.Errorf("route %+v", r)
+			}
+		}
 	})
 }

@@ -161,7 +161,7 @@ func (k *kernel) generation() (uint32, error) {
 func generationOf(m message) uint32 {
 	for kind, data := range m.attributes() {
 		if kind == unix.NFTA_GEN_ID && len(data) == 4 {
-			return binary.BigEndian.Uint32(data)
+			return number(data)
 		}
 	}
 	return 0
@@ -261,9 +261,9 @@ func readTable(m message) (comment string, broken bool) {
 	for kind, data := range m.attributes() {
 		switch kind {
 		case unix.NFTA_TABLE_FLAGS:
-			broken = binary.BigEndian.Uint32(data) != 0
+			broken = number(data) != 0
 		case nftaTableUserdata:
-			comment, _ = userdata.GetString(data, udataTableComment)
+			comment = commentIn(data, udataTableComment)
 		}
 	}
 	return comment, broken
@@ -283,19 +283,19 @@ func (h *held) readChain(m message) {
 			c.base.Type = text(data)
 		case unix.NFTA_CHAIN_POLICY:
 			// Somebody's policy is mended by making the table anew.
-			h.broken = h.broken || table == tableName && binary.BigEndian.Uint32(data) != uint32(nftables.ChainPolicyAccept)
+			h.broken = h.broken || table == tableName && number(data) != uint32(nftables.ChainPolicyAccept)
 		case unix.NFTA_CHAIN_HOOK:
 			for kind, data := range attributes(data) {
 				switch kind {
 				case unix.NFTA_HOOK_HOOKNUM:
-					c.base.Hook = binary.BigEndian.Uint32(data)
+					c.base.Hook = number(data)
 				case unix.NFTA_HOOK_PRIORITY:
-					c.base.Priority = int32(binary.BigEndian.Uint32(data))
+					c.base.Priority = int32(number(data))
 				}
 			}
 		}
 	}
-	if table == tableName && m.data[0] == unix.NFPROTO_INET {
+	if table == tableName && len(m.data) > 0 && m.data[0] == unix.NFPROTO_INET {
 		h.chains[name] = c
 	}
 }
@@ -307,8 +307,7 @@ func (h *held) readRule(m message) {
 		case unix.NFTA_RULE_CHAIN:
 			chain = text(data)
 		case unix.NFTA_RULE_USERDATA:
-			comment, _ := userdata.GetString(data, userdata.TypeComment)
-			id = idOf(comment)
+			id = idOf(commentIn(data, userdata.TypeComment))
 		}
 	}
 	if c, ok := h.chains[chain]; ok {
@@ -325,18 +324,38 @@ func (h *held) readSet(m message) {
 		case unix.NFTA_SET_NAME:
 			name = text(data)
 		case unix.NFTA_SET_FLAGS:
-			k.flags = binary.BigEndian.Uint32(data)
+			k.flags = number(data)
 		case unix.NFTA_SET_KEY_TYPE:
-			k.keyType = binary.BigEndian.Uint32(data)
+			k.keyType = number(data)
 		case unix.NFTA_SET_KEY_LEN:
-			k.keyLen = binary.BigEndian.Uint32(data)
+			k.keyLen = number(data)
 		case unix.NFTA_SET_DATA_TYPE:
-			k.valueType = binary.BigEndian.Uint32(data)
+			k.valueType = number(data)
 		case unix.NFTA_SET_DATA_LEN:
-			k.valueLen = binary.BigEndian.Uint32(data)
+			k.valueLen = number(data)
 		}
 	}
 	h.sets[name] = heldSet{kind: k}
+}
+
+// number reads a value of four bytes, 0 if it is none.
+func number(data []byte) uint32 {
+	if len(data) < 4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(data)
+}
+
+// commentIn returns a comment from user data. Anybody may write into a rule, and the library panics over an entry that is
+// longer than what is there.
+func commentIn(data []byte, kind userdata.Type) string {
+	for rest := data; len(rest) > 0; rest = rest[2+int(rest[1]):] {
+		if len(rest) < 2 || len(rest) < 2+int(rest[1]) {
+			return ""
+		}
+	}
+	comment, _ := userdata.GetString(data, kind)
+	return comment
 }
 
 // text returns a name without its final zero.
@@ -394,7 +413,7 @@ func readElement(data []byte) (e Element, end bool) {
 		case unix.NFTA_SET_ELEM_DATA:
 			e.Value = value(data)
 		case unix.NFTA_SET_ELEM_FLAGS:
-			end = binary.BigEndian.Uint32(data)&unix.NFT_SET_ELEM_INTERVAL_END != 0
+			end = number(data)&unix.NFT_SET_ELEM_INTERVAL_END != 0
 		}
 	}
 	return e, end
