@@ -1,7 +1,6 @@
 package driver
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,9 +12,6 @@ import (
 	"github.com/drawbridge-net/drawbridge/state"
 	"github.com/drawbridge-net/drawbridge/store"
 )
-
-// interfacePrefix begins the name of the link in the container; the engine adds a number.
-const interfacePrefix = "eth"
 
 // CreateEndpoint makes the veth pair of a container's attachment. It answers with the MAC
 // address if the user gave none, and with nothing that the engine gave already: it
@@ -211,26 +207,21 @@ func joinReply(n state.Network, e state.Endpoint) *network.JoinResponse {
 	return &network.JoinResponse{
 		InterfaceName: network.InterfaceName{
 			SrcName:   e.ContainerLink(),
-			DstPrefix: cmp.Or(e.LinkPrefix, n.LinkPrefix, interfacePrefix),
+			DstPrefix: e.PrefixIn(n),
 		},
-		Gateway:     gatewayText(n, n.V4, e.Addr4),
-		GatewayIPv6: gatewayText(n, n.V6, e.Addr6),
+		Gateway:     text(e.RouterIn(n, false)),
+		GatewayIPv6: text(e.RouterIn(n, true)),
 		// Without a gateway the engine would attach the container to docker_gwbridge.
 		DisableGatewayService: n.Internal,
 	}
 }
 
-// gatewayText returns the container's default gateway in one family, empty for none. On an internal network
-// that is only what the user named; the bridge leads nowhere.
-func gatewayText(n state.Network, s state.Subnet, addr netip.Prefix) string {
-	switch {
-	case !addr.IsValid():
-	case s.Router.IsValid():
-		return s.Router.String()
-	case !n.Internal:
-		return s.Gateway.String()
+// text returns an address as the engine reads it, empty for none.
+func text(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
 	}
-	return ""
+	return a.String()
 }
 
 // lookUp finds the endpoint of a request, and says which of the two ids is wrong.

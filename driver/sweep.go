@@ -39,14 +39,23 @@ func (d *Driver) Sweep(ctx context.Context, now time.Time) ([]state.Endpoint, er
 	return d.forget(ctx, d.suspects.overdue(s.Endpoints, lost, now))
 }
 
-// Unlinked returns the endpoints of running containers, as far as is known, that have had no link for a sweep or more: their
-// containers have to be restarted.
-func (d *Driver) Unlinked() []state.Endpoint {
-	d.suspects.mu.Lock()
-	defer d.suspects.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(d.store.Snapshot().Endpoints), func(e state.Endpoint) bool {
-		_, suspect := d.suspects.since[e.ID]
-		return !suspect || !e.Joined()
+// Unlinked returns the endpoints of running containers, as far as is known, that have had no link for a sweep or more, and got
+// none since: their containers have to be restarted.
+func (d *Driver) Unlinked(ctx context.Context) ([]state.Endpoint, error) {
+	suspects := d.suspects.among(joined(d.store.Snapshot().Endpoints))
+	if len(suspects) == 0 {
+		return nil, nil
+	}
+	return d.host.Lost(ctx, suspects)
+}
+
+// among returns those of the endpoints that are suspects.
+func (m *suspects) among(endpoints []state.Endpoint) []state.Endpoint {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.DeleteFunc(endpoints, func(e state.Endpoint) bool {
+		_, suspect := m.since[e.ID]
+		return !suspect
 	})
 }
 

@@ -184,17 +184,19 @@ func TestMACFollowsTheAddress(t *testing.T) {
 // TestUnlinked: who has been without a link for a sweep is told of, until there is one again.
 func TestUnlinked(t *testing.T) {
 	b := furnished(t)
+	unlinked := func(when string, want ...state.EndpointID) {
+		t.Helper()
+		got, err := b.Unlinked(b.ctx())
+		if err != nil || !slices.EqualFunc(got, want, func(e state.Endpoint, id state.EndpointID) bool { return e.ID == id }) {
+			t.Errorf("%s: %v, %v", when, got, err)
+		}
+	}
 	b.host.lost = map[state.EndpointID]bool{state.EndpointID(id(1)): true}
-	if got := b.Unlinked(); len(got) != 0 {
-		t.Errorf("before a sweep: %v", got)
-	}
+	unlinked("before a sweep")
 	b.sweep(time.Now())
-	if got := b.Unlinked(); len(got) != 1 || got[0].ID != state.EndpointID(id(1)) {
-		t.Errorf("after a sweep: %v", got)
-	}
+	unlinked("after a sweep", state.EndpointID(id(1)))
 	b.host.lost = nil
+	unlinked("with a link, before the next sweep")
 	b.sweep(time.Now())
-	if got := b.Unlinked(); len(got) != 0 {
-		t.Errorf("with a link: %v", got)
-	}
+	unlinked("with a link")
 }

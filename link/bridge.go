@@ -108,12 +108,18 @@ func (l *Links) setMTU(link netlink.Link, mtu int) error {
 // configureIPv6 switches IPv6 on the bridge on or off, and router advertisements off: what a
 // container advertises must not give the host a route. Off, the bridge still carries the
 // containers' packets; the host has no part in it, not even by link-local addresses.
+//
+// Nor is there anybody to have the bridge's own link-local address, which is made from its MAC address: without asking around for it
+// (accept_dad), the host can look for containers at once on behalf of others, and not seconds after the bridge is up.
 func (l *Links) configureIPv6(n state.Network) error {
 	if n.V6.IsZero() || n.V6.Mode == state.ModeIsolated {
 		return l.set(n.Bridge, disableIPv6(n.Bridge), "1")
 	}
 	if err := l.set(n.Bridge, disableIPv6(n.Bridge), "0"); err != nil {
 		return fmt.Errorf("enabling IPv6 on %s: %w", n.Bridge, err)
+	}
+	if err := l.set(n.Bridge, "net/ipv6/conf/"+n.Bridge+"/accept_dad", "0"); err != nil {
+		return err
 	}
 	return l.set(n.Bridge, "net/ipv6/conf/"+n.Bridge+"/accept_ra", "0")
 }
@@ -155,11 +161,15 @@ func bridgeAddrs(n state.Network) map[netip.Prefix]bool {
 // addAddress skips duplicate address detection: the address is the gateway's whatever
 // others say, and must work at once (RFC 4862 would hold it back for a second).
 func (l *Links) addAddress(link netlink.Link, p netip.Prefix) error {
+	return addAddress(l.handle, link, p)
+}
+
+func addAddress(handle editor, link netlink.Link, p netip.Prefix) error {
 	addr := &netlink.Addr{IPNet: ipNet(p)}
 	if p.Addr().Is6() {
 		addr.Flags = unix.IFA_F_NODAD
 	}
-	if err := l.handle.AddrAdd(link, addr); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := handle.AddrAdd(link, addr); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("adding address %s to %s: %w", p, link.Attrs().Name, err)
 	}
 	return nil

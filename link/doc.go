@@ -32,8 +32,13 @@
 //
 // The container's end of a veth pair belongs to the engine from Join on: it moves it
 // into the container, and back under its old name at Leave. The pair is removed with the
-// endpoint, by its host's end. A pair that vanished after Join cannot be made
-// again here; its container is gone.
+// endpoint, by its host's end.
+//
+// A pair that vanishes while its container runs was deleted by somebody: it is made again, with all that the engine had set
+// (rewire.go). That the container runs is told by its network namespace, which is opened by the path that Join named, at that moment. Where it
+// is gone, or CAP_SYS_ADMIN is missing, the endpoint stays without a link until the container is restarted or the endpoint is
+// removed. What cannot be known is not brought back: link-local addresses given by the user (--link-local-ip) and sysctls of
+// single links. With several networks lost at once, none of which publishes a port, any of them may become the way out.
 //
 // On the bridge of an IPv4-only network IPv6 is switched off, so that containers have no
 // way to the host by link-local addresses that nobody asked for.

@@ -182,6 +182,11 @@ func (e editor) AddrDel(link netlink.Link, addr *netlink.Addr) error {
 	return e.journal.change("address.delete", func() error { return e.Handle.AddrDel(link, addr) })
 }
 
+// RouteAdd is noted by those who know why.
+func (e editor) RouteAdd(route *netlink.Route) error {
+	return e.journal.change("route.add", func() error { return e.Handle.RouteAdd(route) })
+}
+
 // NeighAdd is noted by those who know why.
 func (e editor) NeighAdd(n *netlink.Neigh) error {
 	return e.journal.change("neighbour.add", func() error { return e.Handle.NeighAdd(n) })
@@ -209,13 +214,18 @@ func (j *journal) execute(name string, req *nl.NetlinkRequest) error {
 func (l *Links) set(link, key, value string) error {
 	l.switches.mu.Lock()
 	defer l.switches.mu.Unlock()
-	current, differs, err := l.sysctl.differs(key, value)
-	if err == nil && differs {
-		l.journal.note(link, "sysctl %s is %s and not %s", dotted(key), current, value)
-		err = l.journal.change("sysctl", func() error { return l.sysctl.write(key, value) })
-	}
+	err := l.journal.set(l.sysctl, link, key, value)
 	if err == nil && !l.journal.looking {
 		l.switches.keep(key, value)
 	}
 	return err
+}
+
+func (j *journal) set(s Sysctl, link, key, value string) error {
+	current, differs, err := s.differs(key, value)
+	if err != nil || !differs {
+		return err
+	}
+	j.note(link, "sysctl %s is %s and not %s", dotted(key), current, value)
+	return j.change("sysctl", func() error { return s.write(key, value) })
 }

@@ -37,6 +37,8 @@ type Links struct {
 	switches  switches
 	// classifier is the kind of the guards' filters.
 	classifier string
+	// inside is what the ends of joined endpoints are called in their containers, as far as a pass has seen them.
+	inside map[state.EndpointID]string
 	// harmed says that Prepare found more to be done than what differs, which holds for Activate too.
 	harmed bool
 }
@@ -154,6 +156,7 @@ func (l *Links) prepare(p part, s state.Snapshot) error {
 			errs = append(errs, &state.ObjectError{Network: n.ID, Endpoint: e.ID, Err: err})
 		}
 	}
+	errs = append(errs, l.rewire(have, p, s)...)
 	return errors.Join(append(errs, l.guardPorts(have, p, s)...)...)
 }
 

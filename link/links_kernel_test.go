@@ -59,6 +59,7 @@ func TestPrepareMakesBridges(t *testing.T) {
 			l.same(name+"disable_ipv6", l.sysctl("net/ipv6/conf/"+a.Name+"/disable_ipv6"), tt.noIPv6)
 			if tt.noIPv6 == "0" {
 				l.same(name+"accept_ra", l.sysctl("net/ipv6/conf/"+a.Name+"/accept_ra"), "0")
+				l.same(name+"accept_dad", l.sysctl("net/ipv6/conf/"+a.Name+"/accept_dad"), "0")
 			}
 		}
 	}

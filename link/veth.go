@@ -21,7 +21,7 @@ func (l *Links) ensureVeth(have inventory, n state.Network, e state.Endpoint) er
 	link, ok := have[e.HostLink()]
 	switch {
 	case !ok && e.Joined():
-		return nil // the container took its end with it
+		return nil // rewire's, if its container is still there
 	case !ok:
 		link, err := l.addVeth(bridge, n, e)
 		if link != nil { // also one that lacks something: it is to be guarded
@@ -37,15 +37,8 @@ func (l *Links) ensureVeth(have inventory, n state.Network, e state.Endpoint) er
 // addVeth creates both ends with one request. The host's end is born in its group and as a
 // port of the bridge.
 func (l *Links) addVeth(bridge netlink.Link, n state.Network, e state.Endpoint) (netlink.Link, error) {
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.Group = e.HostLink(), state.GroupPort
-	attrs.MTU, attrs.MasterIndex = n.LinkMTU(), bridge.Attrs().Index
-	mac := hostMAC(e)
-	attrs.HardwareAddr = mac[:]
-	veth := netlink.NewVeth(attrs)
+	veth := newVeth(bridge, n, e)
 	veth.PeerName = e.ContainerLink()
-	veth.PeerHardwareAddr = net.HardwareAddr(e.MAC[:])
-	veth.PeerMTU = uint32(n.LinkMTU())
 	switch err := l.handle.LinkAdd(veth); {
 	case errors.Is(err, unix.EEXIST):
 		return nil, fmt.Errorf("a link named %s or %s exists already on this host and is not ours: rename it", e.HostLink(), e.ContainerLink())
@@ -57,6 +50,19 @@ func (l *Links) addVeth(bridge netlink.Link, n state.Network, e state.Endpoint) 
 		return nil, err
 	}
 	return link, l.silence(e)
+}
+
+// newVeth is the pair with all that the kernel takes in the request that makes it, but for the name of the container's end.
+func newVeth(bridge netlink.Link, n state.Network, e state.Endpoint) *netlink.Veth {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.Group = e.HostLink(), state.GroupPort
+	attrs.MTU, attrs.MasterIndex = n.LinkMTU(), bridge.Attrs().Index
+	mac := hostMAC(e)
+	attrs.HardwareAddr = mac[:]
+	veth := netlink.NewVeth(attrs)
+	veth.PeerHardwareAddr = net.HardwareAddr(e.MAC[:])
+	veth.PeerMTU = uint32(n.LinkMTU())
+	return veth
 }
 
 // silence keeps the host's end from having an address, which a bridge port does not need: it would announce itself.

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"net"
@@ -65,6 +66,28 @@ func (e Endpoint) Addr(v6 bool) netip.Addr {
 		return e.Addr6.Addr()
 	}
 	return e.Addr4.Addr()
+}
+
+// defaultLinkPrefix begins the name of the link in the container, as with Docker's own networks.
+const defaultLinkPrefix = "eth"
+
+// PrefixIn returns what begins the name of the link in the container of an endpoint of network n; the engine adds a number.
+func (e Endpoint) PrefixIn(n Network) string {
+	return cmp.Or(e.LinkPrefix, n.LinkPrefix, defaultLinkPrefix)
+}
+
+// RouterIn returns the default gateway that network n offers the endpoint's container in one family, the zero Addr for none. On an
+// internal network that is only what the user named; the bridge leads nowhere.
+func (e Endpoint) RouterIn(n Network, v6 bool) netip.Addr {
+	s := n.Family(v6)
+	switch {
+	case !e.Addr(v6).IsValid():
+	case s.Router.IsValid():
+		return s.Router
+	case !n.Internal:
+		return s.Gateway
+	}
+	return netip.Addr{}
 }
 
 // Validate reports the first thing that makes e unusable in network n.

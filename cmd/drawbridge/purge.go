@@ -47,9 +47,9 @@ net.ipv4.ip_forward, which others may rely on by now.`,
 	f := cmd.Flags()
 	f.StringVar(&p.controlSocket, "control-socket", defaultControlSocket, "unix socket of the daemon, which must not answer")
 	f.StringVar(&p.state, "state", defaultState, "state file of the daemon")
-	f.BoolVar(&p.keepState, "keep-state", false, "keep the state file: the daemon's next start makes everything again, but for the links of containers, which must be restarted")
+	f.BoolVar(&p.keepState, "keep-state", false, "keep the state file: the daemon's next start makes everything again. Containers that it may not enter (CAP_SYS_ADMIN) must be restarted")
 	f.BoolVar(&p.rulesOnly, "rules-only", false, "take nothing but rules and sets away; containers keep their links")
-	f.BoolVar(&p.force, "force", false, "purge even though containers are attached: they lose their links, and get new ones only when they are restarted")
+	f.BoolVar(&p.force, "force", false, "purge even though containers are attached: they lose their links and, without --keep-state, get new ones only when they are restarted")
 	return cmd
 }
 

@@ -102,7 +102,7 @@ func TestStrayVariables(t *testing.T) {
 	}
 }
 
-// TestPurgeHelp: nobody expects the links of running containers to come back.
+// TestPurgeHelp: nobody is surprised that running containers lose their links.
 func TestPurgeHelp(t *testing.T) {
 	for _, name := range []string{"keep-state", "force"} {
 		if f := newPurge().Flag(name); !strings.Contains(f.Usage, "restarted") {

@@ -49,7 +49,11 @@ func sources(st *store.Store, loop *reconcile.Loop, network *driver.Driver, p *p
 				s.Notes = append(s.Notes, problem)
 			}
 			slices.Sort(s.Notes)
-			for _, e := range network.Unlinked() {
+			unlinked, err := network.Unlinked(ctx)
+			if err != nil {
+				s.Errors = append(s.Errors, err.Error())
+			}
+			for _, e := range unlinked {
 				s.Errors = append(s.Errors, fmt.Sprintf("endpoint %s of network %s has no link into its container: restart the container", e.ID.Short(), e.Network.Short()))
 			}
 			return s, nil

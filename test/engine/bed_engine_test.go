@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ type bed struct {
 	plugin *lab.Process
 	client *lab.Client // an outside machine
 	serve  []string    // arguments of drawbridge serve
+	limits []string    // the command that starts it, if it is not to be all of root
 }
 
 // engines are the values of DRAWBRIDGE_ENGINE, and the lab's roots that have them.
@@ -99,7 +101,8 @@ func (b *bed) startPlugin() {
 	if onNFTables() {
 		backend = "nftables"
 	}
-	argv := append([]string{binary(b.t), "serve", "--log-level", "debug", "--firewall-backend", backend}, b.serve...)
+	argv := append(slices.Clone(b.limits), binary(b.t), "serve", "--log-level", "debug", "--firewall-backend", backend)
+	argv = append(argv, b.serve...)
 	if b.plugin, err = b.Start("drawbridge", argv, nil); err != nil {
 		b.t.Fatal(err)
 	}

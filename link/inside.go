@@ -1,0 +1,102 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// container is the inside of a running container.
+type container struct {
+	ns     netns.NsHandle
+	handle editor
+	sysctl Sysctl
+	// journal is not read: what a link lacks that has just been made says nothing.
+	journal journal
+}
+
+// enter gets hold of a container's links. The error is EPERM for those who may not.
+func enter(ns netns.NsHandle, sysctl Sysctl) (*container, error) {
+	c := &container{ns: ns, sysctl: sysctl}
+	err := within(ns, func() error {
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		c.handle = editor{h, &c.journal}
+		return err
+	})
+	return c, err
+}
+
+func (c *container) close() { c.handle.Close() }
+
+// names returns what the container's links are called.
+func (c *container) names() (map[string]bool, error) {
+	links, err := dumped(c.handle.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("listing a container's links: %w", err)
+	}
+	out := map[string]bool{}
+	for _, link := range links {
+		out[link.Attrs().Name] = true
+	}
+	return out, nil
+}
+
+// configure does with a new link what the engine does with the one that it takes into a container: its addresses, up, and the
+// way out, where no other link of the container has that. The link carries nothing until the host's end is up, too.
+//
+// Neighbours need not be told: the MAC address is the one that they know.
+func (c *container) configure(name string, n state.Network, e state.Endpoint) error {
+	// Without IPv6 not even a link-local address: newer engines do so for each link, older ones for all to come.
+	off := "1"
+	if e.Addr6.IsValid() {
+		off = "0"
+	}
+	if err := within(c.ns, func() error { return c.journal.set(c.sysctl, name, disableIPv6(name), off) }); err != nil {
+		return err
+	}
+	link, err := c.handle.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("reading it: %w", err)
+	}
+	// First, since the kernel has no routes of IPv6 for a link that is down.
+	if err := c.handle.LinkSetUp(link); err != nil {
+		return fmt.Errorf("bringing it up: %w", err)
+	}
+	for _, p := range []netip.Prefix{e.Addr4, e.Addr6} {
+		if !p.IsValid() {
+			continue
+		}
+		if err := addAddress(c.handle, link, p); err != nil {
+			return err
+		}
+	}
+	return errors.Join(c.leadOut(link, e.RouterIn(n, false)), c.leadOut(link, e.RouterIn(n, true)))
+}
+
+// leadOut gives the container its default route in the family of the router, unless it has one.
+func (c *container) leadOut(link netlink.Link, router netip.Addr) error {
+	if !router.IsValid() {
+		return nil
+	}
+	routes, err := dumped(func() ([]netlink.Route, error) { return c.handle.RouteList(nil, familyOf(router)) })
+	if err != nil {
+		return fmt.Errorf("listing the container's routes: %w", err)
+	}
+	for _, r := range routes {
+		if r.Dst == nil || prefixOf(r.Dst).Bits() == 0 {
+			return nil
+		}
+	}
+	err = c.handle.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: net.IP(router.AsSlice())})
+	if err != nil {
+		return fmt.Errorf("adding the default route by %s: %w", router, err)
+	}
+	return nil
+}

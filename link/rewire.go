@@ -1,0 +1,166 @@
+package link
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// A veth pair that somebody deleted leaves a container that runs without its link. The pair is made again, one end in the
+// container, and what the engine had done there at Join is done again: see inside.go.
+//
+// The container's end is born in its namespace: it is at no moment on the host, where it would look like one that the engine has
+// not taken yet, or has put back. The host's end gets its alias last. One without is unfinished, as after a crash; the next pass
+// removes it and begins anew.
+
+// rewire makes the pairs of the part's joined endpoints that lost theirs while their containers run.
+func (l *Links) rewire(have inventory, p part, s state.Snapshot) []error {
+	if p.whole {
+		l.learnNames(have, s)
+	}
+	var lost []state.Endpoint
+	for _, e := range p.endpoints {
+		if _, ok := have[e.HostLink()]; !ok && e.Joined() {
+			lost = append(lost, e)
+		}
+	}
+	// Of a container that lost several, the one by which it went out gets the default route. Only that one publishes.
+	slices.SortStableFunc(lost, func(a, b state.Endpoint) int { return cmp.Compare(len(b.Ports), len(a.Ports)) })
+	var errs []error
+	for _, e := range lost {
+		n, _ := s.Network(e.Network)
+		bridge, ok := have[n.Bridge]
+		if !ok || !carries(bridge, n) {
+			continue // the network's own failure has been reported
+		}
+		l.journal.about = state.Scope{Network: n.ID, Endpoint: e.ID}
+		link, err := l.rewireOne(bridge, n, e, s)
+		if err != nil {
+			errs = append(errs, &state.ObjectError{Network: n.ID, Endpoint: e.ID, Err: err})
+		}
+		if link != nil {
+			have[e.HostLink()] = link
+		}
+	}
+	return errs
+}
+
+// rewireOne returns the host's end of the new pair, nil where the container is gone, or must not be entered.
+func (l *Links) rewireOne(bridge netlink.Link, n state.Network, e state.Endpoint, s state.Snapshot) (netlink.Link, error) {
+	ns, ok := openNamespace(e.Sandbox)
+	if !ok {
+		return nil, nil
+	}
+	defer ns.Close()
+	c, err := enter(ns, l.sysctl)
+	if errors.Is(err, unix.EPERM) {
+		return nil, nil // without CAP_SYS_ADMIN: status says what to do
+	}
+	if err != nil {
+		return nil, fmt.Errorf("entering the container of endpoint %s: %w", e.ID.Short(), err)
+	}
+	defer c.close()
+	taken, err := c.names()
+	if err != nil {
+		return nil, err
+	}
+	veth := newVeth(bridge, n, e)
+	veth.PeerName, veth.PeerNamespace = l.nameInside(taken, n, e, s), netlink.NsFd(ns)
+	if err := l.handle.LinkAdd(veth); err != nil {
+		return nil, fmt.Errorf("creating the veth pair %s of a running container: %w", e.HostLink(), err)
+	}
+	link, err := l.finish(c, veth.PeerName, n, e)
+	if err == nil {
+		return link, nil
+	}
+	if gone(err) {
+		err = nil // an engine that is stopping the container took it
+	}
+	if failed := l.handle.LinkDel(veth); failed != nil && !gone(failed) {
+		err = errors.Join(err, failed)
+	}
+	return nil, err
+}
+
+// finish does what is left after the pair is made.
+func (l *Links) finish(c *container, name string, n state.Network, e state.Endpoint) (netlink.Link, error) {
+	if err := l.silence(e); err != nil {
+		return nil, err
+	}
+	if err := c.configure(name, n, e); err != nil {
+		return nil, fmt.Errorf("link %s in the container of endpoint %s: %w", name, e.ID.Short(), err)
+	}
+	return l.named(e.HostLink(), e.Alias())
+}
+
+// nameInside is what the container's end is to be called: as before, since the engine takes it out by that name, or, where no pass
+// has seen it, the first name that is free.
+func (l *Links) nameInside(taken map[string]bool, n state.Network, e state.Endpoint, s state.Snapshot) string {
+	if name := l.inside[e.ID]; name != "" && !taken[name] {
+		return name
+	}
+	for _, sibling := range s.Endpoints {
+		if sibling.Sandbox == e.Sandbox {
+			taken[l.inside[sibling.ID]] = true
+		}
+	}
+	for i := 0; ; i++ {
+		if name := e.PrefixIn(n) + strconv.Itoa(i); !taken[name] {
+			return name
+		}
+	}
+}
+
+// learnNames remembers what the ends in containers are called.
+func (l *Links) learnNames(have inventory, s state.Snapshot) {
+	names := make(map[state.EndpointID]string, len(l.inside))
+	for _, e := range s.Endpoints {
+		if !e.Joined() {
+			continue
+		}
+		name := l.inside[e.ID]
+		if link, ok := have[e.HostLink()]; ok && name == "" && e.Carries(link.Attrs().Alias) {
+			n, _ := s.Network(e.Network)
+			name = l.peerName(link, n, e)
+		}
+		if name != "" {
+			names[e.ID] = name
+		}
+	}
+	l.inside = names
+}
+
+// peerName asks the kernel, which takes no entering, for the name of the container's end. It is empty while the engine has not
+// given it one.
+func (l *Links) peerName(link netlink.Link, n state.Network, e state.Endpoint) string {
+	a := link.Attrs()
+	if a.NetNsID < 0 {
+		return "" // it is on the host
+	}
+	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
+	req.Sockets = l.ports
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(a.ParentIndex)
+	req.AddData(msg)
+	req.AddData(nl.NewRtAttr(unix.IFLA_TARGET_NETNSID, nl.Uint32Attr(uint32(a.NetNsID))))
+	answer, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	if err != nil || len(answer) != 1 || len(answer[0]) < unix.SizeofIfInfomsg {
+		return "" // it has gone
+	}
+	attributes := answer[0][unix.SizeofIfInfomsg:]
+	name := text(first(attributes, unix.IFLA_IFNAME))
+	number, ok := strings.CutPrefix(name, e.PrefixIn(n))
+	if _, err := strconv.ParseUint(number, 10, 16); !ok || err != nil || !slices.Equal(first(attributes, unix.IFLA_ADDRESS), e.MAC[:]) {
+		return ""
+	}
+	return name
+}
