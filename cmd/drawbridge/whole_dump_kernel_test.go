@@ -46,9 +46,9 @@ func (h *wholeHost) dump() dump {
 // awaitReaper returns when the links that were removed are gone, which the daemon does a moment after it answered.
 func (h *wholeHost) awaitReaper() {
 	h.t.Helper()
-	for deadline := time.Now().Add(time.Second); h.reaping(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); h.reaping(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			h.t.Fatalf("links that were removed are there after a second")
+			h.t.Fatalf("links that were removed are there after %s", patience)
 		}
 	}
 }
