@@ -8,6 +8,8 @@ ENGINES   := 20.10 26.1
 # How long make fuzz lets each fuzzer run.
 FUZZTIME  ?= 30s
 BACKENDS  := iptables nftables
+# For how long things go wrong in each run of make soak.
+SOAK_TIME ?= 3m
 SUDO      := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Tools are pinned in a module of their own, so that their dependencies are not ours.
 TOOL      := $(GO) tool -modfile=tools/go.mod
@@ -36,7 +38,7 @@ bench: deps build ## Measure against Docker's own bridge, into docs/benchmarks (
 	CGO_ENABLED=0 $(GO) run ./bench -plugin $(CURDIR)/$(BIN) $(BENCH_FLAGS)
 
 .PHONY: test
-test: deps test-unit test-kernel test-faults test-engine ## Run all tests (needs root)
+test: deps test-unit test-kernel test-faults test-engine test-soak ## Run all tests (needs root)
 
 .PHONY: test-unit
 test-unit: ## Tests that touch nothing of the machine
@@ -68,8 +70,23 @@ test-engine: build ## Tests with real dockerds, D-Bus and firewalld in namespace
 	$(GO) test -count=1 -p 1 -timeout 25m -tags engine ./test/lab/... ./test/demo || failed="$$failed lab"; \
 	[ -z "$$failed" ] || { echo "test-engine: failed:$$failed"; exit 1; }
 
+# One combination for a short time: the environment says which. test/soak says what else can be set.
+.PHONY: test-soak
+test-soak: build ## A short soak, with the engine and backend that DRAWBRIDGE_ENGINE and DRAWBRIDGE_BACKEND name (needs root)
+	DRAWBRIDGE_ENGINE=$${DRAWBRIDGE_ENGINE:-26.1} DRAWBRIDGE_BACKEND=$${DRAWBRIDGE_BACKEND:-nftables} DRAWBRIDGE_BIN=$(CURDIR)/$(BIN) \
+		$(GO) test -count=1 -v -timeout 15m -tags engine ./test/soak
+
+.PHONY: soak
+soak: deps build ## Minutes of random faults under traffic on each engine and backend (needs root; SOAK_TIME=20m for more, SOAK_SEED=n for the same again)
+	@failed=; for engine in $(ENGINES); do for backend in $(BACKENDS); do \
+		echo "soak: docker $$engine, $$backend"; \
+		SOAK_TIME=$(SOAK_TIME) DRAWBRIDGE_ENGINE=$$engine DRAWBRIDGE_BACKEND=$$backend DRAWBRIDGE_BIN=$(CURDIR)/$(BIN) \
+			$(GO) test -count=1 -v -timeout 0 -tags engine ./test/soak || failed="$$failed $$engine-$$backend"; \
+	done; done; \
+	[ -z "$$failed" ] || { echo "soak: failed:$$failed"; exit 1; }
+
 .PHONY: check
-check: deps fmt-check vet lint race test-kernel test-faults test-engine ## All tests with the race detector, formatting, vet and lint
+check: deps fmt-check vet lint race test-kernel test-faults test-engine test-soak ## All tests with the race detector, formatting, vet and lint
 
 .PHONY: fmt
 fmt: ## Format the code

@@ -4,13 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
 
 // waker tells when the first client of a socket comes. Until then the socket has no goroutine, whose stack would be most of
 // what a published port takes of memory: nearly all clients are served by the firewall.
-type waker struct{ epoll *os.File }
+type waker struct {
+	epoll  *os.File
+	closed atomic.Bool
+}
 
 func newWaker() (*waker, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
@@ -20,11 +24,14 @@ func newWaker() (*waker, error) {
 	if err := unix.SetNonblock(fd, true); err != nil { // has the runtime wait for it, not a thread
 		return nil, errors.Join(os.NewSyscallError("fcntl", err), unix.Close(fd))
 	}
-	return &waker{os.NewFile(uintptr(fd), "epoll")}, nil
+	return &waker{epoll: os.NewFile(uintptr(fd), "epoll")}, nil
 }
 
 // Close ends run.
-func (w *waker) Close() error { return w.epoll.Close() }
+func (w *waker) Close() error {
+	w.closed.Store(true)
+	return w.epoll.Close()
+}
 
 // watch has run report the file descriptor once, when there is something to read.
 func (w *waker) watch(fd int) error {
@@ -61,7 +68,7 @@ func (w *waker) run(woken func(fd int)) error {
 			return n != 0 || failed != nil && failed != unix.EINTR
 		})
 		switch {
-		case errors.Is(err, os.ErrClosed):
+		case w.closed.Load(): // a raw connection's error for that has no name
 			return nil
 		case err != nil || failed != nil:
 			return fmt.Errorf("waiting for clients: %w", errors.Join(err, failed))

@@ -165,7 +165,7 @@ func forgetOthers(flows *link.Flows, s state.Snapshot) {
 	flows.ForgetOthers(subnets, owned)
 }
 
-// sweep looks from time to time for what Docker forgot, and gives memory back.
+// sweep looks from time to time for what Docker forgot and whether the host still forwards, and gives memory back.
 func sweep(ctx context.Context, network *driver.Driver, addresses *ipam.Driver, log *slog.Logger) error {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
@@ -184,7 +184,8 @@ func sweep(ctx context.Context, network *driver.Driver, addresses *ipam.Driver, 
 			for _, l := range freed {
 				log.Warn("freed an address that no container has", "address", l.Addr, "pool", l.Pool)
 			}
-			if err := errors.Join(err, err2); err != nil && ctx.Err() == nil {
+			err3 := network.KeepForwarding(ctx)
+			if err := errors.Join(err, err2, err3); err != nil && ctx.Err() == nil {
 				log.Warn("looking for what Docker forgot", "error", err)
 			}
 		}

@@ -94,10 +94,7 @@ func serve(ctx context.Context, s settings, p parsed) error {
 	}
 	log.Info("serving", "version", version.String(), "socket", s.pluginSocket)
 	running.Go(func() {
-		// Whoever is ordered behind us, as dockerd is, finds bridges and rules in place.
-		if d.ready(background) == nil {
-			notify(log, daemon.SdNotifyReady)
-		}
+		announce(background, d.ready, log, func() { notify(log, daemon.SdNotifyReady) })
 	})
 	err = d.answer(ctx, listener, commands)
 	notify(log, daemon.SdNotifyStopping)
@@ -127,6 +124,21 @@ func (d *daemonParts) answer(ctx context.Context, engine, commands net.Listener)
 	return errors.Join(first, <-failed)
 }
 
+// announce tells when whoever is ordered behind us, as dockerd is, may start: it finds bridges and rules in place. A host that
+// cannot be brought there, as with a firewall that hangs, does not keep dockerd from starting for long; calls wait for themselves.
+func announce(ctx context.Context, ready func(context.Context) error, log *slog.Logger, tell func()) {
+	waiting, cancel := context.WithTimeout(ctx, readyPatience)
+	defer cancel()
+	err := ready(waiting)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		log.Warn("the host is not as it should be yet, and dockerd may start all the same", "after", readyPatience)
+	}
+	tell()
+}
+
 // notify tells systemd; without systemd it does nothing.
 func notify(log *slog.Logger, what string) {
 	if _, err := daemon.SdNotify(false, what); err != nil {
@@ -141,6 +153,8 @@ const (
 	sweepInterval = 10 * time.Second
 	// leftoverTimeout bounds the look for rules of an earlier run.
 	leftoverTimeout = 10 * time.Second
+	// readyPatience is for how long the first comparison may keep dockerd from starting. The unit's TimeoutStartSec is longer.
+	readyPatience = 15 * time.Second
 	// zoneTimeout bounds a call of firewalld. It is well below a call's own deadline, so that the
 	// answer says who is to blame.
 	zoneTimeout = 5 * time.Second

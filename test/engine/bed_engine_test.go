@@ -96,6 +96,16 @@ func onNFTables() bool { return os.Getenv("DRAWBRIDGE_BACKEND") == "nftables" }
 // startPlugin starts the daemon and waits until it answers.
 func (b *bed) startPlugin() {
 	b.t.Helper()
+	b.startPluginAtOnce()
+	b.eventually("the plugin answers", func() bool {
+		_, err := b.Run(b.t.Context(), binary(b.t), "status")
+		return err == nil
+	})
+}
+
+// startPluginAtOnce starts the daemon and waits for nothing.
+func (b *bed) startPluginAtOnce() {
+	b.t.Helper()
 	var err error
 	backend := "iptables"
 	if onNFTables() {
@@ -106,10 +116,6 @@ func (b *bed) startPlugin() {
 	if b.plugin, err = b.Start("drawbridge", argv, nil); err != nil {
 		b.t.Fatal(err)
 	}
-	b.eventually("the plugin answers", func() bool {
-		_, err := b.Run(b.t.Context(), binary(b.t), "status")
-		return err == nil
-	})
 }
 
 // eventually waits for something that another process brings about.

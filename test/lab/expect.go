@@ -19,8 +19,8 @@ type TB interface {
 }
 
 const (
-	// passTimeout is long enough for a SYN to be sent thrice.
-	passTimeout = 5 * time.Second
+	// PassTimeout is how long what must pass is waited for: long enough for a SYN to be sent thrice.
+	PassTimeout = 5 * time.Second
 	// blockTimeout is what a check that expects silence costs. It is longer than
 	// the second after which a SYN is sent again: an ICMP error that arrives
 	// while connect(2) still holds the socket, as it does over a veth, is only
@@ -52,7 +52,7 @@ func Up(t TB, o Options) *Host {
 // Reaches checks that a server answers, and returns what it said.
 func Reaches(t TB, from Place, network, addr string) Reply {
 	t.Helper()
-	r, err := Get(t.Context(), from, Request{Network: network, Addr: addr, Timeout: passTimeout})
+	r, err := Get(t.Context(), from, Request{Network: network, Addr: addr, Timeout: PassTimeout})
 	if err != nil {
 		t.Fatalf("%s %s is not reached: %v", network, addr, err)
 	}

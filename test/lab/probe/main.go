@@ -5,6 +5,7 @@
 //
 //	probe serve [-name N] tcp|udp|sctp ADDR... answer every line with "N peer"
 //	probe get [-bind IP[:PORT]] [-timeout D] [-count N -every D] [-lines N] tcp|udp|sctp ADDR
+//	probe knock [-every D] [-timeout D] tcp|udp ADDR...  ask over new connections for ever, one line each
 //	probe spray -bind IP:PORT udp ADDR         send datagrams for ever, whatever comes back
 //	probe segment FLAGS IP:PORT IP:PORT        send one TCP segment that belongs to nothing
 //	probe advertise IFACE PREFIX               send router advertisements for ever
@@ -25,6 +26,7 @@ func main() {
 	commands := map[string]func([]string) error{
 		"serve":     serve,
 		"get":       get,
+		"knock":     knock,
 		"spray":     spray,
 		"segment":   segment,
 		"advertise": advertise,
@@ -34,7 +36,7 @@ func main() {
 		"become":    become,
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: probe serve|get|spray|segment|advertise|guard|init|enter …")
+		fmt.Fprintln(os.Stderr, "usage: probe serve|get|knock|spray|segment|advertise|guard|init|enter …")
 		os.Exit(2)
 	}
 	if err := commands[os.Args[1]](os.Args[2:]); err != nil {

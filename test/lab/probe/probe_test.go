@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -283,5 +285,33 @@ func TestInitRefusesToTouchTheMachine(t *testing.T) {
 	err := initialise([]string{"-dir", t.TempDir(), "-cgroup", "x"})
 	if err == nil || !strings.Contains(err.Error(), "pid 1") {
 		t.Errorf("got %v, want a refusal: this process is not pid 1 of a lab", err)
+	}
+}
+
+// TestKnock: one line for each request, whatever came of it.
+func TestKnock(t *testing.T) {
+	open, closed := served(t, "tcp", "127.0.0.1"), "127.0.0.1:1"
+	var out bytes.Buffer
+	k := &knocker{network: "tcp", timeout: time.Second, out: bufio.NewWriter(&out)}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := k.run(ctx, []string{open, closed}, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.out.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	words := map[string]string{}
+	for line := range strings.Lines(out.String()) {
+		var began, took int64
+		var addr, word, name string
+		_, _ = fmt.Sscan(line, &began, &took, &addr, &word, &name)
+		if age := time.Since(time.UnixMicro(began)); age < 0 || age > time.Minute || took < 0 {
+			t.Errorf("times of %q", line)
+		}
+		words[addr] = strings.TrimSpace(word + " " + name)
+	}
+	if words[open] != "ok web" || words[closed] != "refused" || len(words) != 2 {
+		t.Errorf("%v", words)
 	}
 }

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// unit is what a unit file says, by section and key.
+type unit map[string][]string
+
+func readUnit(t *testing.T) unit {
+	t.Helper()
+	text, err := os.ReadFile("../../packaging/drawbridge.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, section := unit{}, ""
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSpace(line)
+		key, value, assigns := strings.Cut(line, "=")
+		switch {
+		case strings.HasPrefix(line, "["):
+			section = strings.Trim(line, "[]")
+		case assigns && !strings.HasPrefix(line, "#"):
+			u[section+"."+key] = append(u[section+"."+key], strings.Fields(value)...)
+		}
+	}
+	return u
+}
+
+// seconds is a time of the unit. A key that is not there is 0, which is too short for all that is asked below.
+func (u unit) seconds(key string) time.Duration {
+	d, _ := time.ParseDuration(strings.Join(u[key], "") + "s")
+	return d
+}
+
+// TestUnit reads what the unit promises: dockerd starts behind us, never waits long for us, and is never long without us.
+func TestUnit(t *testing.T) {
+	u := readUnit(t)
+	for key, want := range map[string]string{
+		"Unit.Before":                      "docker.service",
+		"Unit.After":                       "firewalld.service",
+		"Unit.StartLimitIntervalSec":       "0",
+		"Service.Type":                     "notify",
+		"Service.Restart":                  "always",
+		"Service.RestartPreventExitStatus": "2",
+		"Service.KillMode":                 "mixed",
+		"Install.WantedBy":                 "multi-user.target",
+	} {
+		if !slices.Contains(u[key], want) {
+			t.Errorf("%s is %v, without %s", key, u[key], want)
+		}
+	}
+	for key, values := range u {
+		for _, other := range []string{"docker.service", "docker.socket", "firewalld.service", "network-online.target"} {
+			if !slices.Contains(values, other) {
+				continue
+			}
+			// Neither started by us nor stopped with us, and nothing that is up late is waited for.
+			if !strings.HasPrefix(key, "Unit.Before") && key != "Unit.After" || key == "Unit.After" && other != "firewalld.service" {
+				t.Errorf("%s names %s", key, other)
+			}
+		}
+	}
+	if start := u.seconds("Service.TimeoutStartSec"); start <= readyPatience+leftoverTimeout || start > 30*time.Second {
+		t.Errorf("TimeoutStartSec=%v: longer than what the daemon takes by itself (%v and %v), and dockerd waits for it", start, readyPatience, leftoverTimeout)
+	}
+	// 15 s for a call, and what the server gives beyond; see plugin.Options.
+	if stop := u.seconds("Service.TimeoutStopSec"); stop < 30*time.Second || stop > time.Minute {
+		t.Errorf("TimeoutStopSec=%v", stop)
+	}
+	if again := u.seconds("Service.RestartSec"); again > 2*time.Second {
+		t.Errorf("RestartSec=%v: dockerd tries a call for 15 seconds", again)
+	}
+	if pre := u["Service.ExecStartPre"]; len(pre) == 0 || !strings.HasPrefix(pre[0], "-") {
+		t.Errorf("ExecStartPre %v: a module that the kernel lacks must not keep the daemon from starting", pre)
+	}
+}
+
+// TestAnnounce: dockerd may start when the host is as it should be, or when that takes too long.
+func TestAnnounce(t *testing.T) {
+	for name, c := range map[string]struct {
+		takes time.Duration // until the first comparison has ended
+		ends  time.Duration // of the daemon
+		want  time.Duration // when systemd is told; 0 for never
+	}{
+		"soon":         {2 * time.Second, time.Hour, 2 * time.Second},
+		"hangs":        {time.Hour, 2 * time.Hour, readyPatience},
+		"ends earlier": {time.Hour, time.Second, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began, told := time.Now(), time.Duration(0)
+				ctx, cancel := context.WithTimeout(t.Context(), c.ends)
+				defer cancel()
+				ready := func(ctx context.Context) error {
+					select {
+					case <-time.After(c.takes):
+						return nil
+					case <-ctx.Done():
+						return errors.New("not ready")
+					}
+				}
+				announce(ctx, ready, slog.New(slog.DiscardHandler), func() { told = time.Since(began) })
+				if told != c.want {
+					t.Errorf("told after %v, want %v", told, c.want)
+				}
+			})
+		})
+	}
+}
