@@ -503,3 +503,23 @@ pool drawbridge/10.1.0.0/24 (subnet 10.1.0.0/24): no network of an engine has it
 		})
 	}
 }
+
+// TestRefused: a daemon without a state says so to all questions but that for its status.
+func TestRefused(t *testing.T) {
+	sources := answers()
+	sources.Refused = func() error { return errors.New("the file is damaged") }
+	path, stop := serve(t, sources)
+	defer stop()
+	c := Dial(path)
+	if _, err := c.Status(t.Context()); err != nil {
+		t.Errorf("status: %v", err)
+	}
+	_, ports := c.Ports(t.Context())
+	_, rules := c.Rules(t.Context())
+	_, verify := c.Verify(t.Context())
+	for _, err := range []error{ports, rules, verify} {
+		if err == nil || err.Error() != "the file is damaged" || errors.Is(err, ErrUnreachable) {
+			t.Errorf("%v", err)
+		}
+	}
+}

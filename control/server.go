@@ -34,7 +34,9 @@ const (
 
 // Sources is where a [Server] gets its answers from. All are called concurrently.
 type Sources struct {
-	Status func(ctx context.Context) (Status, error)
+	// Refused, if not nil, is asked for why there is no answer to anything but the status.
+	Refused func() error
+	Status  func(ctx context.Context) (Status, error)
 	// Snapshot returns the desired state.
 	Snapshot func() state.Snapshot
 	// Rules returns the firewall rules that should be in the kernel, as text for a reader.
@@ -129,6 +131,9 @@ func (s *Server) answer(ctx context.Context, r *http.Request) (int, any) {
 		return http.StatusMethodNotAllowed, failure{fmt.Sprintf("%s is to be asked with GET: nothing can be changed there", r.URL.Path)}
 	default:
 		return http.StatusMethodNotAllowed, failure{fmt.Sprintf("%s is to be asked with GET, or changed with POST", r.URL.Path)}
+	}
+	if s.sources.Refused != nil && r.URL.Path != statusPath {
+		return http.StatusServiceUnavailable, failure{s.sources.Refused().Error()}
 	}
 	answer, err := guarded(ctx, ask)
 	if err != nil {

@@ -148,6 +148,10 @@ func dropLinks(tx *store.Tx) {
 // undoTimeout bounds the way back after a failure: the call's own deadline may have passed.
 const undoTimeout = 10 * time.Second
 
+// hungTimeout bounds it where something on the host did not answer within its own time: it hardly does for the way back, and the
+// caller is to learn the cause within the call's deadline.
+const hungTimeout = time.Second
+
 // change carries out do, waits for the host, and carries out undo if the host could not be
 // made equal to the result.
 func (d *Driver) change(ctx context.Context, scope state.Scope, do, undo func(*store.Tx) error) error {
@@ -155,15 +159,29 @@ func (d *Driver) change(ctx context.Context, scope state.Scope, do, undo func(*s
 	if err != nil {
 		return err
 	}
-	if err := d.loop.Wait(ctx, revision, scope); err != nil {
+	if err := d.await(ctx, revision, scope); err != nil {
 		return d.takeBack(ctx, undo, err)
 	}
 	return nil
 }
 
+// await waits for the host, and leaves a tenth of the call's time for the way back, so that the caller is told what did not answer.
+func (d *Driver) await(ctx context.Context, revision uint64, scope state.Scope) error {
+	if end, bounded := ctx.Deadline(); bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, end.Add(-time.Until(end)/10))
+		defer cancel()
+	}
+	return d.loop.Wait(ctx, revision, scope)
+}
+
 // takeBack undoes a change because of cause, which it returns.
 func (d *Driver) takeBack(ctx context.Context, undo func(*store.Tx) error, cause error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	patience := undoTimeout
+	if ctx.Err() == nil && errors.Is(cause, context.DeadlineExceeded) {
+		patience = hungTimeout
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	if _, err := d.store.Update(ctx, undo); err != nil {
 		return errors.Join(cause, fmt.Errorf("undoing the change: %w", err))

@@ -192,7 +192,7 @@ func (d *Driver) Join(ctx context.Context, r *network.JoinRequest) (*network.Joi
 	}
 	// Docker 29 names all exposed ports only here, and links lead to them.
 	if n.NoICC && !slices.Equal(before.Exposed, e.Exposed) {
-		if err := d.loop.Wait(ctx, revision, at); err != nil {
+		if err := d.await(ctx, revision, at); err != nil {
 			return nil, d.takeBack(ctx, func(tx *store.Tx) error {
 				tx.PutEndpoint(before)
 				return nil

@@ -71,6 +71,21 @@ func TestNeverReady(t *testing.T) {
 	}
 }
 
+// TestBrief: no connection is left on which a request could meet the end of the server.
+func TestBrief(t *testing.T) {
+	for _, brief := range []bool{true, false} {
+		r := serve(t, stubs(&counter{}), Options{Brief: brief})
+		resp, err := r.client.Post("http://plugin/Plugin.Activate", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.Close != brief {
+			t.Errorf("brief %v: the server closes the connection: %v", brief, resp.Close)
+		}
+	}
+}
+
 func TestPanicCostsOneCall(t *testing.T) {
 	r := serve(t, []Route{
 		callNoReply("/NetworkDriver.Join", func(context.Context, *request) error { panic("out of thin air") }),

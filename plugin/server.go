@@ -35,6 +35,9 @@ type Options struct {
 	// MaxBody is the largest request body in bytes, 8 MiB if zero. What dockerd sends
 	// are a few kilobytes, and 120 bytes for each published port.
 	MaxBody int64
+	// Brief closes each connection after its answer, for a server whose place another one is to take: dockerd repeats a request
+	// that it sent into a closing connection without its body.
+	Brief bool
 	// Ready returns when the state is loaded, or with an error when ctx is done or
 	// the state cannot be loaded. Every call with arguments waits for it. Nil means
 	// ready at once.
@@ -90,6 +93,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
+	srv.SetKeepAlivesEnabled(!s.options.Brief)
 	drain := s.options.Deadline + drainSlack
 	err := unixsocket.Serve(ctx, srv, l, drain)
 	switch {

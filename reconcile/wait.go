@@ -83,9 +83,21 @@ func (l *Loop) giveUp(w *waiter, cause error) error {
 	case l.phase == notStarted:
 		return fmt.Errorf("drawbridge is still starting: %w", cause)
 	case l.step != "":
-		return fmt.Errorf("the %s step has not finished: %w", l.step, cause)
+		return fmt.Errorf("the %s step has not finished: %w%s", l.step, cause, l.trouble())
 	}
-	return fmt.Errorf("the host has not been brought to revision %d yet: %w", w.revision, cause)
+	return fmt.Errorf("the host has not been brought to revision %d yet: %w%s", w.revision, cause, l.trouble())
+}
+
+// trouble says what ended the last pass early, which is the likely reason for the next one to take its time; "" if nothing did.
+// The caller holds mu.
+func (l *Loop) trouble() string {
+	steps := l.status.Steps
+	for i, s := range steps {
+		if s.Error != "" && !s.Skipped && i+1 < len(steps) && steps[i+1].Skipped {
+			return "; the last attempt failed: " + s.Error
+		}
+	}
+	return ""
 }
 
 // board begins a pass over a snapshot of the given revision: it takes along the waiters

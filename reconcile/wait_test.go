@@ -149,3 +149,17 @@ func TestAnswerBeatsGivingUp(t *testing.T) {
 		}
 	}
 }
+
+// TestWaitNamesWhatFailedBefore: who gives up while a step hangs is told why the pass before failed.
+func TestWaitNamesWhatFailedBefore(t *testing.T) {
+	inBubble(t, Options{}, func(r *rig) {
+		r.rules.fails(errors.New("the program hangs"))
+		r.run()
+		r.rules.takes(time.Hour)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		answer := r.waiting(ctx, r.src.revision.Add(1), everything)
+		r.after(time.Second)
+		r.answered(answer, "the firewall step has not finished: context deadline exceeded; the last attempt failed: firewall: the program hangs")
+	})
+}

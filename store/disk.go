@@ -54,22 +54,36 @@ func metaRecords(revision uint64, h host) ([]record, error) {
 	return []record{rev, fwd, ula}, errors.Join(err1, err2, err3)
 }
 
-// write puts the records into the file's buckets.
+// write puts the records into the file's buckets, and what they change into the sum.
 func write(tx *bolt.Tx, records []record) error {
+	var sum uint64
+	if err := readMeta(tx, sumKey, &sum); err != nil {
+		return err
+	}
 	for _, r := range records {
-		b := tx.Bucket([]byte(r.bucket))
-		if b == nil {
-			return fmt.Errorf("there is no bucket %s", r.bucket)
+		if b := tx.Bucket([]byte(r.bucket)); b != nil {
+			sum += entrySum(r.bucket, r.key, r.value) - entrySum(r.bucket, r.key, b.Get(r.key))
 		}
-		var err error
-		if r.value == nil {
-			err = b.Delete(r.key)
-		} else {
-			err = b.Put(r.key, r.value)
+		if err := put(tx, r); err != nil {
+			return err
 		}
-		if err != nil {
-			return fmt.Errorf("writing %q of %s: %w", r.key, r.bucket, err)
-		}
+	}
+	return putSum(tx, sum)
+}
+
+func put(tx *bolt.Tx, r record) error {
+	b := tx.Bucket([]byte(r.bucket))
+	if b == nil {
+		return fmt.Errorf("there is no bucket %s", r.bucket)
+	}
+	var err error
+	if r.value == nil {
+		err = b.Delete(r.key)
+	} else {
+		err = b.Put(r.key, r.value)
+	}
+	if err != nil {
+		return fmt.Errorf("writing %q of %s: %w", r.key, r.bucket, err)
 	}
 	return nil
 }
@@ -84,7 +98,7 @@ func empty(tx *bolt.Tx) error {
 			return fmt.Errorf("emptying %s: %w", name, err)
 		}
 	}
-	return nil
+	return resum(tx)
 }
 
 // read returns all that the file holds, or the first thing that is wrong with it.
@@ -100,6 +114,7 @@ func read(tx *bolt.Tx) (*image, error) {
 		readAll(tx, poolKind, &s.Pools),
 		readAll(tx, leaseKind, &i.leases),
 		readAll(tx, retiredKind, &s.Retired),
+		verify(tx),
 	)
 	return i, err
 }
@@ -139,8 +154,8 @@ func checkOurs(tx *bolt.Tx) error {
 	return nil
 }
 
-// create makes the buckets of a new file.
-func create(tx *bolt.Tx) error {
+// furnish makes the buckets of a new file.
+func furnish(tx *bolt.Tx) error {
 	for _, name := range append([]string{metaBucket}, recordBuckets...) {
 		if _, err := tx.CreateBucket([]byte(name)); err != nil {
 			return fmt.Errorf("creating bucket %s: %w", name, err)
@@ -150,5 +165,5 @@ func create(tx *bolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	return write(tx, records)
+	return errors.Join(resum(tx), write(tx, records))
 }

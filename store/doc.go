@@ -34,6 +34,10 @@
 // and a [migration]; a file of a newer version is refused, because what an older
 // program would drop from it cannot be brought back.
 //
+// bbolt believes its pages, and has no checksum over what is in them. [Open] therefore checks them first (pages.go), and meta holds a
+// sum over all entries (sum.go), which each commit brings along by what it changes. What does not pass is a [Fault]; nobody
+// repairs it. A new file is made under another name, so that one without content is never a new one.
+//
 // # Be aware
 //
 // The store does not validate: values come from state's Parse functions and have

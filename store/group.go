@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+	"os"
+	"runtime/debug"
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
@@ -57,7 +59,7 @@ func (s *Store) group() {
 	if now != before {
 		if err := s.save(now, records); err != nil {
 			for _, c := range calls {
-				c.lose(before, fmt.Errorf("writing state file %s: %w", s.path, err))
+				c.lose(before, err)
 			}
 		} else {
 			s.current.Store(now)
@@ -113,16 +115,24 @@ func (c *call) run(tx *Tx) error {
 
 // save brings the file to the image next with the records that lead there.
 func (s *Store) save(next *image, records []record) (err error) {
+	if err := s.Broken(); err != nil {
+		return err
+	}
 	rewrite := s.unsure
 	if rewrite {
 		if records, err = next.rebuild().records(); err != nil {
 			return err
 		}
 	}
-	s.unsure = true // also if commit panics
+	s.unsure = true
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("a fault in drawbridge: %v", v) // for all whose changes these are
+		if v := recover(); v != nil { // for all whose changes these are
+			err = fmt.Errorf("writing state file %s: a fault in drawbridge: %v", s.path, v)
+			if wrong := s.inspect(); wrong != nil {
+				err = damaged(s.path, fmt.Errorf("%w (writing it: %v)", wrong, v))
+				s.broken.Store(&err)
+			}
 		}
 	}()
 	err = effect.Do("store.commit", func() error {
@@ -135,6 +145,26 @@ func (s *Store) save(next *image, records []record) (err error) {
 			return write(b, records)
 		})
 	})
-	s.unsure = err != nil
-	return err
+	s.unsure = err != nil && (rewrite || !s.unwritten(next))
+	if err != nil {
+		return failed("writing", s.path, err)
+	}
+	return nil
+}
+
+// inspect looks at the file after bbolt gave up over it.
+func (s *Store) inspect() error {
+	content, err := os.ReadFile(s.path)
+	if err != nil {
+		return err
+	}
+	return checkPages(content)
+}
+
+// unwritten reports whether it is sure that a failed commit did not reach the file: nothing of it counts before the meta page is
+// written, which is the last thing.
+func (s *Store) unwritten(next *image) bool {
+	var revision uint64
+	err := s.db.View(func(tx *bolt.Tx) error { return readMeta(tx, revisionKey, &revision) })
+	return err == nil && revision == s.current.Load().snapshot.Revision && revision != next.snapshot.Revision
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 
 	bolt "go.etcd.io/bbolt"
@@ -19,6 +20,8 @@ var migrations = []migration{
 	func(*bolt.Tx) error { return nil },
 	// 3: networks and pools say whether an engine was seen to know them. Of those in a file of format 2 nothing was seen yet.
 	func(*bolt.Tx) error { return nil },
+	// 4: the file has a checksum, which every upgrade makes anew. An older program would not keep it.
+	func(*bolt.Tx) error { return nil },
 }
 
 // newerError is a file that a newer program wrote.
@@ -28,23 +31,32 @@ func (e *newerError) Error() string {
 	return fmt.Sprintf("format %d, this program knows formats up to %d", e.have, e.known)
 }
 
-// prepare makes an empty file one of ours and an old one one of the current version.
-func prepare(db *bolt.DB, steps []migration) error {
+// prepare makes an empty file one of ours and an old one one of the current version, and reads it. An upgrade that makes
+// nothing readable leaves the file as it was.
+func prepare(db *bolt.DB, steps []migration) (img *image, err error) {
 	current := 1 + len(steps)
-	version := 0
-	if err := db.View(func(tx *bolt.Tx) (err error) {
-		version, err = readVersion(tx)
+	var version int
+	err = db.View(func(tx *bolt.Tx) error {
+		if version, err = readVersion(tx); err != nil || version != current {
+			return err
+		}
+		img, err = read(tx)
 		return err
-	}); err != nil {
-		return err
-	}
+	})
 	switch {
-	case version == current:
-		return nil
+	case err != nil || version == current:
+		return img, err
 	case version > current:
-		return &newerError{have: version, known: current}
+		return nil, &newerError{have: version, known: current}
 	}
-	return db.Update(func(tx *bolt.Tx) error { return upgrade(tx, version, steps) })
+	err = db.Update(func(tx *bolt.Tx) error {
+		if err := upgrade(tx, version, steps); err != nil {
+			return err
+		}
+		img, err = read(tx)
+		return err
+	})
+	return img, err
 }
 
 // readVersion returns the version of the file's format, 0 if the file is empty.
@@ -64,7 +76,7 @@ func readVersion(tx *bolt.Tx) (int, error) {
 
 func upgrade(tx *bolt.Tx, version int, steps []migration) error {
 	if version == 0 {
-		if err := create(tx); err != nil {
+		if err := furnish(tx); err != nil {
 			return err
 		}
 		version = 1 + len(steps)
@@ -78,5 +90,5 @@ func upgrade(tx *bolt.Tx, version int, steps []migration) error {
 	if err != nil {
 		return err
 	}
-	return write(tx, []record{r})
+	return errors.Join(put(tx, r), resum(tx))
 }

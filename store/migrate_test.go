@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -46,7 +47,7 @@ func TestMigrations(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			path := writeFile(t, nil)
+			path := filepath.Join(t.TempDir(), "state.db")
 			s, err := open(path, tt.has)
 			if err != nil {
 				t.Fatal(err)
@@ -78,7 +79,7 @@ func TestMigrations(t *testing.T) {
 
 // TestFormat2: a file of the format before networks and pools were seen opens whole, and nothing of it was seen.
 func TestFormat2(t *testing.T) {
-	path := writeFile(t, nil)
+	path := filepath.Join(t.TempDir(), "state.db")
 	old, err := open(path, migrations[:1])
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +92,7 @@ func TestFormat2(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, version := marks(t, s); version != "3" {
+	if _, version := marks(t, s); version != "4" {
 		t.Errorf("version %s", version)
 	}
 	sameState(t, s, old)

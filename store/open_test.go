@@ -26,11 +26,6 @@ func TestOpenCreatesPrivateFiles(t *testing.T) {
 	}
 }
 
-func TestOpenAcceptsAnEmptyFile(t *testing.T) {
-	s := reopen(t, writeFile(t, nil))
-	update(t, s, fill)
-}
-
 func TestOpenRefusesAFileInUse(t *testing.T) {
 	s := newStore(t)
 	_, err := Open(s.path)
@@ -84,6 +79,7 @@ func TestOpenRefusesWhatItCannotRead(t *testing.T) {
 		{"short text", []byte("hello"), "is damaged"},
 		{"cut after one page", filled(t, nil)[:4096], "is damaged"},
 		{"cut after four pages", filled(t, nil)[:4*4096], "is damaged"},
+		{"no byte", nil, "is damaged"},
 		{"zeroes", make([]byte, 32768), "is damaged"},
 	}
 	for _, tt := range tests {

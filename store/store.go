@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -31,11 +32,15 @@ type Store struct {
 
 	// What follows belongs to the holder of the token.
 	db     *bolt.DB
+	file   *os.File                         // that of db
 	commit func(func(*bolt.Tx) error) error // db.Update, replaced by tests that make it fail
 	closed bool
 	// unsure: a commit failed, so that it may or may not be on disk (the last sync
 	// can fail after everything was written). The next commit writes everything.
 	unsure bool
+	// broken: bbolt met something in the file that cannot be, and must not write to it any more. What it held is in memory, and
+	// the next start looks at the file as a whole.
+	broken atomic.Pointer[error]
 }
 
 // Snapshot returns the state of the last commit. It costs no copy and must not be
@@ -89,6 +94,15 @@ func (s *Store) lead() {
 	s.group()
 }
 
+// Broken returns what was found wrong with the file while it was written to; then every change is refused with it, and what there was
+// before is in memory only. It is nil if nothing was.
+func (s *Store) Broken() error {
+	if err := s.broken.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
 // Close waits for a running Update and closes the file. Further updates are an
 // error; closing again is not.
 func (s *Store) Close() error {
@@ -98,6 +112,9 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed = true
+	if s.Broken() != nil { // bbolt may still hold a lock of its own, for which its Close would wait
+		return release(s.file)
+	}
 	if err := s.db.Close(); err != nil {
 		return fmt.Errorf("closing state file %s: %w", s.path, err)
 	}

@@ -34,7 +34,7 @@ type daemonParts struct {
 	tasks map[string]func(context.Context) error
 	// closers give resources back, last made first.
 	closers []func() error
-	// compared is closed when the host has been made equal to the state once, or that was tried.
+	// compared is closed when the host has been made equal to the state once, or that was tried for long enough.
 	compared chan struct{}
 }
 
@@ -66,12 +66,16 @@ func (h host) FitNetwork(ctx context.Context, n state.Network) (state.Network, e
 	return n, err
 }
 
-// newDaemon wires the parts. With rules it starts no process and waits for nobody, so that dockerd is
+// newDaemon opens the state and wires the parts. With rules it starts no process and waits for nobody, so that dockerd is
 // answered from the first moment. On an error nothing stays open.
-func newDaemon(ctx context.Context, st *store.Store, s settings, p parsed, log *slog.Logger) (*daemonParts, error) {
+func newDaemon(ctx context.Context, s settings, p parsed, log *slog.Logger) (*daemonParts, error) {
 	d := &daemonParts{tasks: map[string]func(context.Context) error{}, compared: make(chan struct{})}
-	err := refuseLeftover(ctx, s)
-	if err == nil {
+	st, err := store.Open(s.state)
+	if err != nil {
+		return nil, err
+	}
+	d.onClose(st)
+	if err = refuseLeftover(ctx, s); err == nil {
 		err = d.wire(ctx, st, s, p, log)
 	}
 	if err != nil {
@@ -193,10 +197,15 @@ func sweep(ctx context.Context, network *driver.Driver, addresses *ipam.Driver, 
 }
 
 // firstPass waits for the first comparison. What failed in it is for the calls that it concerns, and
-// the loop tries again.
+// the loop tries again. One that takes its time, since a program hangs, holds up nobody who does not need what it is about.
 func (d *daemonParts) firstPass(ctx context.Context, loop *reconcile.Loop, after func()) error {
-	defer close(d.compared)
-	_ = loop.Wait(ctx, 0, state.Scope{})
+	bounded, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	_ = loop.Wait(bounded, 0, state.Scope{})
+	close(d.compared)
+	if bounded.Err() != nil {
+		_ = loop.Wait(ctx, 0, state.Scope{})
+	}
 	after()
 	return nil
 }

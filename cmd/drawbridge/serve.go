@@ -48,10 +48,10 @@ networks: rules and links stay until "drawbridge purge" or until their networks 
 	return cmd
 }
 
-// serve opens the state, whose lock keeps a second daemon out, and listens before anything that could
-// take its time, so that dockerd's calls wait instead of failing. It answers until ctx ends. The parts
-// end in the opposite order: no new calls, calls under way finished, then the loop that they wait for,
-// then the sockets of published ports.
+// serve listens before anything that could take its time, so that dockerd's calls wait instead of failing, and opens the state,
+// whose lock keeps a second daemon of another host's namespace out. It answers until ctx ends; while the state file cannot be
+// used it answers that. The parts end in the opposite order: no new calls, calls under way finished, then the loop that they wait
+// for, then the sockets of published ports.
 func serve(ctx context.Context, s settings, p parsed) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: p.level}))
 	for _, complaint := range strayVariables(os.Environ()) {
@@ -62,11 +62,6 @@ func serve(ctx context.Context, s settings, p parsed) error {
 		return err
 	}
 	defer alone.Close()
-	st, err := store.Open(s.state)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
 	listener, err := plugin.Listen(s.pluginSocket)
 	if err != nil {
 		return err
@@ -77,8 +72,13 @@ func serve(ctx context.Context, s settings, p parsed) error {
 		return err
 	}
 	defer commands.Close()
-	d, err := newDaemon(ctx, st, s, p, log)
-	if err != nil {
+
+	begin := func() (*daemonParts, error) { return newDaemon(ctx, s, p, log) }
+	d, err := begin()
+	if fault, is := errors.AsType[*store.Fault](err); is {
+		d, err = refuse(ctx, listener, commands, log, fault, begin)
+	}
+	if err != nil || d == nil {
 		return err
 	}
 	defer d.close()
@@ -94,7 +94,10 @@ func serve(ctx context.Context, s settings, p parsed) error {
 	}
 	log.Info("serving", "version", version.String(), "socket", s.pluginSocket)
 	running.Go(func() {
-		announce(background, d.ready, log, func() { notify(log, daemon.SdNotifyReady) })
+		// Whoever is ordered behind us, as dockerd is, finds bridges and rules in place.
+		if d.ready(background) == nil {
+			notify(log, "STATUS=serving\n"+daemon.SdNotifyReady)
+		}
 	})
 	err = d.answer(ctx, listener, commands)
 	notify(log, daemon.SdNotifyStopping)
@@ -124,21 +127,6 @@ func (d *daemonParts) answer(ctx context.Context, engine, commands net.Listener)
 	return errors.Join(first, <-failed)
 }
 
-// announce tells when whoever is ordered behind us, as dockerd is, may start: it finds bridges and rules in place. A host that
-// cannot be brought there, as with a firewall that hangs, does not keep dockerd from starting for long; calls wait for themselves.
-func announce(ctx context.Context, ready func(context.Context) error, log *slog.Logger, tell func()) {
-	waiting, cancel := context.WithTimeout(ctx, readyPatience)
-	defer cancel()
-	err := ready(waiting)
-	if ctx.Err() != nil {
-		return
-	}
-	if err != nil {
-		log.Warn("the host is not as it should be yet, and dockerd may start all the same", "after", readyPatience)
-	}
-	tell()
-}
-
 // notify tells systemd; without systemd it does nothing.
 func notify(log *slog.Logger, what string) {
 	if _, err := daemon.SdNotify(false, what); err != nil {
@@ -153,11 +141,11 @@ const (
 	sweepInterval = 10 * time.Second
 	// leftoverTimeout bounds the look for rules of an earlier run.
 	leftoverTimeout = 10 * time.Second
-	// readyPatience is for how long the first comparison may keep dockerd from starting. The unit's TimeoutStartSec is longer.
-	readyPatience = 15 * time.Second
 	// zoneTimeout bounds a call of firewalld. It is well below a call's own deadline, so that the
 	// answer says who is to blame.
 	zoneTimeout = 5 * time.Second
+	// startPatience is how long dockerd's start, which is ordered behind ours, and calls wait for the first comparison.
+	startPatience = 5 * time.Second
 	// debounce lets events that come in a burst, our own changes' included, share a pass. It
 	// delays no call: those do not wait for events.
 	debounce = 100 * time.Millisecond

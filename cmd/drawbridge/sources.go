@@ -30,7 +30,11 @@ func sources(st *store.Store, loop *reconcile.Loop, network *driver.Driver, p *p
 		},
 		Verify: func(ctx context.Context) ([]control.Difference, error) { return verify(ctx, loop) },
 		Status: func(ctx context.Context) (control.Status, error) {
-			ctx, cancel := context.WithTimeout(ctx, checkTime)
+			patience := checkTime
+			if loop.Status().Failed() { // what it says is no news, and the next pass may hang as the last one did
+				patience = brokenTime
+			}
+			ctx, cancel := context.WithTimeout(ctx, patience)
 			defer cancel()
 			late := loop.Check(ctx) // what fails in it, describe tells from the steps
 			s := control.Count(st.Snapshot())
@@ -39,6 +43,9 @@ func sources(st *store.Store, loop *reconcile.Loop, network *driver.Driver, p *p
 				s.Backend = p.backend.Variant()
 			}
 			describe(&s, loop.Status())
+			if err := st.Broken(); err != nil {
+				s.Errors = append(s.Errors, err.Error())
+			}
 			if late != nil && ctx.Err() != nil {
 				s.Errors = append(s.Errors, late.Error())
 			}
@@ -71,8 +78,11 @@ func verify(ctx context.Context, loop *reconcile.Loop) ([]control.Difference, er
 	return out, err
 }
 
-// checkTime is how long status waits for a comparison of host and state.
-const checkTime = 5 * time.Second
+// How long status waits for a comparison of host and state: usually, and where the last one failed.
+const (
+	checkTime  = 5 * time.Second
+	brokenTime = time.Second
+)
 
 // describe adds how the last pass went.
 func describe(s *control.Status, l reconcile.Status) {

@@ -104,7 +104,7 @@ func (h *wholeHost) activate() {
 // fill writes the state of a large host.
 func (h *wholeHost) fill() {
 	h.t.Helper()
-	st, err := store.Open(h.path("state.db"))
+	st, err := store.Open(h.state)
 	h.must(err)
 	_, err = st.Update(h.t.Context(), func(tx *store.Tx) error {
 		for i := range manyNetworks {

@@ -212,7 +212,7 @@ func (h *wholeHost) dumpSockets(d *dump) {
 // snapshot reads the state, from a copy: a daemon that has nothing to do leaves the file alone, and holds its lock.
 func (h *wholeHost) snapshot() state.Snapshot {
 	h.t.Helper()
-	raw, err := os.ReadFile(h.path("state.db"))
+	raw, err := os.ReadFile(h.state)
 	h.must(err)
 	h.must(os.WriteFile(h.path("copy.db"), raw, 0o600))
 	s, err := store.Open(h.path("copy.db"))
@@ -235,9 +235,9 @@ func stateText(s state.Snapshot) string {
 // turned on for networks that are gone stays on.
 func (h *wholeHost) inherit(other *wholeHost) {
 	h.t.Helper()
-	raw, err := os.ReadFile(other.path("state.db"))
+	raw, err := os.ReadFile(other.state)
 	h.must(err)
-	h.must(os.WriteFile(h.path("state.db"), raw, 0o600))
+	h.must(os.WriteFile(h.state, raw, 0o600))
 	need4, need6 := state.NeedForwarding(other.snapshot().Networks)
 	for key, needed := range map[string]bool{"net/ipv4/ip_forward": need4, "net/ipv6/conf/all/forwarding": need6} {
 		if value := other.file("/proc/sys/" + key); !needed && value == "1" {

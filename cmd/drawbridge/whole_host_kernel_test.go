@@ -93,6 +93,9 @@ type wholeHost struct {
 	http   http.Client
 	// env is for programs beside the tests' own; flags are for the daemon, beside and after those that all tests give.
 	env, flags []string
+	state      string // file
+
+	slowest time.Duration // answer to ask
 }
 
 func newWholeHost(t tester) *wholeHost {
@@ -101,6 +104,7 @@ func newWholeHost(t tester) *wholeHost {
 	h := &wholeHost{t: t, dir: dir, calls: make(chan func())}
 	h.must(err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	h.state = h.path("state.db")
 	transport := unixsocket.Transport(h.path("plugin.sock"))
 	transport.DisableKeepAlives = true
 	h.http.Transport = transport
@@ -193,7 +197,7 @@ func (h *wholeHost) start() {
 func (h *wholeHost) launch(backend string) {
 	h.t.Helper()
 	h.daemon = exec.Command("/proc/self/exe", "serve", "--firewall-backend", backend, "--firewalld", "off",
-		"--plugin-socket", h.path("plugin.sock"), "--control-socket", h.path("control.sock"), "--state", h.path("state.db"))
+		"--plugin-socket", h.path("plugin.sock"), "--control-socket", h.path("control.sock"), "--state", h.state)
 	h.daemon.Args = append(h.daemon.Args, h.flags...)
 	h.daemon.Env = append(append(os.Environ(), programEnv+"=1"), h.env...)
 	h.log.Reset()
@@ -235,6 +239,11 @@ const patience = 10 * time.Second
 // settle waits until a pass left nothing to be done.
 func (h *wholeHost) settle() {
 	h.t.Helper()
+	h.settleIn(patience)
+}
+
+func (h *wholeHost) settleIn(patience time.Duration) {
+	h.t.Helper()
 	var status control.Status
 	var err error
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
@@ -261,7 +270,13 @@ func (h *wholeHost) verify() []control.Difference {
 // call sends a call of dockerd's to the network driver and returns the error in its answer.
 func (h *wholeHost) call(name string, args any) string {
 	h.t.Helper()
-	refused, err := h.send("NetworkDriver."+name, args)
+	return h.post("NetworkDriver."+name, args)
+}
+
+// post sends a call of dockerd's, which must be answered, and returns the error in its answer.
+func (h *wholeHost) post(name string, args any) string {
+	h.t.Helper()
+	refused, err := h.send(name, args)
 	h.must(err)
 	return refused
 }

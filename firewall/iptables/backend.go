@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -113,11 +114,17 @@ func (b *Backend) Sync(ctx context.Context, w firewall.Wanted) error {
 		return err
 	}
 	for i := range attempts {
-		if err = b.sync(ctx, variant, i > 0, w); err == nil || ctx.Err() != nil {
+		if err = b.sync(ctx, variant, i > 0, w); err == nil || slow(ctx, err) {
 			return err
 		}
 	}
 	return err
+}
+
+// slow reports whether ctx ended, or a failure is of a kind for which another attempt would only wait as long again: a program that
+// hung, or somebody who holds the lock.
+func slow(ctx context.Context, err error) bool {
+	return ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) || err != nil && strings.Contains(err.Error(), "xtables lock")
 }
 
 // Follow implements firewall.Backend. It reads nothing where the rules are of the generation that it left, which the legacy
@@ -128,8 +135,13 @@ func (b *Backend) Follow(ctx context.Context, w firewall.Wanted) error {
 		return b.Sync(ctx, w)
 	}
 	now, err := b.generation()
-	if err != nil || now != last.generation || b.follow(ctx, *last, w) != nil {
+	if err != nil || now != last.generation {
 		return b.Sync(ctx, w)
+	}
+	if err := b.follow(ctx, *last, w); err != nil && !slow(ctx, err) {
+		return b.Sync(ctx, w)
+	} else if err != nil {
+		return err
 	}
 	return nil
 }
@@ -222,7 +234,7 @@ func (b *Backend) look(ctx context.Context, variant string) (tablesOfBoth, error
 	if err != nil {
 		return tablesOfBoth{}, err
 	}
-	if ctx.Err() != nil {
+	if slow(ctx, err6) {
 		return tablesOfBoth{}, errors.Join(ctx.Err(), err6)
 	}
 	return tablesOfBoth{d4: d4, d6: d6, err6: err6}, nil

@@ -91,7 +91,7 @@ func (m *Marked) Write(ctx context.Context, p firewall.Policy) (mended []string,
 			m.done, m.last = text, text
 			return mended, nil
 		}
-		if ctx.Err() != nil || i == attempts-1 {
+		if slow(ctx, err) || i == attempts-1 {
 			return nil, err
 		}
 	}

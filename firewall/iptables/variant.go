@@ -58,7 +58,7 @@ func (b *Backend) detect(ctx context.Context) (string, error) {
 		}
 		// Without -t: naming a table makes the legacy variant load and create it.
 		d, err := b.read(ctx, variant, false)
-		if ctx.Err() != nil {
+		if slow(ctx, err) {
 			return "", errors.Join(ctx.Err(), err)
 		}
 		// An error means that the kernel lacks this variant: it holds nothing.

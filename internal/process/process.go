@@ -6,11 +6,11 @@ package process
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -37,13 +37,32 @@ func (e *Error) Unwrap() error { return e.Err }
 // closed, so that a child of it cannot hold the caller.
 const grace = time.Second
 
+// limit is how long a program may take. It is below the deadline of dockerd's calls, so that their answer says which program hangs.
+// The largest of ours, 10,000 ports for iptables-restore, takes some seconds on a small machine.
+const limit = 10 * time.Second
+
+// hung is why a program was killed that took longer. It is a context.DeadlineExceeded: to try again would take as long again.
+type hung struct{ after time.Duration }
+
+func (h hung) Error() string { return fmt.Sprintf("it did not end within %s and was killed", h.after) }
+
+func (hung) Is(target error) bool { return target == context.DeadlineExceeded }
+
 // Run starts argv with stdin as its input, waits for it and returns its standard
-// output. The program is killed when ctx ends.
+// output. The program is killed when ctx ends or it takes too long, with all that it started.
 func Run(ctx context.Context, stdin string, argv ...string) (string, error) {
+	return run(ctx, limit, stdin, argv...)
+}
+
+func run(ctx context.Context, limit time.Duration, stdin string, argv ...string) (string, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, hung{limit})
+	defer cancel()
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	cmd.Stdin = strings.NewReader(stdin)
 	cmd.WaitDelay = grace
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
@@ -51,7 +70,7 @@ func Run(ctx context.Context, stdin string, argv ...string) (string, error) {
 		return stdout.String(), nil
 	}
 	if ctx.Err() != nil {
-		err = errors.Join(ctx.Err(), err)
+		err = context.Cause(ctx)
 	}
 	return "", &Error{Argv: argv, Stderr: stderr.String(), Err: err}
 }

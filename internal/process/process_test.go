@@ -3,7 +3,10 @@ package process
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -51,4 +54,37 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
 	}
+}
+
+// TestHungProgramIsKilled: a program that ignores every signal that can be ignored ends, with its children, and is told by name.
+func TestHungProgramIsKilled(t *testing.T) {
+	pids := filepath.Join(t.TempDir(), "pids")
+	script := fmt.Sprintf("trap '' TERM INT HUP; sleep 60 & echo $$ $! > %s; while :; do sleep 60; done", pids)
+	began := time.Now()
+	_, err := run(t.Context(), time.Second, "", "sh", "-c", script)
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.HasPrefix(err.Error(), "sh -c") || !strings.HasSuffix(err.Error(), "it did not end within 1s and was killed") {
+		t.Errorf("%v", err)
+	}
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	var parent, child int
+	text, _ := os.ReadFile(pids)
+	if _, err := fmt.Sscan(string(text), &parent, &child); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(fmt.Sprint("/proc/", parent)); err == nil {
+		t.Errorf("process %d is left", parent)
+	}
+	for deadline := time.Now().Add(5 * time.Second); running(child); time.Sleep(time.Millisecond) { // its new parent reaps it
+		if time.Now().After(deadline) {
+			t.Fatalf("its child %d is left", child)
+		}
+	}
+}
+
+// running reports whether a process is there and no zombie, which is its new parent's.
+func running(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !strings.Contains(string(stat), ") Z ")
 }

@@ -167,8 +167,17 @@ func TestStartFailures(t *testing.T) {
 	if err := os.WriteFile(b.Path("/run/bad.db"), []byte(strings.Repeat("nonsense", 10000)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	fails("/run/bad.db", "--state", "/run/bad.db")
-	fails("/proc/nowhere", "--state", "/proc/nowhere/state.db")
+	p, err := b.Start("refusing", []string{binary(t), "serve", "--state", "/run/bad.db"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.fails("state file /run/bad.db is damaged", "network", "create", "-d", "drawbridge", "--ipam-driver", "drawbridge", "other")
+	if _, err := b.Run(t.Context(), binary(t), "status"); exitCode(err) != 1 {
+		t.Errorf("status exits %d: %v", exitCode(err), err)
+	}
+	if err := p.Stop(); err != nil {
+		t.Fatal(err)
+	}
 	fails("must be absolute", "--plugin-socket", "relative.sock")
 
 	b.run(binary(t), "purge", "--rules-only")
