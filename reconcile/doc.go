@@ -38,6 +38,12 @@
 // comes while a pass runs always makes another one follow, because what it reports
 // may have happened behind the pass's back.
 //
+// # Repairs
+//
+// A [Mender] says what it mended. What of it the state had not changed since the host was last equal to it, somebody else did, and
+// it is logged. Who undoes the same repair again and again makes Trigger and Glance wait, longer each time; Wait, Hurry and the
+// passes due by time do not. [Loop.Inspect] looks and changes nothing.
+//
 // # Be aware
 //
 // Planes run in the goroutine of Run, one at a time. One that does not return when

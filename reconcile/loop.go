@@ -102,6 +102,15 @@ func (l *Loop) Trigger(reason string) {
 	poke(l.soon)
 }
 
+// Hurry is Trigger for what leaves the host open until the pass: it does not wait for further triggers, nor for who undoes repairs.
+func (l *Loop) Hurry(reason string) {
+	l.mu.Lock()
+	l.because(reason)
+	l.suspect = true
+	l.mu.Unlock()
+	poke(l.now)
+}
+
 // Glance asks for a pass that looks only where it costs nothing: a Follower whose part of the state is as it was tells by itself
 // whether somebody has changed what it keeps. It never blocks. The reason goes to the log.
 func (l *Loop) Glance(reason string) {

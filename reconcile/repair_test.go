@@ -177,6 +177,18 @@ func TestFight(t *testing.T) {
 	})
 }
 
+// TestHurry: what leaves the host open is looked at without a pause.
+func TestHurry(t *testing.T) {
+	healing(t, func(l *Loop, h *held, _ *versions, _ *logBuffer) {
+		h.undo(missing(everything))
+		l.Hurry("a flush")
+		synctest.Wait()
+		if !h.whole() {
+			t.Error("it waits")
+		}
+	})
+}
+
 func TestInspect(t *testing.T) {
 	healing(t, func(l *Loop, h *held, _ *versions, _ *logBuffer) {
 		passes := len(h.passes())

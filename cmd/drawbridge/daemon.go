@@ -133,7 +133,8 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 		d.tasks["legacy rules beside nftables"] = func(ctx context.Context) error { return planes.backend.watchMarked(ctx, loop.Trigger) }
 	}
 	if planes.zones != nil {
-		d.tasks["firewalld"] = func(ctx context.Context) error { return planes.zones.Watch(ctx, loop.Trigger) }
+		// firewalld may have flushed rules that it did not make.
+		d.tasks["firewalld"] = func(ctx context.Context) error { return planes.zones.Watch(ctx, loop.Hurry) }
 	}
 	d.plugin = plugin.NewServer(
 		plugin.Routes(network, addresses),

@@ -273,9 +273,3 @@ func (d *model) runs(name string) error {
 	}
 	return err
 }
-
-// unlinked reports whether a container has fewer links than networks: somebody has deleted one.
-func (d *model) unlinked(name string) bool {
-	out, err := d.m.docker.Container(name).Run(d.m.t.Context(), "/bin/busybox", "ip", "-o", "link")
-	return err == nil && strings.Count(out, ": eth") < len(d.containers[name].networks)
-}

@@ -3,7 +3,6 @@
 package soak
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -205,13 +204,7 @@ func (w *watch) calm(d *model) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.containers)) {
-		err := w.m.within(w.m.patience, func() error { return d.well(name) })
-		if err != nil && d.unlinked(name) {
-			w.m.complain(errors.New("a container whose link somebody deleted was restarted: it did not come back"))
-			d.m.asked(nil, nothing, "restart", "-t", "0", name)
-			err = w.m.within(w.m.patience, func() error { return d.well(name) })
-		}
-		if err != nil {
+		if err := w.m.within(w.m.patience, func() error { return d.well(name) }); err != nil {
 			w.m.t.Errorf("stays broken: %v", err)
 		}
 	}
