@@ -63,7 +63,10 @@ func (l *Links) rewireOne(bridge netlink.Link, n state.Network, e state.Endpoint
 	defer ns.Close()
 	c, err := enter(ns, l.sysctl)
 	if errors.Is(err, unix.EPERM) {
-		return nil, nil // without CAP_SYS_ADMIN: status says what to do
+		if l.journal.looking {
+			l.journal.note(e.HostLink(), "link %s of a running container is missing, and cannot be made again without CAP_SYS_ADMIN: restart the container", e.HostLink())
+		}
+		return nil, nil // status says what to do
 	}
 	if err != nil {
 		return nil, fmt.Errorf("entering the container of endpoint %s: %w", e.ID.Short(), err)

@@ -31,6 +31,11 @@ func TestFaults(t *testing.T) {
 			w.walkStory(story())
 		})
 	}
+	t.Run("link of a container", func(t *testing.T) {
+		t.Parallel()
+		w := newWalker(t, "nftables", newWholeHost)
+		w.walkRewire()
+	})
 	t.Run("firewalld", func(t *testing.T) {
 		t.Parallel()
 		w := newWalker(t, "nftables", newZonedHost)
