@@ -148,10 +148,6 @@ func dropLinks(tx *store.Tx) {
 // undoTimeout bounds the way back after a failure: the call's own deadline may have passed.
 const undoTimeout = 10 * time.Second
 
-// hungTimeout bounds it where something on the host did not answer within its own time: it hardly does for the way back, and the
-// caller is to learn the cause within the call's deadline.
-const hungTimeout = time.Second
-
 // change carries out do, waits for the host, and carries out undo if the host could not be
 // made equal to the result.
 func (d *Driver) change(ctx context.Context, scope state.Scope, do, undo func(*store.Tx) error) error {
@@ -178,15 +174,17 @@ func (d *Driver) await(ctx context.Context, revision uint64, scope state.Scope) 
 // takeBack undoes a change because of cause, which it returns.
 func (d *Driver) takeBack(ctx context.Context, undo func(*store.Tx) error, cause error) error {
 	patience := undoTimeout
-	if ctx.Err() == nil && errors.Is(cause, context.DeadlineExceeded) {
-		patience = hungTimeout
+	if end, bounded := ctx.Deadline(); bounded && ctx.Err() == nil {
+		patience = min(patience, time.Until(end)*9/10) // where something hangs it does so on the way back, too
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	if _, err := d.store.Update(ctx, undo); err != nil {
 		return errors.Join(cause, fmt.Errorf("undoing the change: %w", err))
 	}
 	// What still fails now is retried by the loop; the caller wants the first cause.
+	ctx, cancel = context.WithTimeout(ctx, patience)
+	defer cancel()
 	_ = d.settle(ctx, state.Scope{})
 	return cause
 }

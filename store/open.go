@@ -125,7 +125,9 @@ var (
 
 // lock takes the lock that bbolt takes.
 func lock(file *os.File) error {
-	for deadline := time.Now().Add(lockTimeout); ; time.Sleep(lockPause) {
+	ticker := time.NewTicker(lockPause) // flock has no deadline
+	defer ticker.Stop()
+	for deadline := time.Now().Add(lockTimeout); ; <-ticker.C {
 		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		switch {
 		case !errors.Is(err, syscall.EWOULDBLOCK):

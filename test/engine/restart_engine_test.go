@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -297,6 +299,9 @@ func (b *bed) firstAnswer() {
 	})
 }
 
+// nftElements are what a set holds, in an order that says nothing.
+var nftElements = regexp.MustCompile(`elements = \{[^{}]*\}`)
+
 // kernel is the text of all our rules and sets.
 func (b *bed) kernel() string {
 	b.t.Helper()
@@ -311,7 +316,14 @@ func (b *bed) kernel() string {
 		}
 	}
 	if onNFTables() {
-		out.WriteString(b.run("nft", "--stateless", "list", "table", "inet", "drawbridge"))
+		out.WriteString(nftElements.ReplaceAllStringFunc(b.run("nft", "--stateless", "list", "table", "inet", "drawbridge"), func(elements string) string {
+			words := strings.Split(strings.Trim(strings.TrimPrefix(elements, "elements = "), "{}"), ",")
+			for i, w := range words {
+				words[i] = strings.Join(strings.Fields(w), " ")
+			}
+			slices.Sort(words)
+			return "{" + strings.Join(words, ", ") + "}"
+		}))
 	}
 	return out.String()
 }
