@@ -11,5 +11,5 @@
 // [Listen] takes the place of a socket file that nobody serves, since a killed
 // process leaves one behind and Docker waits 15 seconds per call on it. Two processes that
 // start in the same instant could each find the other's file dead: the caller must keep them
-// apart, as the daemon does by the lock on its state file, taken before.
+// apart, as the daemon does by [Claim], taken before. A server that only stands in for another gets the listener by [Lend].
 package unixsocket
