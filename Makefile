@@ -5,7 +5,7 @@ BIN       := bin/drawbridge
 PREFIX    ?= /usr/local
 # The machine's own and that of Debian 13, see test/engine.
 ENGINES   := 20.10 26.1
-# How long make fuzz lets each fuzzer run.
+# How long make fuzz lets each fuzzer run. Their stores are in memory: each commit waits for the disk otherwise.
 FUZZTIME  ?= 30s
 BACKENDS  := iptables nftables
 # For how long things go wrong in each run of make soak.
@@ -51,7 +51,7 @@ test-unit: ## Tests that touch nothing of the machine
 fuzz: ## Fuzz whatever reads foreign input, and the order of calls, for FUZZTIME (30s) each
 	@grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9]+' . | sed -E 's|/[^/]*:func | |' | sort | while read -r package name; do \
 		echo "fuzz: $$package $$name"; \
-		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -parallel 2 "$$package" || exit 1; \
+		GOTMPDIR="$${TMPDIR:-/tmp}" TMPDIR=/dev/shm $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x -parallel 2 "$$package" || exit 1; \
 	done
 
 .PHONY: test-kernel

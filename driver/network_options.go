@@ -52,7 +52,7 @@ var networkOptions = []option[state.Network]{
 		dockerPrefix + "bridge.host_binding_ipv4", "address", "0.0.0.0, or --ip",
 		"Host address of ports that are published without one: an IPv4 or an IPv6 address. 0.0.0.0 stands for all addresses of both families, :: for all IPv6 ones.",
 	}, func(n *state.Network, v string) (err error) {
-		n.HostIP, err = parseHostIP(v)
+		n.HostIP, err = ParseHostIP(v)
 		return err
 	}},
 	{Option{
@@ -153,8 +153,8 @@ func engineNumber(low, high int) func(*state.Network, string) error {
 	}
 }
 
-// parseHostIP reads a default host address for published ports.
-func parseHostIP(v string) (netip.Addr, error) {
+// ParseHostIP reads a default host address for published ports.
+func ParseHostIP(v string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(v)
 	if err != nil || a.Zone() != "" || a.IsMulticast() {
 		return netip.Addr{}, fmt.Errorf("%q is not an address of a host", state.Clip(v))

@@ -108,9 +108,12 @@ func (e *callError) Error() string {
 	case gone:
 		return fmt.Sprintf("firewalld went away during %s: try again", e.Method)
 	case denied:
-		return fmt.Sprintf("firewalld does not allow %s: drawbridge must run as root (%v)", e.Method, e.Err)
+		return fmt.Sprintf("firewalld does not allow %s: drawbridge must run as root (%s)", e.Method, e.text())
 	case panicMode:
 		return fmt.Sprintf("firewalld is in panic mode and refuses %s: end it with `firewall-cmd --panic-off`", e.Method)
 	}
-	return fmt.Sprintf("calling firewalld's %s: %v", e.Method, e.Err)
+	return fmt.Sprintf("calling firewalld's %s: %s", e.Method, e.text())
 }
+
+// text is what firewalld said, in one line: of what it did not expect itself it sends the whole traceback.
+func (e *callError) text() string { return strings.Join(strings.Fields(e.Err.Error()), " ") }

@@ -146,7 +146,7 @@ func TestUnknownPool(t *testing.T) {
 		{"of another driver", "LocalDefault/10.1.0.0/24", "LocalDefault"},
 		{"with a range", "drawbridge/10.1.0.0/24/10.1.0.0/25", "no address pool"},
 		{"oversized", strings.Repeat("x", 1<<16), "…"},
-		{"control characters", "drawbridge/\n\x00", `\n\x00`},
+		{"control characters", "drawbridge/\n\x00", "drawbridge/��"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			_, err := b.request(row.id, "10.1.0.9")

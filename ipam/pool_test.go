@@ -64,7 +64,7 @@ func TestRequestPool(t *testing.T) {
 		{"no length", "10.1.0.0/", "", false, "", "is not a prefix"},
 		{"too long a length", "10.1.0.0/33", "", false, "", "is not a prefix"},
 		{"a name", "web", "", true, "", `subnet "web" is not a prefix such as fd00:1:2:3::/64`},
-		{"a line break", "10.1.0.0/24\n", "", false, "", `subnet "10.1.0.0/24\n" is not a prefix`},
+		{"a line break", "10.1.0.0/24\n", "", false, "", `subnet "10.1.0.0/24�" is not a prefix`},
 		{"oversized", long, "", false, "", "…"},
 		{"oversized range", "10.1.0.0/24", long, false, "", "…"},
 	} {

@@ -2,6 +2,7 @@ package state
 
 import (
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -43,6 +44,12 @@ func FuzzParse(f *testing.F) {
 		check("ParseMAC", err)
 		if again, err2 := ParseMAC(mac.String()); err == nil && (err2 != nil || again != mac) {
 			t.Errorf("ParseMAC(%q) = %v, read again %v, %v", s, mac, again, err2)
+		}
+		if text := Clip(s); len(text) > 83 || strconv.Quote(text) != `"`+strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text)+`"` {
+			t.Errorf("Clip(%q) = %q", s, text)
+		}
+		if owner := OwnerOf(s); owner != (Scope{}) && !OurAlias(s) && !strings.HasPrefix(s, "network ") && !strings.HasPrefix(s, "endpoint ") {
+			t.Errorf("a link with alias %q is of %+v", s, owner)
 		}
 		if a, err := netip.ParseAddr(s); err == nil {
 			check4, check6 := CheckSource4(a), CheckSource6(a)

@@ -1,6 +1,11 @@
 package state
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
 
 // NetworkID is Docker's id of a network: 64 hexadecimal digits from a single
 // engine, 25 characters of base 36 from a swarm manager.
@@ -61,11 +66,19 @@ func checkID(s string) error {
 	return nil
 }
 
-// Clip shortens a value that came from outside, so that it cannot fill an error message.
+// Clip shortens a value that came from outside, so that it cannot fill an error message, and shows what is not to be printed,
+// such as the end of a line, as �.
 func Clip(s string) string {
 	const most = 80
-	if len(s) > most {
-		return s[:most] + "…"
+	var b strings.Builder
+	for _, r := range s { // of bytes that are no text, RuneError
+		if !strconv.IsPrint(r) {
+			r = utf8.RuneError
+		}
+		if b.Len()+utf8.RuneLen(r) > most {
+			return b.String() + "…"
+		}
+		b.WriteRune(r)
 	}
-	return s
+	return b.String()
 }

@@ -105,7 +105,7 @@ func (r PortRequest) Validate() error {
 	case r.HostPort == 0 && r.HostPortEnd != 0:
 		return fmt.Errorf("host port range %d-%d must not begin at 0", r.HostPort, r.HostPortEnd)
 	case r.HostIP.IsValid() && (r.HostIP.IsMulticast() || r.HostIP.Is4In6() || r.HostIP.Zone() != ""):
-		return fmt.Errorf("%s cannot be a host address of a published port", r.HostIP)
+		return fmt.Errorf("%s cannot be a host address of a published port", Clip(r.HostIP.String()))
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	"github.com/drawbridge-net/drawbridge/driver"
 	"github.com/drawbridge-net/drawbridge/internal/spelling"
 	"github.com/drawbridge-net/drawbridge/ipam"
+	"github.com/drawbridge-net/drawbridge/state"
 )
 
 // settings are the flags of serve as given; parsed is what they mean.
@@ -149,20 +149,20 @@ func (s *settings) parseAll() (parsed, error) {
 		IPForward: s.ipForward, MTU: s.mtu, NoICC: !s.icc, NoMasquerade: !s.ipMasq, NoRules: !s.iptables,
 	}, pools: ipam.DefaultBasePools()}
 	var err error
-	if p.driver.HostIP, err = netip.ParseAddr(s.ip); err != nil {
-		return p, fmt.Errorf("--ip %s is not an address", s.ip)
+	if p.driver.HostIP, err = driver.ParseHostIP(s.ip); err != nil {
+		return p, fmt.Errorf("--ip %w", err)
 	}
 	if s.mtu != 0 && (s.mtu < 68 || s.mtu > 65535) {
 		return p, fmt.Errorf("--mtu %d is not possible: give 68 to 65535, or 0", s.mtu)
 	}
 	if err := p.level.UnmarshalText([]byte(s.logLevel)); err != nil {
-		return p, fmt.Errorf("--log-level %s is not debug, info, warn or error", s.logLevel)
+		return p, fmt.Errorf("--log-level %s is not debug, info, warn or error", state.Clip(s.logLevel))
 	}
 	if !slices.Contains([]string{"auto", "iptables", "nftables"}, s.backend) {
-		return p, fmt.Errorf("--firewall-backend %s is not auto, iptables or nftables", s.backend)
+		return p, fmt.Errorf("--firewall-backend %s is not auto, iptables or nftables", state.Clip(s.backend))
 	}
 	if !slices.Contains([]string{"auto", "off"}, s.firewalld) {
-		return p, fmt.Errorf("--firewalld %s is not auto or off", s.firewalld)
+		return p, fmt.Errorf("--firewalld %s is not auto or off", state.Clip(s.firewalld))
 	}
 	if !s.iptables && !s.userlandProxy {
 		return p, fmt.Errorf("with --iptables=false only the proxy serves published ports: leave --userland-proxy on")
@@ -195,7 +195,7 @@ func parseEngines(sockets []string) ([]string, error) {
 		case path == "off":
 			return nil, errors.New("--engine-socket off stands alone: leave it out, or all others")
 		case !filepath.IsAbs(path):
-			return nil, fmt.Errorf("--engine-socket %s is not an absolute path, nor off", path)
+			return nil, fmt.Errorf("--engine-socket %s is not an absolute path, nor off", state.Clip(path))
 		}
 	}
 	return sockets, nil

@@ -52,7 +52,7 @@ func TestDifferences(t *testing.T) {
 			if joined := strings.Join(looked, "; "); err != nil || (row.want == "") != (joined == "") || !strings.Contains(joined, row.want) {
 				t.Errorf("a look: %q, %v", joined, err)
 			}
-			if !slices.Equal(h.journal, []string{save4, save6}) {
+			if slices.Sort(h.journal); !slices.Equal(h.journal, []string{save6, save4}) { // both are started at once
 				t.Errorf("a look did %q", h.journal)
 			}
 			next := policy("br-one")

@@ -79,8 +79,13 @@ func referenced(table map[string][]string, chain string) bool {
 	return false
 }
 
-// isOurs reports whether a chain belongs to us by its name, user chain included.
-func isOurs(chain string) bool { return strings.HasPrefix(chain, prefix+"-") }
+// isOurs reports whether a chain belongs to us by its name, user chain included. No name of ours has what iptables-restore would
+// read as the end of a word; the kernel lets others have it.
+func isOurs(chain string) bool {
+	return strings.HasPrefix(chain, prefix+"-") && !strings.ContainsFunc(chain, func(r rune) bool {
+		return r != '-' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+	})
+}
 
 // bridgePattern leaves out names that would end or begin a quoted word in a rule of ours.
 var bridgePattern = regexp.MustCompile(`^-o ([^\s"'\\]+) `)
