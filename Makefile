@@ -41,7 +41,7 @@ bench: deps build ## Measure against Docker's own bridge, into docs/benchmarks (
 	CGO_ENABLED=0 $(GO) run ./bench -plugin $(CURDIR)/$(BIN) $(BENCH_FLAGS)
 
 .PHONY: test
-test: deps test-unit test-kernel test-faults test-engine test-soak ## Run all tests (needs root)
+test: deps test-unit test-kernel test-faults test-engine test-soak test-load ## Run all tests (needs root)
 
 .PHONY: test-unit
 test-unit: ## Tests that touch nothing of the machine
@@ -89,8 +89,15 @@ soak: deps build ## Minutes of random faults under traffic on each engine and ba
 	done; done; \
 	[ -z "$$failed" ] || { echo "soak: failed:$$failed"; exit 1; }
 
+# One combination: the environment says which. cgo, because the race detector needs it.
+.PHONY: test-load
+test-load: ## Hundreds of containers and networks at once, on a daemon with the race detector (needs root)
+	CGO_ENABLED=1 $(GO) build -race -trimpath -o $(BIN)-race ./cmd/drawbridge
+	DRAWBRIDGE_ENGINE=$${DRAWBRIDGE_ENGINE:-20.10} DRAWBRIDGE_BACKEND=$${DRAWBRIDGE_BACKEND:-iptables} DRAWBRIDGE_BIN=$(CURDIR)/$(BIN)-race \
+		$(GO) test -count=1 -v -timeout 10m -tags load ./test/load
+
 .PHONY: check
-check: deps fmt-check vet lint race test-kernel test-faults test-engine test-soak ## All tests with the race detector, formatting, vet and lint
+check: deps fmt-check vet lint race test-kernel test-faults test-engine test-soak test-load ## All tests with the race detector, formatting, vet and lint
 
 .PHONY: fmt
 fmt: ## Format the code
@@ -102,12 +109,12 @@ fmt-check:
 
 .PHONY: vet
 vet: ## Run go vet over all build tags
-	$(GO) vet -tags kernel,engine ./...
+	$(GO) vet -tags kernel,engine,load ./...
 	$(GO) vet -tags kernel,faults ./...
 
 .PHONY: lint
 lint: ## Run golangci-lint
-	$(TOOL) golangci-lint run --build-tags kernel,engine ./...
+	$(TOOL) golangci-lint run --build-tags kernel,engine,load ./...
 
 .PHONY: race
 race: ## Run the unit tests with the race detector

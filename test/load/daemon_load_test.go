@@ -1,0 +1,91 @@
+//go:build load
+
+package load
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// resident is how much memory the daemon has, in KiB.
+func (m *machine) resident() int {
+	m.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", m.plugin.Pid))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	var kib int
+	if _, after, ok := strings.Cut(string(text), "VmRSS:"); ok {
+		_, _ = fmt.Sscan(after, &kib)
+	}
+	if kib == 0 {
+		m.t.Fatalf("no resident memory in %s", text)
+	}
+	return kib
+}
+
+// trimmed is longer than the time after which the daemon looks whether it has memory to give back.
+const trimmed = 12 * time.Second
+
+// settled is the least memory that the daemon has in the time in which it gives it back.
+func (m *machine) settled() int {
+	m.t.Helper()
+	least := m.resident()
+	for end := time.Now().Add(trimmed); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		least = min(least, m.resident())
+	}
+	return least
+}
+
+// goroutines ends the daemon and returns how many it had, by what started them.
+func (m *machine) goroutines() map[string]int {
+	m.t.Helper()
+	before := len(m.plugin.Log())
+	if err := syscall.Kill(m.plugin.Pid, syscall.SIGQUIT); err != nil {
+		m.t.Fatal(err)
+	}
+	<-m.plugin.Done()
+	dump := m.plugin.Log()[before:]
+	started := map[string]int{}
+	for _, found := range creator.FindAllStringSubmatch(dump, -1) {
+		started[found[1]]++
+	}
+	if len(started) == 0 {
+		m.t.Fatalf("no goroutines in %s", dump)
+	}
+	return started
+}
+
+var creator = regexp.MustCompile(`(?m)^created by (\S+) in goroutine`)
+
+// connections are what net/http has goroutines for, those that idle too. They are counted as files.
+const connections = "net/http."
+
+// noneMore checks that the daemon, which it ends, has no goroutines that one has not that met little, which it starts and ends.
+func (m *machine) noneMore(before map[string][]string) {
+	m.t.Helper()
+	loaded := m.goroutines()
+	m.startPlugin()
+	m.run(little)
+	m.asBefore(before)
+	fresh := m.goroutines()
+	m.t.Logf("goroutines after the load, by what started them: %v", loaded)
+	for by, n := range loaded {
+		if !strings.HasPrefix(by, connections) && n > fresh[by] {
+			m.t.Errorf("%d goroutines of %s are left, a fresh daemon has %d", n, by, fresh[by])
+		}
+	}
+}
+
+// noRaces checks what the race detector has said.
+func (m *machine) noRaces() {
+	m.t.Helper()
+	if _, report, found := strings.Cut(m.plugin.Log(), "WARNING: DATA RACE"); found {
+		report, _, _ = strings.Cut(report, "\n==================")
+		m.t.Errorf("a data race:%s", report)
+	}
+}
