@@ -53,8 +53,6 @@ const (
 	defaultGap   = 5 * time.Second
 	// endpointGrace is enough for an endpoint, of which an engine tells from the moment after its creation.
 	endpointGrace = time.Minute
-	// interval is how often the engines are asked.
-	interval = 30 * time.Second
 	// leastRounds is in how many rounds something must have been missing.
 	leastRounds = 3
 )
@@ -111,7 +109,7 @@ func (c *Collector) Run(ctx context.Context) error {
 		return nil
 	}
 	// The grace period of endpoints has room for the rounds that it takes.
-	ticker := time.NewTicker(min(interval, c.grace(Endpoint)/(leastRounds+1)))
+	ticker := time.NewTicker(c.grace(Endpoint) / (leastRounds + 1))
 	defer ticker.Stop()
 	for {
 		select {

@@ -34,11 +34,10 @@ func (d *Driver) Detached(ctx context.Context) ([]state.Endpoint, []state.Networ
 // ForgetEndpoint removes an endpoint that Docker forgot, and reports whether it did: not if the endpoint has changed meanwhile, or if its
 // link is in a container by now.
 func (d *Driver) ForgetEndpoint(ctx context.Context, e state.Endpoint) (gone bool, err error) {
-	lost, err := d.host.Lost(ctx, joined([]state.Endpoint{e}))
-	if err != nil || e.Joined() && len(lost) == 0 {
-		return false, err
-	}
-	return d.forgetOne(ctx, e)
+	return d.forgetIf(ctx, e, func() (bool, error) {
+		lost, err := d.host.Lost(ctx, joined([]state.Endpoint{e}))
+		return !e.Joined() || len(lost) > 0, err
+	})
 }
 
 // ForgetNetwork removes a network that Docker forgot, with its pools, and reports whether it did: not if it has endpoints, nor if it has changed
@@ -49,13 +48,12 @@ func (d *Driver) ForgetNetwork(ctx context.Context, n state.Network) (gone bool,
 		return false, err
 	}
 	defer release()
-	err = d.remove(ctx, state.Scope{Network: n.ID}, func(tx *store.Tx) []state.Endpoint {
+	return d.removeIf(ctx, state.Scope{Network: n.ID}, func(tx *store.Tx) ([]state.Endpoint, bool) {
 		current, ok := tx.Network(n.ID)
-		if gone = ok && current == n && len(tx.EndpointsOf(n.ID)) == 0; !gone {
-			return nil
+		if !ok || current != n || len(tx.EndpointsOf(n.ID)) > 0 {
+			return nil, false
 		}
 		dropPools(tx, n.ID)
-		return d.dropNetwork(tx, n.ID)
+		return d.dropNetwork(tx, n.ID), true
 	})
-	return gone, err
 }

@@ -141,26 +141,6 @@ func (d *Driver) claimForwarding(tx *store.Tx, networks ...state.Network) error 
 	return nil
 }
 
-// KeepForwarding claims forwarding that somebody has turned off while networks need it. It was on when they were created, as dockerd
-// leaves it, and so not claimed then. It is to be called every few seconds.
-func (d *Driver) KeepForwarding(ctx context.Context) error {
-	s := d.store.Snapshot()
-	need4, need6 := state.NeedForwarding(s.Networks)
-	need4, need6 = need4 && !s.Forwarding.V4, need6 && !s.Forwarding.V6
-	if !d.options.IPForward || !need4 && !need6 {
-		return nil
-	}
-	on, err := d.host.Forwarding(false)
-	if err != nil || (!need4 || on.V4) && (!need6 || on.V6) {
-		return err
-	}
-	revision, err := d.store.Update(ctx, func(tx *store.Tx) error { return d.claimForwarding(tx, tx.Networks()...) })
-	if err != nil {
-		return err
-	}
-	return d.loop.Wait(ctx, revision, state.Scope{})
-}
-
 // disclaimForwarding takes a claim back unless forwarding was turned on meanwhile, or another
 // network has come to rely on the claim. A host that cannot say keeps the claim: it
 // only closes.

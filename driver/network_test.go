@@ -372,43 +372,6 @@ func TestForwardingOfAnother(t *testing.T) {
 	}
 }
 
-// TestKeepForwarding: what others had turned on, and somebody off again, becomes ours.
-func TestKeepForwarding(t *testing.T) {
-	tests := []struct {
-		name         string
-		settings     Options
-		pool6        string
-		host4, host6 bool // after the network was created with both on
-		want         state.Forwarding
-		passes       int
-	}{
-		{"on", Options{IPForward: true}, pool6(1), true, true, state.Forwarding{}, 0},
-		{"IPv4 off", Options{IPForward: true}, pool6(1), false, true, state.Forwarding{V4: true}, 1},
-		{"IPv6 off", Options{IPForward: true}, pool6(1), true, false, state.Forwarding{V6: true}, 1},
-		{"both off", Options{IPForward: true}, pool6(1), false, false, state.Forwarding{V4: true, V6: true}, 1},
-		{"IPv6 off, which nobody needs", Options{IPForward: true}, `null`, true, false, state.Forwarding{}, 0},
-		{"not wanted", Options{}, pool6(1), false, false, state.Forwarding{}, 0},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			b := newBench(t, tt.settings)
-			b.host.v4, b.host.v6 = true, true
-			b.ok(b.CreateNetwork(b.ctx(), createNetwork(t, 1, `{}`, pool4(1), tt.pool6)))
-			b.host.v4, b.host.v6 = tt.host4, tt.host6
-			passes := 0
-			b.loop.wait = func(context.Context) error { passes++; return nil }
-			b.ok(b.KeepForwarding(b.ctx()))
-			if got := b.store.Snapshot().Forwarding; got != tt.want || passes != tt.passes {
-				t.Errorf("claimed %+v with %d passes, want %+v with %d", got, passes, tt.want, tt.passes)
-			}
-			b.ok(b.KeepForwarding(b.ctx())) // it is ours by now
-			if passes != tt.passes {
-				t.Errorf("%d passes, though it was claimed before", passes)
-			}
-		})
-	}
-}
-
 func TestRestore(t *testing.T) {
 	tests := []struct {
 		name         string

@@ -18,11 +18,28 @@ type removal struct {
 // It is not undone: the engine forgets the object whatever the answer is, and the loop goes on
 // trying.
 func (d *Driver) remove(ctx context.Context, scope state.Scope, do func(*store.Tx) []state.Endpoint) error {
-	r, err := d.record(ctx, do)
-	if err != nil || r.nothing {
-		return err
+	_, err := d.removeIf(ctx, scope, func(tx *store.Tx) ([]state.Endpoint, bool) { return do(tx), true })
+	return err
+}
+
+// removeIf is remove for what need not be there any more, as do says, and reports whether the state is without it now.
+func (d *Driver) removeIf(ctx context.Context, scope state.Scope, do func(*store.Tx) ([]state.Endpoint, bool)) (gone bool, err error) {
+	r, err := d.record(ctx, func(tx *store.Tx) (out []state.Endpoint) {
+		out, gone = do(tx)
+		return out
+	})
+	if err != nil {
+		return false, err
 	}
-	err = d.settle(ctx, scope)
+	if r.nothing {
+		return gone, nil
+	}
+	return gone, d.finish(ctx, scope, r)
+}
+
+// finish waits until the host is without what was removed, and ends its connections.
+func (d *Driver) finish(ctx context.Context, scope state.Scope, r removal) error {
+	err := d.settle(ctx, scope)
 	if err == nil {
 		// Not after a failure: the rules may still lead to these ports, where somebody
 		// else would then listen. The pass that takes the rules away closes the ports.

@@ -150,19 +150,26 @@ func (d *Driver) forget(ctx context.Context, endpoints []state.Endpoint) (remove
 
 // forgetOne leaves alone an endpoint that has changed meanwhile: then somebody knows it.
 func (d *Driver) forgetOne(ctx context.Context, e state.Endpoint) (gone bool, err error) {
+	return d.forgetIf(ctx, e, func() (bool, error) { return true, nil })
+}
+
+// forgetIf is forgetOne for an endpoint of which a condition holds, while no call is at work on it.
+func (d *Driver) forgetIf(ctx context.Context, e state.Endpoint, holds func() (bool, error)) (gone bool, err error) {
 	scope, release, err := d.lockEndpoint(ctx, string(e.Network), string(e.ID))
 	if err != nil {
 		return false, err
 	}
 	defer release()
-	err = d.remove(ctx, scope, func(tx *store.Tx) []state.Endpoint {
+	if ok, err := holds(); err != nil || !ok {
+		return false, err
+	}
+	gone, err = d.removeIf(ctx, scope, func(tx *store.Tx) ([]state.Endpoint, bool) {
 		current, ok := tx.Endpoint(e.ID)
 		if !ok || current.Sandbox != e.Sandbox || !slices.Equal(current.Ports, e.Ports) {
-			return nil
+			return nil, false
 		}
-		gone = true
 		tx.DeleteEndpoint(e.ID)
-		return []state.Endpoint{current}
+		return []state.Endpoint{current}, true
 	})
 	if !gone {
 		return gone, err

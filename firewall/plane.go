@@ -14,6 +14,7 @@ type Plane struct {
 	applied  atomic.Pointer[applied] // what the backend last made true
 	dockers  atomic.Pointer[[]string]
 	found    []state.Difference // what the last Apply or Follow mended
+	halfway  bool               // the last one failed: what differs from what was made true before it may be its own doing
 }
 
 // applied is what a policy is made from. It takes no memory beside the state's own.
@@ -52,10 +53,12 @@ func (p *Plane) bring(
 		return h
 	}
 	p.found = nil
+	whole := !p.halfway
+	p.halfway = true
 	err := act(ctx, Wanted{
 		Policy: func(h Host) Policy { return Render(s, meet(h)) },
 		Last: func() (Policy, bool) {
-			if last == nil {
+			if last == nil || !whole {
 				return Policy{}, false
 			}
 			return Render(last.state, last.host), true
@@ -70,6 +73,7 @@ func (p *Plane) bring(
 		},
 	})
 	acting = false
+	p.halfway = err != nil
 	if err == nil && found != nil { // else it is that of before
 		p.applied.Store(&applied{s, *found})
 	}

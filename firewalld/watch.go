@@ -3,6 +3,7 @@ package firewalld
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -25,14 +26,15 @@ const (
 // the bus has been made, since what happened before it went unseen. It returns nil
 // when ctx is done. changed must not block for long.
 //
-// Apply's own reload is reported as well; the pass that follows finds nothing to do.
-func (p *Plane) Watch(ctx context.Context, changed func(reason string)) error {
+// Apply's own reload is reported as well; the pass that follows finds nothing to do. What may have left the host open, since rules
+// of ours may be gone, is for flushed instead.
+func (p *Plane) Watch(ctx context.Context, flushed, changed func(reason string)) error {
 	wait := firstWait
 	for ctx.Err() == nil {
 		b, err := p.open(ctx)
 		if b != nil {
 			wait = firstWait
-			err = p.follow(ctx, b, changed)
+			err = p.follow(ctx, b, flushed, changed)
 			b.close()
 		}
 		if ctx.Err() != nil {
@@ -57,7 +59,7 @@ func pause(ctx context.Context, d time.Duration) {
 }
 
 // follow reports signals until the connection is lost or ctx is done.
-func (p *Plane) follow(ctx context.Context, b *bus, changed func(string)) error {
+func (p *Plane) follow(ctx context.Context, b *bus, flushed, changed func(string)) error {
 	signals := make(chan *dbus.Signal, 64)
 	b.conn.Signal(signals)
 	if err := p.subscribe(ctx, b); err != nil {
@@ -75,7 +77,11 @@ func (p *Plane) follow(ctx context.Context, b *bus, changed func(string)) error 
 			}
 			if reason := p.reasonOf(ctx, b, sig); reason != "" {
 				p.lookStrict(ctx, b)
-				changed(reason)
+				if strings.HasPrefix(sig.Name, zoneInterface) {
+					changed(reason)
+				} else {
+					flushed(reason)
+				}
 			}
 		}
 	}

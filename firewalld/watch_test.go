@@ -24,7 +24,8 @@ func watch(t *testing.T, p *Plane) *watcher {
 	w := &watcher{t, make(chan string, 100)}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- p.Watch(ctx, func(reason string) { w.reasons <- reason }) }()
+	say := func(reason string) { w.reasons <- reason }
+	go func() { ended <- p.Watch(ctx, say, say) }()
 	t.Cleanup(func() {
 		cancel()
 		select {
@@ -256,7 +257,8 @@ func TestWatchBacksOff(t *testing.T) {
 		}})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		if err := p.Watch(ctx, func(string) { t.Error("a change was reported") }); err != nil {
+		never := func(string) { t.Error("a change was reported") }
+		if err := p.Watch(ctx, never, never); err != nil {
 			t.Error(err)
 		}
 		// 100 ms, 200, 400 … 3.2 s make six tries in 6.3 s, then one each 5 s.

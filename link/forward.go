@@ -56,15 +56,22 @@ func (l *Links) advertised() (state.LinkNames, error) {
 	return state.JoinLinkNames(names), nil
 }
 
-// forward turns on the switches that the state records as ours, while a network needs them. Those it does not
-// record are left as they are, and none is turned off: others may rely on it by now.
+// forward turns on the switches that the state records as ours, while a network needs them, and those that were on already and that
+// somebody has turned off since then. Others are left as they are, and none is turned off: others may rely on it by now.
+//
+// What was on before is not ours by that: where the host was a router it stays one (see state.Forwarding).
 func (l *Links) forward(s state.Snapshot) error {
 	need4, need6 := state.NeedForwarding(s.Networks)
+	on4, on6, err := l.sysctl.forwarding()
+	if err != nil {
+		return err
+	}
+	l.wasOn4, l.wasOn6 = need4 && (l.wasOn4 || on4), need6 && (l.wasOn6 || on6)
 	var errs []error
-	if s.Forwarding.V4 && need4 {
+	if need4 && (s.Forwarding.V4 || l.KeepForwarding && l.wasOn4) {
 		errs = append(errs, l.set("", forwardV4, "1"))
 	}
-	if s.Forwarding.V6 && need6 {
+	if need6 && (s.Forwarding.V6 || l.KeepForwarding && l.wasOn6) {
 		// First, since the kernel drops the routes of those that do not listen.
 		errs = append(errs, l.setRA(s.Forwarding.RA, "1", "2"), l.set("", forwardV6, "1"))
 	}

@@ -95,10 +95,14 @@ func (l *Links) guard(port netlink.Link) error {
 	if l.guarded(port) {
 		return nil
 	}
-	l.journal.note(port.Attrs().Name, "bridge port %s has no guard against packets of loopback addresses", port.Attrs().Name)
-	if err := l.addGuard(port); err != nil && !errors.Is(err, unix.ENODEV) { // the link is gone
+	err := l.addGuard(port)
+	switch {
+	case errors.Is(err, unix.ENODEV): // the link is gone
+		return nil
+	case err != nil:
 		return fmt.Errorf("the kernel takes no filter (%s) at the links of containers: %w", l.classifier, err)
 	}
+	l.journal.note(port.Attrs().Name, "bridge port %s has no guard against packets of loopback addresses", port.Attrs().Name)
 	return nil
 }
 

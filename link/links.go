@@ -18,6 +18,8 @@ type Links struct {
 	// RouteLocalnet lets packets of the host's loopback addresses be routed to bridges whose ports are all guarded. It is
 	// for those who have a rule, too, that keeps containers from doing the same (firewall.Settings.Loopback).
 	RouteLocalnet bool
+	// KeepForwarding turns forwarding on again where it was on and a network needs it, whoever had turned it on (--ip-forward).
+	KeepForwarding bool
 	// Report is told, once for each reason, why there is a bridge to which they are not (see LeadsLoopback).
 	Report func(reason string)
 	// NoLinksV6 keeps linked containers apart in IPv6, where no rule says what may pass between them.
@@ -25,6 +27,8 @@ type Links struct {
 
 	handle  editor
 	journal journal
+	// wasOn4 and wasOn6 say that forwarding was seen on while a network needed it.
+	wasOn4, wasOn6 bool
 	// locks says that the kernel knows locked bridge ports.
 	locks bool
 	ports map[int]*nl.SocketHandle // for what netlink.Handle cannot ask, see bridgePorts
@@ -312,6 +316,7 @@ func (l *Links) removeStale(have inventory, s state.Snapshot) []error {
 func (l *Links) releaseStale(link netlink.Link, s state.Snapshot) error {
 	name := link.Attrs().Name
 	mark, marked := parseAdoption(link.Attrs().Alias)
+	l.journal.about = state.Scope{Network: mark.network}
 	for _, n := range s.Networks {
 		switch {
 		case !n.Adopted:

@@ -29,13 +29,13 @@ func (l *Links) wantsLocalnet(n state.Network) bool {
 
 // guardPorts makes sure of the guards of the part's ports, and closes the bridges that have a port without one.
 func (l *Links) guardPorts(have inventory, p part, s state.Snapshot) []error {
-	if p.whole {
+	if p.whole && !l.journal.looking {
 		l.unguarded.reset(l.foreignPorts(have, s))
 	}
 	for _, e := range p.endpoints {
 		n, _ := s.Network(e.Network)
 		port, ok := have[e.HostLink()]
-		if !ok || !e.Carries(port.Attrs().Alias) || !l.wantsLocalnet(n) {
+		if !ok || !e.Carries(port.Attrs().Alias) || !l.wantsLocalnet(n) || l.journal.looking && l.unguarded.why(n.ID) != "" {
 			continue
 		}
 		l.journal.about = state.Scope{Network: n.ID, Endpoint: e.ID}

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"fmt"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -43,16 +44,31 @@ func isOwn(ns netns.NsHandle) bool {
 	return own.Equal(ns)
 }
 
-// within runs do on a thread of its own in the namespace. Nobody else ever runs on it: it ends with do.
+// within runs do on a thread of its own in the namespace. Nobody else ever runs on it: it ends with do. The first thread of the
+// process would not end, and would hold the namespace for good: while it is kept busy, it is another one.
 func within(ns netns.NsHandle, do func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
-		err := netns.Set(ns)
-		if err == nil {
-			err = do()
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			done <- within(ns, do)
+			return
 		}
-		done <- err
+		done <- enterAnd(ns, do)
 	}()
 	return <-done
+}
+
+// enterAnd runs do in the namespace, to which its thread belongs from now on.
+func enterAnd(ns netns.NsHandle, do func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("a fault in drawbridge: %v", v)
+		}
+	}()
+	if err := netns.Set(ns); err != nil {
+		return err
+	}
+	return do()
 }

@@ -226,9 +226,19 @@ func (l *Links) lock(link netlink.Link) error {
 	settings := nl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
 	settings.AddRtAttr(brportLocked, []byte{1})
 	req.AddData(settings)
-	err := l.journal.execute("port.lock", req)
-	l.locks = l.locks || err == nil && !l.journal.looking
-	return err
+	if err := l.journal.execute("port.lock", req); err != nil || l.journal.looking {
+		return err
+	}
+	// Older kernels pass over settings that they do not know.
+	now := map[int]port{}
+	if err := l.readPorts(now, 0, link.Attrs().Index); err != nil {
+		return err
+	}
+	if !now[link.Attrs().Index].locked {
+		return unix.EOPNOTSUPP
+	}
+	l.locks = true
+	return nil
 }
 
 // bridgeNetfilter reports whether bridged packets of either family pass iptables on this host.

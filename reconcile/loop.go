@@ -34,7 +34,9 @@ type Loop struct {
 	last    string          // text of the last failure, to log it once
 	equal   *state.Snapshot // what the last pass made the host equal to; nil if something failed in it
 	known   *state.Snapshot // what the host was last known to be equal to
-	fight   fight
+	// unsettled is what has differed from known in passes since then.
+	unsettled state.Change
+	fight     fight
 
 	mu sync.Mutex
 	// mu guards what follows. No plane and no source is called while it is held.
@@ -160,6 +162,9 @@ func (l *Loop) collect(ctx context.Context, due <-chan time.Time) bool {
 		case <-due:
 			return true
 		case q := <-l.inspections:
+			if drain(l.now) { // the question came after the change
+				l.pass(ctx, false)
+			}
 			l.inspect(q)
 			continue
 		}

@@ -64,7 +64,7 @@ func (l *Loop) pass(ctx context.Context, due bool) time.Duration {
 	r.began = began
 	err := r.err()
 	if err == nil {
-		l.equal, l.known = &snap, &snap
+		l.equal, l.known, l.unsettled = &snap, &snap, state.Change{}
 	}
 	if err != nil && ctx.Err() != nil {
 		return 0 // interrupted by the end of Run, which answers those who wait
@@ -90,7 +90,7 @@ func (l *Loop) apply(ctx context.Context, change *state.Change, snap state.Snaps
 			}
 		}
 		r.steps = append(r.steps, stepResult{step.Name, errs, time.Since(began)})
-		if mended, any := l.repairsOf(step, sinceKnown); any {
+		if mended, any := l.repairsOf(step, sinceKnown, errs); any {
 			r.repairs.steps = append(r.repairs.steps, mended)
 		}
 		if !objects {
@@ -101,12 +101,15 @@ func (l *Loop) apply(ctx context.Context, change *state.Change, snap state.Snaps
 	return r
 }
 
-// sinceKnown returns what differs between snap and the state to which the host was last known to be equal, nil before there was one.
+// sinceKnown returns what differs between snap and the state to which the host was last known to be equal, and what did in a pass
+// since then, though it may have gone again; nil before there was such a state.
 func (l *Loop) sinceKnown(change *state.Change, snap state.Snapshot) *state.Change {
 	if change != nil || l.known == nil {
 		return change
 	}
 	c := state.Compare(*l.known, snap)
+	l.unsettled.Join(c)
+	c.Join(l.unsettled)
 	return &c
 }
 

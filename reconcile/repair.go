@@ -30,15 +30,24 @@ type stepRepairs struct {
 	texts []string
 }
 
-// repairsOf asks a step that has run. Without a state to which the host was equal nothing is known to have been changed.
-func (l *Loop) repairsOf(step Step, change *state.Change) (stepRepairs, bool) {
+// repairsOf asks a step that has run. Without a state to which the host was equal nothing is known to have been changed, and what
+// belongs to an object for which the step failed, or to a step that failed as a whole, may not have been mended.
+func (l *Loop) repairsOf(step Step, change *state.Change, errs []error) (stepRepairs, bool) {
 	mender, ok := step.Plane.(Mender)
 	if !ok || change == nil {
 		return stepRepairs{}, false
 	}
+	failed := map[state.Scope]bool{}
+	for _, err := range errs {
+		failed[scopeOf(err)] = true
+	}
+	if failed[state.Scope{}] {
+		return stepRepairs{}, false
+	}
 	r := stepRepairs{step: step.Name}
 	for _, d := range mender.Found() {
-		if !d.TouchedBy(*change) && !slices.Contains(r.texts, d.Text) {
+		undone := failed[d.Scope] || failed[state.Scope{Network: d.Scope.Network}]
+		if !undone && !d.TouchedBy(*change) && !slices.Contains(r.texts, d.Text) {
 			r.texts = append(r.texts, d.Text)
 		}
 	}

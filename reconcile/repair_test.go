@@ -21,6 +21,7 @@ type held struct {
 	found   []state.Difference // what the next call mends
 	mended  []state.Difference // what the last one did
 	applied []time.Time
+	failing error
 	looks   func() ([]state.Difference, error)
 }
 
@@ -47,7 +48,13 @@ func (h *held) Apply(context.Context, state.Snapshot) error {
 	defer h.mu.Unlock()
 	h.mended, h.found = h.found, nil
 	h.applied = append(h.applied, time.Now())
-	return nil
+	return h.failing
+}
+
+func (h *held) fail(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.failing = err
 }
 
 func (h *held) Found() []state.Difference { return h.mended }
@@ -118,6 +125,36 @@ func TestRepairsAreTold(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestFailuresRepairNothing: what could not be mended is not told as mended, and what came and went while passes failed was no one
+// else's doing.
+func TestFailuresRepairNothing(t *testing.T) {
+	healing(t, func(l *Loop, h *held, v *versions, log *logBuffer) {
+		h.fail(object(netA, epA1, "no"))
+		h.undo(missing(state.Scope{Network: netA, Endpoint: epA1}))
+		l.Trigger("a test")
+		time.Sleep(300 * time.Millisecond)
+		v.now.Store(&state.Snapshot{Endpoints: []state.Endpoint{{ID: epA2, Network: netA}}})
+		l.Trigger("a test")
+		time.Sleep(300 * time.Millisecond)
+		v.now.Store(&state.Snapshot{})
+		h.fail(nil)
+		h.undo(missing(state.Scope{Network: netA, Endpoint: epA2}))
+		l.Trigger("a test")
+		time.Sleep(300 * time.Millisecond)
+		synctest.Wait()
+		if text := log.text(); strings.Contains(text, "repaired") {
+			t.Error(text)
+		}
+		h.undo(missing(state.Scope{Network: netA, Endpoint: epA2}))
+		l.Trigger("a test")
+		time.Sleep(300 * time.Millisecond)
+		synctest.Wait()
+		if text := log.text(); !strings.Contains(text, "repaired") {
+			t.Errorf("behind a success: %s", text)
+		}
+	})
 }
 
 // TestFirstPassRepairsNothing: before it nobody knows what the host was like.

@@ -1,6 +1,9 @@
 package state
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // Change is from one state to another, with the ids of the objects that they do not share: there is one in just one of them, or
 // with another value.
@@ -10,6 +13,8 @@ type Change struct {
 	Endpoints map[EndpointID]bool
 	// Forwarding says that this differs.
 	Forwarding bool
+	// homes are the networks of endpoints that may be in neither state, see Join.
+	homes map[NetworkID]bool
 }
 
 // Compare returns what differs between two states, in time that grows with the two together.
@@ -29,6 +34,27 @@ func Compare(from, to Snapshot) Change {
 func sameForHost(a, b Network) bool {
 	a.Seen = b.Seen
 	return a == b
+}
+
+// Join adds the objects that differ in another change.
+func (c *Change) Join(o Change) {
+	if c.Networks == nil {
+		c.Networks, c.Endpoints = map[NetworkID]bool{}, map[EndpointID]bool{}
+	}
+	if c.homes == nil {
+		c.homes = map[NetworkID]bool{}
+	}
+	maps.Copy(c.homes, o.homes)
+	maps.Copy(c.Networks, o.Networks)
+	maps.Copy(c.Endpoints, o.Endpoints)
+	for id := range o.Endpoints {
+		for _, s := range []Snapshot{o.From, o.To} {
+			if e, ok := s.Endpoint(id); ok {
+				c.homes[e.Network] = true
+			}
+		}
+	}
+	c.Forwarding = c.Forwarding || o.Forwarding
 }
 
 // Equal reports whether both endpoints are the same in everything.

@@ -21,7 +21,7 @@ func (d Difference) TouchedBy(c Change) bool {
 
 // touches reports whether the network or an endpoint on it differs.
 func (c Change) touches(id NetworkID) bool {
-	if c.Networks[id] {
+	if c.Networks[id] || c.homes[id] {
 		return true
 	}
 	for e := range c.Endpoints {

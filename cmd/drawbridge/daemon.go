@@ -134,7 +134,7 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	}
 	if planes.zones != nil {
 		// firewalld may have flushed rules that it did not make.
-		d.tasks["firewalld"] = func(ctx context.Context) error { return planes.zones.Watch(ctx, loop.Hurry) }
+		d.tasks["firewalld"] = func(ctx context.Context) error { return planes.zones.Watch(ctx, loop.Hurry, loop.Trigger) }
 	}
 	d.plugin = plugin.NewServer(
 		plugin.Routes(network, addresses),
@@ -189,8 +189,7 @@ func sweep(ctx context.Context, network *driver.Driver, addresses *ipam.Driver, 
 			for _, l := range freed {
 				log.Warn("freed an address that no container has", "address", l.Addr, "pool", l.Pool)
 			}
-			err3 := network.KeepForwarding(ctx)
-			if err := errors.Join(err, err2, err3); err != nil && ctx.Err() == nil {
+			if err := errors.Join(err, err2); err != nil && ctx.Err() == nil {
 				log.Warn("looking for what Docker forgot", "error", err)
 			}
 		}
@@ -238,6 +237,7 @@ func (d *daemonParts) newPlanes(s settings, log *slog.Logger) (*planes, error) {
 	if p.links, err = link.New(p.sysctl); err != nil {
 		return nil, err
 	}
+	p.links.KeepForwarding = s.ipForward
 	p.links.RouteLocalnet, p.links.NoLinksV6 = s.iptables, !s.ip6tables
 	p.links.Report = func(reason string) { log.Warn(s.untranslated(), "reason", reason) }
 	d.onEnd(p.links.Close)
