@@ -24,6 +24,8 @@ type Host interface {
 	Boot() (string, error)
 	// Lost returns those of the endpoints whose veth pair is in no container.
 	Lost(ctx context.Context, endpoints []state.Endpoint) ([]state.Endpoint, error)
+	// Running reports of a lost endpoint whether its container runs all the same.
+	Running(e state.Endpoint) bool
 }
 
 // Ports holds host ports for endpoints.

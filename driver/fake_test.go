@@ -200,13 +200,15 @@ type fakeHost struct {
 	boot                      string
 	check, forwarding, noBoot error
 	checks                    int
-	lost                      map[state.EndpointID]bool
+	lost, running             map[state.EndpointID]bool
 	noLost                    error
 	mtu                       int
 	adopts                    bool
 	ra                        state.LinkNames
 	mu                        sync.Mutex // guards checks
 }
+
+func (h *fakeHost) Running(e state.Endpoint) bool { return h.running[e.ID] }
 
 func (h *fakeHost) Lost(_ context.Context, endpoints []state.Endpoint) ([]state.Endpoint, error) {
 	var out []state.Endpoint

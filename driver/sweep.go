@@ -36,7 +36,7 @@ func (d *Driver) Sweep(ctx context.Context, now time.Time) ([]state.Endpoint, er
 	if err != nil {
 		return nil, err
 	}
-	return d.forget(ctx, d.suspects.overdue(s.Endpoints, lost, now))
+	return d.forget(ctx, slices.DeleteFunc(d.suspects.overdue(s.Endpoints, lost, now), d.runs))
 }
 
 // Unlinked returns the endpoints of running containers, as far as is known, that have had no link for a sweep or more, and got
@@ -58,6 +58,9 @@ func (m *suspects) among(endpoints []state.Endpoint) []state.Endpoint {
 		return !suspect
 	})
 }
+
+// runs reports whether the container of an endpoint that has joined one runs: somebody has deleted its link.
+func (d *Driver) runs(e state.Endpoint) bool { return e.Joined() && d.host.Running(e) }
 
 func joined(endpoints []state.Endpoint) []state.Endpoint {
 	return slices.DeleteFunc(slices.Clone(endpoints), func(e state.Endpoint) bool { return !e.Joined() })
@@ -105,7 +108,7 @@ func (d *Driver) evict(ctx context.Context, except state.EndpointID, want []stat
 		return false, err
 	}
 	removed, err := d.forget(ctx, slices.DeleteFunc(lost, func(e state.Endpoint) bool {
-		return e.ID == except || d.suspects.joinedHere(e.ID) || !holds(e, want)
+		return e.ID == except || d.suspects.joinedHere(e.ID) || !holds(e, want) || d.host.Running(e)
 	}))
 	return len(removed) > 0, err
 }

@@ -200,3 +200,18 @@ func TestUnlinked(t *testing.T) {
 	b.sweep(time.Now())
 	unlinked("with a link")
 }
+
+// TestSweepRunning: a container that runs keeps its endpoint and its ports, though somebody deleted its link.
+func TestSweepRunning(t *testing.T) {
+	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, runs := range []bool{true, false} {
+		b := furnished(t)
+		b.Driver = New(b.store, b.loop, b.ports, b.host, b.flows, Options{}) // which has seen no Join
+		e := state.EndpointID(id(1))
+		b.host.lost, b.host.running = map[state.EndpointID]bool{e: true}, map[state.EndpointID]bool{e: runs}
+		removed := len(b.sweep(start)) + len(b.sweep(start.Add(lostPatience)))
+		if (removed == 0) != runs {
+			t.Errorf("runs %t: %d removed", runs, removed)
+		}
+	}
+}

@@ -19,6 +19,7 @@ type journal struct {
 	about   state.Scope     // the object that the pass is at
 	made    map[string]bool // links that were missing: whatever else they lack says nothing
 	found   []state.Difference
+	paced   bool // what is noted waits by itself for the next time
 }
 
 // maxFound bounds what a host that lost everything can make of a log line.
@@ -38,7 +39,7 @@ func (j *journal) goOn() { *j = journal{looking: j.looking, made: j.made} }
 // note writes down what of a link differs.
 func (j *journal) note(link, format string, args ...any) {
 	if !j.made[link] && len(j.found) < maxFound {
-		j.found = append(j.found, state.Difference{Scope: j.about, Text: fmt.Sprintf(format, args...)})
+		j.found = append(j.found, state.Difference{Scope: j.about, Text: fmt.Sprintf(format, args...), Paced: j.paced})
 	}
 }
 

@@ -75,6 +75,28 @@ func (l *Links) ForeignBridges() ([]string, error) {
 	return out, nil
 }
 
+// Count returns how many links of ours are on the host, as far as it can be told.
+func (l *Links) Count() (n int) {
+	_ = l.scanner.links(context.Background(), "", func(link netlink.Link) {
+		if ours(link) {
+			n++
+		}
+	})
+	return n
+}
+
+// Running reports whether the endpoint's container runs, though its link is gone: then it may get another (see rewire).
+func (l *Links) Running(e state.Endpoint) bool {
+	if _, err := l.handle.LinkByName(e.HostLink()); !gone(err) {
+		return false // the engine has put the link back, or nobody knows
+	}
+	ns, ok := openNamespace(e.Sandbox)
+	if ok {
+		ns.Close()
+	}
+	return ok
+}
+
 // Lost returns those of the endpoints that are no container's any more: their veth pair is gone, as it goes
 // with the container's network namespace, or the engine has put the container's end back. For a moment
 // this is so, too, of an endpoint that is about to be joined.

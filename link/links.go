@@ -29,6 +29,8 @@ type Links struct {
 	journal journal
 	// wasOn4 and wasOn6 say that forwarding was seen on while a network needed it.
 	wasOn4, wasOn6 bool
+	// pace is how often containers had their link made again; used by passes alone.
+	pace map[state.EndpointID]paced
 	// locks says that the kernel knows locked bridge ports.
 	locks bool
 	ports map[int]*nl.SocketHandle // for what netlink.Handle cannot ask, see bridgePorts

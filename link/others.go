@@ -33,7 +33,7 @@ func (s seen) judge(removed bool, link netlink.Link) string {
 	switch {
 	case doomed(link): // by ourselves
 	case ours(link), adopted(link):
-		if removed {
+		if removed && link.Attrs().Alias != "" { // without, it was not finished, and was given up by us
 			return "link " + name + " was removed"
 		}
 	case link.Type() == "bridge" && removed:

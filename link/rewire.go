@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -42,6 +44,9 @@ func (l *Links) rewire(have inventory, p part, s state.Snapshot) []error {
 		if !ok || !carries(bridge, n) {
 			continue // the network's own failure has been reported
 		}
+		if !l.journal.looking && !l.mayRewire(e.ID, time.Now()) {
+			continue // the pass due by time is soon enough for who deletes it again and again
+		}
 		l.journal.about = state.Scope{Network: n.ID, Endpoint: e.ID}
 		link, err := l.rewireOne(bridge, n, e, s)
 		if err != nil {
@@ -52,6 +57,42 @@ func (l *Links) rewire(have inventory, p part, s state.Snapshot) []error {
 		}
 	}
 	return errs
+}
+
+// How often a container may have its link made again: some times at once, and then with pauses, so that one which deletes its own
+// link keeps nobody busy but itself.
+const (
+	rewireBurst = 8
+	firstRewire = time.Second
+	lastRewire  = 30 * time.Second
+)
+
+// paced is how often in short succession, and when last, a container's link was made again, and how long the next time waits.
+type paced struct {
+	times int
+	last  time.Time
+	pause time.Duration
+}
+
+// mayRewire reports whether it is time for a container, and counts it in.
+func (l *Links) mayRewire(id state.EndpointID, now time.Time) bool {
+	p := l.pace[id]
+	since := now.Sub(p.last)
+	if since < p.pause {
+		return false
+	}
+	if since > 2*lastRewire {
+		p = paced{}
+	}
+	if p.times++; p.times >= rewireBurst {
+		p.pause = min(max(2*p.pause, firstRewire), lastRewire)
+	}
+	if l.pace == nil {
+		l.pace = map[state.EndpointID]paced{}
+	}
+	p.last = now
+	l.pace[id] = p
+	return true
 }
 
 // rewireOne returns the host's end of the new pair, nil where the container is gone, or must not be entered.
@@ -78,7 +119,10 @@ func (l *Links) rewireOne(bridge netlink.Link, n state.Network, e state.Endpoint
 	}
 	veth := newVeth(bridge, n, e)
 	veth.PeerName, veth.PeerNamespace = l.nameInside(taken, n, e, s), netlink.NsFd(ns)
-	if err := l.handle.LinkAdd(veth); err != nil {
+	l.journal.paced = true // the note of this
+	err = l.handle.LinkAdd(veth)
+	l.journal.paced = false
+	if err != nil {
 		return nil, fmt.Errorf("creating the veth pair %s of a running container: %w", e.HostLink(), err)
 	}
 	link, err := l.finish(c, veth.PeerName, n, e)
@@ -140,6 +184,10 @@ func (l *Links) learnNames(have inventory, s state.Snapshot) {
 		}
 	}
 	l.inside = names
+	maps.DeleteFunc(l.pace, func(id state.EndpointID, _ paced) bool {
+		_, ok := s.Endpoint(id)
+		return !ok
+	})
 }
 
 // peerName asks the kernel, which takes no entering, for the name of the container's end. It is empty while the engine has not

@@ -38,6 +38,8 @@ func (willing) Reserve(_ context.Context, _ state.Endpoint, want []state.PortReq
 
 func (willing) FitNetwork(_ context.Context, n state.Network) (state.Network, error) { return n, nil }
 
+func (willing) Running(state.Endpoint) bool { return false }
+
 func (willing) Lost(context.Context, []state.Endpoint) ([]state.Endpoint, error) { return nil, nil }
 
 // FuzzRoutes sends any body to any route. The answer is an object or one sentence, and a refused call leaves

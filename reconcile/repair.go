@@ -26,8 +26,9 @@ type repairs struct {
 }
 
 type stepRepairs struct {
-	step  string
-	texts []string
+	step       string
+	texts      []string
+	disputable []string // those that count in a fight
 }
 
 // repairsOf asks a step that has run. Without a state to which the host was equal nothing is known to have been changed, and what
@@ -47,8 +48,12 @@ func (l *Loop) repairsOf(step Step, change *state.Change, errs []error) (stepRep
 	r := stepRepairs{step: step.Name}
 	for _, d := range mender.Found() {
 		undone := failed[d.Scope] || failed[state.Scope{Network: d.Scope.Network}]
-		if !undone && !d.TouchedBy(*change) && !slices.Contains(r.texts, d.Text) {
-			r.texts = append(r.texts, d.Text)
+		if undone || d.TouchedBy(*change) || slices.Contains(r.texts, d.Text) {
+			continue
+		}
+		r.texts = append(r.texts, d.Text)
+		if !d.Paced {
+			r.disputable = append(r.disputable, d.Text)
 		}
 	}
 	return r, len(r.texts) > 0
@@ -63,12 +68,20 @@ func (l *Loop) tell(ctx context.Context, r repairs, reasons string) {
 			attrs = append(attrs, "noticed", reasons)
 		}
 		l.opts.Log.WarnContext(ctx, "repaired what somebody else changed", attrs...)
-		all = append(all, s.texts...)
+		all = append(all, s.disputable...)
 	}
+	defer l.dispute()
 	if disputed, wait := l.fight.note(all, time.Now()); disputed != "" {
 		l.opts.Log.WarnContext(ctx, "somebody keeps undoing repairs: find the program that changes this; until it stops, repairs wait longer and longer",
 			"found", disputed, "wait", wait, "at most", maxTruce)
 	}
+}
+
+// dispute shows in the status what is fought over.
+func (l *Loop) dispute() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.status.Disputed = l.fight.text
 }
 
 // shorten names the first few texts.
@@ -93,6 +106,7 @@ const (
 // fight tells whether somebody undoes repairs as soon as they are made.
 type fight struct {
 	seen  map[string]repaired
+	text  string        // what is disputed
 	truce time.Duration // 0 while there is no fight
 	until time.Time     // no event has a pass begin before
 }
@@ -123,6 +137,7 @@ func (f *fight) note(texts []string, now time.Time) (disputed string, wait time.
 		return "", 0
 	}
 	news := f.truce == 0
+	f.text = disputed
 	f.truce = min(max(2*f.truce, minTruce), maxTruce)
 	f.until = now.Add(f.truce)
 	if !news {
@@ -142,7 +157,7 @@ func (f *fight) forget(now time.Time) {
 		fought = fought || r.times >= fightCount
 	}
 	if !fought {
-		f.truce, f.until = 0, time.Time{}
+		f.text, f.truce, f.until = "", 0, time.Time{}
 	}
 }
 

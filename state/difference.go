@@ -5,6 +5,8 @@ type Difference struct {
 	// Scope is the network or endpoint that it is about; the zero value is for what belongs to the host as a whole.
 	Scope Scope
 	Text  string
+	// Paced says that the plane itself sees to it that this is not mended too often.
+	Paced bool
 }
 
 // TouchedBy reports whether the object that the difference is about differs between two states itself, so that nobody else

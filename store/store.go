@@ -95,12 +95,23 @@ func (s *Store) lead() {
 }
 
 // Broken returns what was found wrong with the file while it was written to; then every change is refused with it, and what there was
-// before is in memory only. It is nil if nothing was.
+// before is in memory only; or that the file at the path is another one by now. It is nil if nothing is wrong.
 func (s *Store) Broken() error {
 	if err := s.broken.Load(); err != nil {
 		return *err
 	}
-	return nil
+	return s.replaced()
+}
+
+// replaced returns an error if the file that is written is not the one at its path any more: what is written would be lost with the
+// process.
+func (s *Store) replaced() error {
+	there, err := os.Stat(s.path)
+	open, failed := s.file.Stat()
+	if failed != nil || err == nil && os.SameFile(there, open) {
+		return nil
+	}
+	return &Fault{fmt.Errorf("state file %s was deleted or replaced while it was in use: put the file back (a copy of what is still open is at /proc/%d/fd/%d), and start drawbridge again", s.path, os.Getpid(), s.file.Fd())}
 }
 
 // Close waits for a running Update and closes the file. Further updates are an
@@ -112,7 +123,7 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed = true
-	if s.Broken() != nil { // bbolt may still hold a lock of its own, for which its Close would wait
+	if s.broken.Load() != nil { // bbolt may still hold a lock of its own, for which its Close would wait
 		return release(s.file)
 	}
 	if err := s.db.Close(); err != nil {

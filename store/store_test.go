@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -387,4 +388,34 @@ func TestSharedCommitFails(t *testing.T) {
 		t.Errorf("retired %q", got)
 	}
 	sameState(t, crashed(t, s), s)
+}
+
+// TestReplacedWhileOpen: what is written to a file that nobody will find again is refused, and what is there stays.
+func TestReplacedWhileOpen(t *testing.T) {
+	for name, lose := range map[string]func(path string) error{
+		"deleted": os.Remove,
+		"moved":   func(path string) error { return os.Rename(path, path+".old") },
+		"replaced": func(path string) error {
+			return errors.Join(os.Rename(path, path+".old"), os.WriteFile(path, []byte("x"), 0o600))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t)
+			update(t, s, fill)
+			if err := s.Broken(); err != nil {
+				t.Fatal(err)
+			}
+			if err := lose(s.path); err != nil {
+				t.Fatal(err)
+			}
+			before := s.Snapshot().Revision
+			_, err := s.Update(context.Background(), func(tx *Tx) error { tx.Retire("br-more"); return nil })
+			if err == nil || !strings.Contains(err.Error(), "deleted or replaced") || s.Snapshot().Revision != before {
+				t.Errorf("error %v, revision %d after %d", err, s.Snapshot().Revision, before)
+			}
+			if err := s.Broken(); err == nil {
+				t.Error("nothing is told of it")
+			}
+		})
+	}
 }

@@ -109,6 +109,9 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	if err != nil {
 		return err
 	}
+	if n := planes.links.Count(); st.Snapshot().Revision == 0 && n > 0 {
+		log.Warn("the state is empty, and links of an earlier run are on this host: they are removed, also those of running containers; if the state file is elsewhere, start with it (--state) and restart the containers", "links", n, "state", s.state)
+	}
 	loop := reconcile.New(st, planes.steps(), reconcile.Options{Log: log, Interval: checkInterval, Debounce: debounce})
 	network := driver.New(st, loop, planes.ports, host{planes.links, planes.sysctl, planes.rules}, planes.flows, p.driver)
 	if err := network.Restore(ctx); err != nil {

@@ -39,6 +39,8 @@ func (w *walker) walkRewire() {
 	}
 	for _, fault := range []effect.Fault{effect.KillAfter, effect.Fail} {
 		for point := 1; ; point++ {
+			w.stop()
+			w.start() // which has made none again yet: it would wait with one after many
 			w.plan(point, fault)
 			w.host.output("ip", "link", "del", "vethe0000000001")
 			hit := w.await(point, fault)

@@ -93,7 +93,8 @@ func newVerify() *cobra.Command {
 		Short: "Compare the host with the desired state, and change nothing",
 		Long: `Compare the host with the desired state, and change nothing: links, addresses, sysctls, firewall rules and sets,
 firewalld's zone, and the sockets of published ports. Each difference is named in words, and the exit code is 1 if
-there is one.
+there is one. It looks only at what is Drawbridge's, and knows a rule by the id in its comment: that somebody changed a
+rule and left the comment is not seen.
 
 The daemon hears of most changes and mends them within a second, and looks at the whole host every 30 seconds; its log
 says "repaired". What stays here is something that it cannot mend, and says why, or that somebody keeps changing.`,

@@ -49,7 +49,7 @@ net.ipv4.ip_forward, which others may rely on by now.`,
 	f.StringVar(&p.state, "state", defaultState, "state file of the daemon")
 	f.BoolVar(&p.keepState, "keep-state", false, "keep the state file: the daemon's next start makes everything again. Containers that it may not enter (CAP_SYS_ADMIN) must be restarted")
 	f.BoolVar(&p.rulesOnly, "rules-only", false, "take nothing but rules and sets away; containers keep their links")
-	f.BoolVar(&p.force, "force", false, "purge even though containers are attached: they lose their links and, without --keep-state, get new ones only when they are restarted")
+	f.BoolVar(&p.force, "force", false, "purge even though containers are attached: they lose their links and, without --keep-state, their networks must be removed and created again")
 	return cmd
 }
 

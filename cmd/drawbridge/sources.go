@@ -92,6 +92,9 @@ func describe(s *control.Status, l reconcile.Status) {
 			s.Errors = append(s.Errors, step.Error)
 		}
 	}
+	if l.Disputed != "" {
+		s.Notes = append(s.Notes, "somebody keeps undoing repairs, so that others wait, up to 30 seconds: find the program that changes this: "+l.Disputed)
+	}
 	if l.Passes == 0 {
 		s.Errors = append(s.Errors, "the host has not been compared with the state yet")
 	}
