@@ -197,6 +197,10 @@ func placeJumps(have map[string][]string, want Table) []string {
 			lines = append(lines, "-D "+from+" "+rule)
 		}
 		for _, j := range jumps {
+			if more := surplusCopies(kept, j); more > 0 {
+				lines = append(lines, merge(from, kept, j)...)
+				kept = withoutCopies(kept, j)
+			}
 			var line string
 			if line, kept = place(from, kept, j); line != "" {
 				lines = append(lines, line)
@@ -204,6 +208,34 @@ func placeJumps(have map[string][]string, want Table) []string {
 		}
 	}
 	return lines
+}
+
+// surplusCopies returns how many copies of a plain jump a chain has beyond the first. dockerd takes its jump away and puts it back with
+// two programs: what we put there in between stands beside it.
+func surplusCopies(rules []string, j Jump) (more int) {
+	if !j.Plain {
+		return 0
+	}
+	for _, r := range rules {
+		if r == j.spec() {
+			more++
+		}
+	}
+	return max(more-1, 0)
+}
+
+// merge makes one of the copies of a jump, in the place of the first. They are named by what they are, and not by their numbers, so
+// that nobody else's rule can be meant.
+func merge(from string, rules []string, j Jump) []string {
+	lines := slices.Repeat([]string{"-D " + from + " " + j.spec()}, surplusCopies(rules, j)+1)
+	return append(lines, fmt.Sprintf("-I %s %d %s", from, slices.Index(rules, j.spec())+1, j.spec()))
+}
+
+// withoutCopies returns the rules with the first copy of the jump alone.
+func withoutCopies(rules []string, j Jump) []string {
+	first := slices.Index(rules, j.spec())
+	rest := slices.DeleteFunc(slices.Clone(rules[first+1:]), func(r string) bool { return r == j.spec() })
+	return append(slices.Clone(rules[:first+1]), rest...)
 }
 
 // foreignChains returns, sorted, the chains that are not ours and have or should have a jump.

@@ -136,6 +136,8 @@ func jumpDifferences(have map[string][]string, want Table) []string {
 			switch {
 			case !slices.ContainsFunc(have[from], j.matches):
 				out = append(out, fmt.Sprintf("chain %s lacks the jump to %s", from, j.Rule.Target))
+			case surplusCopies(have[from], j) > 0:
+				out = append(out, fmt.Sprintf("chain %s has the jump to %s %d times", from, j.Rule.Target, surplusCopies(have[from], j)+1))
 			case slices.ContainsFunc(removed, j.matches):
 				out = append(out, fmt.Sprintf("chain %s has the jump to %s out of place, or twice", from, j.Rule.Target))
 			}

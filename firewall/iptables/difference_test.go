@@ -31,6 +31,10 @@ func TestDifferences(t *testing.T) {
 		{"jump behind another rule", func(h *fakeHost) {
 			h.v4.tables["mangle"]["FORWARD"] = append([]string{"-j ACCEPT"}, h.v4.tables["mangle"]["FORWARD"]...)
 		}, "chain FORWARD has the jump to " + chainForward + " out of place"},
+		{"user jump three times", func(h *fakeHost) {
+			rules := h.v4.tables["filter"]["FORWARD"]
+			h.v4.tables["filter"]["FORWARD"] = append([]string{"-j DOCKER-USER", "-i eth7 -j ACCEPT", "-j DOCKER-USER"}, rules...)
+		}, "iptables: table filter: chain FORWARD has the jump to DOCKER-USER 3 times"},
 		{"user chain gone", func(h *fakeHost) { delete(h.v4.tables["filter"], chainDockerUser) }, "chain " + chainDockerUser + " is missing"},
 		{"set flushed", func(h *fakeHost) { h.sets["DRAWBRIDGE-ports4"] = nil }, "set DRAWBRIDGE-ports4 lacks the element 10.1.0.2,tcp:80"},
 		{"set gone", func(h *fakeHost) { delete(h.sets, "DRAWBRIDGE-ports4") }, "set DRAWBRIDGE-ports4 is missing"},
@@ -66,6 +70,9 @@ func TestDifferences(t *testing.T) {
 			}
 			if !slices.Equal(found, looked) {
 				t.Errorf("mended %q, looked at %q", found, looked)
+			}
+			if forward := strings.Join(h.v4.tables["filter"]["FORWARD"], "; "); strings.Count(forward, "-j DOCKER-USER") != 1 || !strings.HasPrefix(forward, "-j DOCKER-USER") {
+				t.Errorf("FORWARD is %s", forward)
 			}
 			if left, err := b.Inspect(t.Context(), always(next)); err != nil || len(left) > 0 {
 				t.Errorf("afterwards: %q, %v", left, err)
