@@ -27,7 +27,7 @@ func FuzzOptions(f *testing.F) {
 	for i, value := range []string{"web", "db,cache web", "web0", "net.ipv4.conf.IFNAME.route_localnet=1", "02:42:00:00:00:01"} {
 		f.Add(i, "", "", value, []byte(`[{"Proto":6,"Port":80},{"Proto":99,"Port":0}]`))
 	}
-	for _, key := range []string{"", "com.example", dockerPrefix + "\n", ownPrefix + "nmae", endpointPrefix + "ifname", dockerPrefix + "bridge.name ", enginePrivate + "x"} {
+	for _, key := range []string{"", "com.example", dockerPrefix + "\n", ownPrefix + "nane", endpointPrefix + "ifname", dockerPrefix + "bridge.name ", enginePrivate + "x"} {
 		f.Add(99, key, "a\nb", "fe80::1%\"x", []byte(`{"Proto":6}`))
 	}
 	f.Fuzz(func(t *testing.T, which int, key, forNetwork, forEndpoint string, list []byte) {
