@@ -102,10 +102,10 @@ func TestStrayVariables(t *testing.T) {
 	}
 }
 
-// TestPurgeHelp: nobody is surprised that running containers lose their links.
+// TestPurgeHelp: nobody is surprised that running containers lose their links, and how they get new ones.
 func TestPurgeHelp(t *testing.T) {
-	for _, name := range []string{"keep-state", "force"} {
-		if f := newPurge().Flag(name); !strings.Contains(f.Usage, "restarted") {
+	for name, how := range map[string]string{"keep-state": "restarted", "force": "removed and created again"} {
+		if f := newPurge().Flag(name); !strings.Contains(f.Usage, how) {
 			t.Errorf("--%s: %s", name, f.Usage)
 		}
 	}
