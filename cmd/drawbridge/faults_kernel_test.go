@@ -443,6 +443,9 @@ func (w *walker) freshDump() dump {
 	other.inherit(w.host)
 	other.launch(w.backend)
 	other.settle()
+	if found := other.verify(); len(found) > 0 {
+		w.Fatalf("a fresh host is not as the state wants it: %v\n%s", found, other.log.String())
+	}
 	d := other.dump()
 	s := other.snapshot()
 	other.stop(unix.SIGKILL)

@@ -111,8 +111,13 @@ func (p purge) clean(ctx context.Context, known state.Snapshot, out io.Writer) e
 		return err
 	}
 	fmt.Fprintf(out, "links: %d bridges removed\n", len(bridges))
+	// Also those that an earlier purge removed, which did not get any further.
+	bridges = append(bridges, known.Retired...)
+	for _, n := range known.Networks {
+		bridges = append(bridges, n.Bridge)
+	}
 	err = errors.Join(
-		firewalld.New(firewalld.Options{}).Unbind(ctx, append(bridges, known.Retired...)),
+		firewalld.New(firewalld.Options{}).Unbind(ctx, bridges),
 		cleanRules(ctx, out),
 	)
 	if known.Forwarding.V4 || known.Forwarding.V6 {
