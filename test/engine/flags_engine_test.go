@@ -82,7 +82,7 @@ func TestBadFlags(t *testing.T) {
 		{"--firewall-backend=x", "is not auto, iptables or nftables"},
 		{"--default-address-pool base=fd00::/48,size=40", "does not fit into base"},
 		{"--default-address-pool base=10.0.0.0/8", "has no size"},
-		{"--ip x", "--ip x is not an address"},
+		{"--ip x", `--ip "x" is not an address of a host`},
 		{"--icc=maybe", "is neither true nor false"},
 	} {
 		_, err := b.Run(t.Context(), binary(t), append([]string{"serve"}, strings.Fields(c.args)...)...)
