@@ -69,7 +69,7 @@ test-engine: build ## Tests with real dockerds, D-Bus and firewalld in namespace
 		case " $(RECOVERED) " in *" $$engine-$$backend "*) skip='^$$';; *) skip='$(RECOVERY)';; esac; \
 		echo "test-engine: docker $$engine, $$backend"; \
 		DRAWBRIDGE_ENGINE=$$engine DRAWBRIDGE_BACKEND=$$backend DRAWBRIDGE_BIN=$(CURDIR)/$(BIN) \
-			$(GO) test -count=1 -parallel 4 -timeout 25m -tags engine -skip "$$skip" ./test/engine || failed="$$failed $$engine-$$backend"; \
+			$(GO) test -count=1 -parallel 6 -timeout 25m -tags engine -skip "$$skip" ./test/engine || failed="$$failed $$engine-$$backend"; \
 	done; done; \
 	$(GO) test -count=1 -p 1 -timeout 25m -tags engine ./test/lab/... ./test/demo || failed="$$failed lab"; \
 	[ -z "$$failed" ] || { echo "test-engine: failed:$$failed"; exit 1; }
