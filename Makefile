@@ -91,10 +91,12 @@ soak: deps build ## Minutes of random faults under traffic on each engine and ba
 
 # One combination: the environment says which. cgo, because the race detector needs it.
 .PHONY: test-load
-test-load: ## Hundreds of containers and networks at once, on a daemon with the race detector (needs root)
+test-load: build ## Containers and networks all at once, on a daemon with the race detector and on one without (needs root; LOAD_CONTAINERS=200 for the whole)
 	CGO_ENABLED=1 $(GO) build -race -trimpath -o $(BIN)-race ./cmd/drawbridge
-	DRAWBRIDGE_ENGINE=$${DRAWBRIDGE_ENGINE:-20.10} DRAWBRIDGE_BACKEND=$${DRAWBRIDGE_BACKEND:-iptables} DRAWBRIDGE_BIN=$(CURDIR)/$(BIN)-race \
-		$(GO) test -count=1 -v -timeout 10m -tags load ./test/load
+	for bin in $(BIN)-race $(BIN); do \
+		LOAD_CONTAINERS=$${LOAD_CONTAINERS:-40} DRAWBRIDGE_ENGINE=$${DRAWBRIDGE_ENGINE:-20.10} DRAWBRIDGE_BACKEND=$${DRAWBRIDGE_BACKEND:-iptables} \
+			DRAWBRIDGE_BIN=$(CURDIR)/$$bin $(GO) test -count=1 -v -timeout 15m -tags load ./test/load || exit 1; \
+	done
 
 .PHONY: check
 check: deps fmt-check vet lint race test-kernel test-faults test-engine test-soak test-load ## All tests with the race detector, formatting, vet and lint

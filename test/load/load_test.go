@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// growth is by how much the second time may leave the daemon larger than the first one did, in KiB.
+// growth is by how much the second time may leave the daemon larger than the first one did, in KiB. It is for a daemon without the
+// race detector, whose own memory of who touched what only grows.
 const growth = 8 << 10
 
 // TestLoad is the whole of it; the package documentation says what.
@@ -51,7 +52,7 @@ func TestLoad(t *testing.T) {
 		t.Logf("time %d: %d containers and %d networks in %v; %d KiB and open files %v after; %s",
 			i+1, r.containers, r.networks, took.Round(time.Second), after[i], open, m.figures.take())
 	}
-	if grown := after[1] - after[0]; grown > growth {
+	if grown := after[1] - after[0]; grown > growth && !m.races {
 		t.Errorf("the second time left the daemon %d KiB larger than the first, %d are allowed", grown, growth)
 	}
 	m.noneMore(before)
