@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/drawbridge-net/drawbridge/internal/periodic"
 	"github.com/drawbridge-net/drawbridge/state"
 	"github.com/drawbridge-net/drawbridge/store"
 )
@@ -109,18 +110,11 @@ func (c *Collector) Run(ctx context.Context) error {
 		return nil
 	}
 	// The grace period of endpoints has room for the rounds that it takes.
-	ticker := time.NewTicker(c.grace(Endpoint) / (leastRounds + 1))
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-			if err := c.round(ctx); err != nil && ctx.Err() == nil {
-				c.options.Log.Warn("removing what Docker forgot", "error", err)
-			}
+	return periodic.Do(ctx, c.grace(Endpoint)/(leastRounds+1), func(time.Time) {
+		if err := c.round(ctx); err != nil && ctx.Err() == nil {
+			c.options.Log.Warn("removing what Docker forgot", "error", err)
 		}
-	}
+	})
 }
 
 // Problem says why nothing is removed by itself at present, and is empty if nothing is in the way.

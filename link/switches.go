@@ -5,6 +5,8 @@ import (
 	"path"
 	"sync"
 	"time"
+
+	"github.com/drawbridge-net/drawbridge/internal/periodic"
 )
 
 // The kernel tells nobody that one of its settings was changed. So those that were set are read again and again, a bounded number
@@ -16,18 +18,11 @@ const (
 
 // WatchSettings calls changed when somebody else changed a kernel setting that a pass made, until ctx ends.
 func (l *Links) WatchSettings(ctx context.Context, changed func(reason string)) error {
-	ticker := time.NewTicker(switchPause)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-			for _, key := range l.changedSettings(switchShare) {
-				changed("sysctl " + dotted(key) + " was changed")
-			}
+	return periodic.Do(ctx, switchPause, func(time.Time) {
+		for _, key := range l.changedSettings(switchShare) {
+			changed("sysctl " + dotted(key) + " was changed")
 		}
-	}
+	})
 }
 
 // switches are settings of the kernel as they were last set, or found to be.

@@ -96,30 +96,22 @@ func (l *Loop) Run(ctx context.Context) error {
 
 // Trigger asks for a pass even though the state has not changed, for instance because
 // something changed on the host. It never blocks. The reason goes to the log.
-func (l *Loop) Trigger(reason string) {
-	l.mu.Lock()
-	l.because(reason)
-	l.suspect = true
-	l.mu.Unlock()
-	poke(l.soon)
-}
+func (l *Loop) Trigger(reason string) { l.request(reason, true, l.soon) }
 
 // Hurry is Trigger for what leaves the host open until the pass: it does not wait for further triggers, nor for who undoes repairs.
-func (l *Loop) Hurry(reason string) {
-	l.mu.Lock()
-	l.because(reason)
-	l.suspect = true
-	l.mu.Unlock()
-	poke(l.now)
-}
+func (l *Loop) Hurry(reason string) { l.request(reason, true, l.now) }
 
 // Glance asks for a pass that looks only where it costs nothing: a Follower whose part of the state is as it was tells by itself
 // whether somebody has changed what it keeps. It never blocks. The reason goes to the log.
-func (l *Loop) Glance(reason string) {
+func (l *Loop) Glance(reason string) { l.request(reason, false, l.soon) }
+
+// request asks for a pass, of the whole host where something is suspect.
+func (l *Loop) request(reason string, suspect bool, when chan struct{}) {
 	l.mu.Lock()
 	l.because(reason)
+	l.suspect = l.suspect || suspect
 	l.mu.Unlock()
-	poke(l.soon)
+	poke(when)
 }
 
 // idle waits for the next pass and reports whether it is due by time: nobody asked.

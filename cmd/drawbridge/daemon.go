@@ -17,6 +17,7 @@ import (
 	"github.com/drawbridge-net/drawbridge/firewall"
 	"github.com/drawbridge-net/drawbridge/firewall/nftables"
 	"github.com/drawbridge-net/drawbridge/firewalld"
+	"github.com/drawbridge-net/drawbridge/internal/periodic"
 	"github.com/drawbridge-net/drawbridge/ipam"
 	"github.com/drawbridge-net/drawbridge/link"
 	"github.com/drawbridge-net/drawbridge/plugin"
@@ -109,7 +110,7 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	if err != nil {
 		return err
 	}
-	if n := planes.links.Count(); st.Snapshot().Revision == 0 && n > 0 {
+	if n := leftover(st.Snapshot(), planes.links); n > 0 {
 		log.Warn("the state is empty, and links of an earlier run are on this host: they are removed, also those of running containers; if the state file is elsewhere, start with it (--state) and restart the containers", "links", n, "state", s.state)
 	}
 	loop := reconcile.New(st, planes.steps(), reconcile.Options{Log: log, Interval: checkInterval, Debounce: debounce})
@@ -154,6 +155,14 @@ func newCollector(st *store.Store, network *driver.Driver, addresses *ipam.Drive
 	return collect.New(parts, collect.Options{Log: log, Grace: s.gcGrace})
 }
 
+// leftover counts the links that are ours by their marks, on a host of which the state knows nothing.
+func leftover(s state.Snapshot, links *link.Links) int {
+	if s.Revision > 0 {
+		return 0
+	}
+	return links.Count()
+}
+
 // forgetOthers ends the flows of containers that went while an earlier daemon was about to.
 func forgetOthers(flows *link.Flows, s state.Snapshot) {
 	var subnets []netip.Prefix
@@ -173,30 +182,23 @@ func forgetOthers(flows *link.Flows, s state.Snapshot) {
 	flows.ForgetOthers(subnets, owned)
 }
 
-// sweep looks from time to time for what Docker forgot and whether the host still forwards, and gives memory back.
+// sweep looks from time to time for what Docker forgot, and gives memory back.
 func sweep(ctx context.Context, network *driver.Driver, addresses *ipam.Driver, log *slog.Logger) error {
-	ticker := time.NewTicker(sweepInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case now := <-ticker.C:
-			trimMemory()
-			_ = network.Settle(ctx) // why not, the loop has said
-			removed, err := network.Sweep(ctx, now)
-			for _, e := range removed {
-				log.Warn("removed an endpoint whose container is gone", "endpoint", e.ID.Short(), "network", e.Network.Short())
-			}
-			freed, err2 := addresses.Sweep(ctx, now)
-			for _, l := range freed {
-				log.Warn("freed an address that no container has", "address", l.Addr, "pool", l.Pool)
-			}
-			if err := errors.Join(err, err2); err != nil && ctx.Err() == nil {
-				log.Warn("looking for what Docker forgot", "error", err)
-			}
+	return periodic.Do(ctx, sweepInterval, func(now time.Time) {
+		trimMemory()
+		_ = network.Settle(ctx) // why not, the loop has said
+		removed, err := network.Sweep(ctx, now)
+		for _, e := range removed {
+			log.Warn("removed an endpoint whose container is gone", "endpoint", e.ID.Short(), "network", e.Network.Short())
 		}
-	}
+		freed, err2 := addresses.Sweep(ctx, now)
+		for _, l := range freed {
+			log.Warn("freed an address that no container has", "address", l.Addr, "pool", l.Pool)
+		}
+		if err := errors.Join(err, err2); err != nil && ctx.Err() == nil {
+			log.Warn("looking for what Docker forgot", "error", err)
+		}
+	})
 }
 
 // firstPass waits for the first comparison. What failed in it is for the calls that it concerns, and

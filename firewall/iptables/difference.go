@@ -19,15 +19,7 @@ type setDifference struct {
 
 // words says in one line what differs, "" for nothing.
 func (d setDifference) words() string {
-	switch {
-	case d.absent:
-		return fmt.Sprintf("set %s is missing", d.Name)
-	case len(d.lacks) > 0:
-		return fmt.Sprintf("set %s lacks %s", d.Name, some(d.lacks, "element"))
-	case len(d.surplus) > 0:
-		return fmt.Sprintf("set %s has too much: %s", d.Name, some(d.surplus, "element"))
-	}
-	return ""
+	return firewall.SetWords(d.Name, d.absent, d.lacks, d.surplus, Element.String)
 }
 
 // among keeps what differs from an earlier content of the set too, which somebody else must have changed then.
@@ -41,19 +33,6 @@ func isMember(sorted []Element, e Element) bool {
 	_, ok := slices.BinarySearchFunc(sorted, e, compareElement)
 	return ok
 }
-
-// some counts things and names one of them.
-func some[T fmt.Stringer](things []T, name string) string {
-	if len(things) == 1 {
-		return fmt.Sprintf("the %s %s", name, things[0])
-	}
-	return fmt.Sprintf("%d %ss such as %s", len(things), name, things[0])
-}
-
-// text is a rule as it is printed.
-type text string
-
-func (t text) String() string { return string(t) }
 
 // differences says in words how what a dump shows differs from what is wanted, sets aside.
 func differences(d dump, want Ruleset) []string {
@@ -101,30 +80,32 @@ func chainDifferences(have map[string][]string, want Table) []string {
 func (c Chain) difference(current []string) string {
 	wanted := ids(c.Name, c.Rules)
 	have := make(map[string]bool, len(current))
-	var more, lacks []text
+	var more, lacks []string
 	for _, rule := range current {
 		id := idOf(rule)
 		if have[id] || !slices.Contains(wanted, id) {
-			more = append(more, text(rule))
+			more = append(more, rule)
 		}
 		have[id] = true
 	}
 	for i, id := range wanted {
 		if !have[id] {
-			lacks = append(lacks, text(c.Rules[i].spec(id)))
+			lacks = append(lacks, c.Rules[i].spec(id))
 		}
 	}
 	edits, can := editChain(c, current, wanted)
 	switch {
 	case len(lacks) > 0:
-		return "lacks " + some(lacks, "rule")
+		return "lacks " + firewall.Some(lacks, "rule", asPrinted)
 	case len(more) > 0:
-		return "has too much: " + some(more, "rule")
+		return "has too much: " + firewall.Some(more, "rule", asPrinted)
 	case !can || len(edits) > 0:
 		return "has its rules in another order"
 	}
 	return ""
 }
+
+func asPrinted(rule string) string { return rule }
 
 // jumpDifferences is about the jumps in chains of others.
 func jumpDifferences(have map[string][]string, want Table) []string {
@@ -164,17 +145,23 @@ func (b *Backend) Inspect(ctx context.Context, w firewall.Wanted) ([]string, err
 	return b.compare(have, w.Policy(b.host.Read(have.others())))
 }
 
+// differences says how both families' rules differ, as far as they could be read.
+func (t tablesOfBoth) differences(want4, want6 Ruleset) []string {
+	out := differences(t.d4, want4)
+	if t.err6 == nil {
+		out = append(out, differences(t.d6, want6)...)
+	}
+	return out
+}
+
 // compare says how both families differ from a policy.
 func (b *Backend) compare(have tablesOfBoth, p firewall.Policy) ([]string, error) {
-	out := differences(have.d4, b.render(p.V4))
-	wanted := b.render(p.V4).Sets
-	if have.err6 == nil {
-		out = append(out, differences(have.d6, b.render(p.V6))...)
-		wanted = append(wanted, b.render(p.V6).Sets...)
-	} else if !p.V6.IsEmpty() {
+	want4, want6 := b.render(p.V4), b.render(p.V6)
+	out := have.differences(want4, want6)
+	if have.err6 != nil && !p.V6.IsEmpty() {
 		return out, have.err6
 	}
-	for _, s := range wanted {
+	for _, s := range slices.Concat(want4.Sets, want6.Sets) {
 		d, err := b.sets.look(s)
 		if err != nil {
 			return out, err
@@ -205,12 +192,9 @@ func (m *Marked) Inspect(ctx context.Context) (o firewall.Others, installed bool
 // foreign says what somebody else had changed of what the last Sync or Follow made true, before r was written over it.
 func (b *Backend) foreign(have tablesOfBoth, r written, last firewall.Policy) []string {
 	was4, was6 := b.render(last.V4), b.render(last.V6)
-	out := differences(have.d4, was4)
-	if have.err6 == nil {
-		out = append(out, differences(have.d6, was6)...)
-	}
+	out := have.differences(was4, was6)
+	before := slices.Concat(was4.Sets, was6.Sets)
 	for _, d := range r.sets {
-		before := slices.Concat(was4.Sets, was6.Sets)
 		i := slices.IndexFunc(before, func(s Set) bool { return s.Name == d.Name })
 		if i < 0 {
 			continue

@@ -3,6 +3,8 @@ package iptables
 import (
 	"context"
 	"time"
+
+	"github.com/drawbridge-net/drawbridge/internal/periodic"
 )
 
 // watchPause is the time between two looks at what the kernel tells nobody of.
@@ -12,20 +14,13 @@ const watchPause = 400 * time.Millisecond
 // ends. It starts no program: it asks the kernel how many elements and rules there are, and compares that with what was left. While none of
 // ours are on the host it asks nothing. Changes that leave the numbers as they were go unheard.
 func (b *Backend) Watch(ctx context.Context, changed func(reason string)) error {
-	ticker := time.NewTicker(watchPause)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-			for _, stray := range b.strays {
-				if reason := stray(); reason != "" {
-					changed(reason)
-				}
+	return periodic.Do(ctx, watchPause, func(time.Time) {
+		for _, stray := range b.strays {
+			if reason := stray(); reason != "" {
+				changed(reason)
 			}
 		}
-	}
+	})
 }
 
 // Watch does the same for the rules that accept packets with the bit.

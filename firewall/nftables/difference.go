@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/drawbridge-net/drawbridge/firewall"
 )
 
 // words says how a table differs from what is wanted; nil stands for no table.
@@ -31,13 +33,8 @@ func setWords(have *held, want Ruleset) []string {
 	for _, s := range want.Sets {
 		got, ok := have.sets[s.Name]
 		lacks, more := missing(s.Elements, got.elements), missing(got.elements, s.Elements)
-		switch {
-		case !ok:
-			out = append(out, fmt.Sprintf("set %s is missing", s.Name))
-		case len(lacks) > 0:
-			out = append(out, fmt.Sprintf("set %s lacks %s", s.Name, s.count(lacks)))
-		case len(more) > 0:
-			out = append(out, fmt.Sprintf("set %s has too much: %s", s.Name, s.count(more)))
+		if words := firewall.SetWords(s.Name, !ok, lacks, more, s.element); words != "" {
+			out = append(out, words)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(have.sets)) {
@@ -46,14 +43,6 @@ func setWords(have *held, want Ruleset) []string {
 		}
 	}
 	return out
-}
-
-// count counts elements of the set and names one of them.
-func (s Set) count(elements []Element) string {
-	if len(elements) == 1 {
-		return "the element " + s.element(elements[0])
-	}
-	return fmt.Sprintf("%d elements such as %s", len(elements), s.element(elements[0]))
 }
 
 func chainWords(have *held, want Ruleset) []string {

@@ -1,7 +1,6 @@
 package outage
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -29,9 +28,7 @@ type Request struct {
 
 // Knocks are new connections, one after the other.
 type Knocks struct {
-	cancel context.CancelFunc
-	ended  chan struct{}
-	stderr bytes.Buffer // to be read when ended is closed
+	client
 
 	mu       sync.Mutex
 	requests []Request // guarded by mu
@@ -55,8 +52,8 @@ func Follow(ctx context.Context, on *lab.Host, path string) (*Knocks, error) {
 }
 
 func follow(cancel context.CancelFunc, cmd *exec.Cmd) (*Knocks, error) {
-	k := &Knocks{cancel: cancel, ended: make(chan struct{})}
-	cmd.Stderr = &k.stderr
+	k := &Knocks{client: newClient(cancel, "nobody knocks any more")}
+	cmd.Stderr = k.stderr
 	if err := k.start(cmd); err != nil {
 		cancel()
 		return nil, err
@@ -92,21 +89,6 @@ func parse(line string) (r Request, ok bool) {
 	n, _ := fmt.Sscan(line, &began, &took, &r.Addr, &r.Outcome, &r.Server)
 	r.Began, r.Took = time.UnixMicro(began), time.Duration(took)*time.Microsecond
 	return r, n >= 4
-}
-
-// Close ends it and waits for that.
-func (k *Knocks) Close() {
-	k.cancel()
-	<-k.ended
-}
-
-// Ended is closed when nobody knocks any more.
-func (k *Knocks) Ended() <-chan struct{} { return k.ended }
-
-// Err says why nobody knocks any more.
-func (k *Knocks) Err() error {
-	<-k.ended
-	return fmt.Errorf("nobody knocks any more: %s", strings.TrimSpace(k.stderr.String()))
 }
 
 // Between returns the requests that began between two moments, in that order.

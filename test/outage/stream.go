@@ -2,7 +2,6 @@ package outage
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -23,9 +22,7 @@ const streamPatience = 60 * time.Second
 
 // A Stream is one TCP connection on which something is asked about a hundred times a second.
 type Stream struct {
-	cancel context.CancelFunc
-	ended  chan struct{}
-	stderr bytes.Buffer // to be read when ended is closed
+	client
 
 	mu      sync.Mutex
 	answers []time.Time // guarded by mu
@@ -34,9 +31,9 @@ type Stream struct {
 // Open opens a connection and returns when the first answer has come.
 func Open(ctx context.Context, from lab.Place, addr string) (*Stream, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &Stream{cancel: cancel, ended: make(chan struct{})}
+	s := &Stream{client: newClient(cancel, "the connection was cut")}
 	cmd := from.Command(ctx, from.Probe(), "get", "-timeout", streamPatience.String(), "-count", "100000000", "-every", every.String(), "tcp", addr)
-	cmd.Stderr = &s.stderr
+	cmd.Stderr = s.stderr
 	lines, err := start(cmd)
 	if err != nil {
 		cancel()
@@ -82,21 +79,6 @@ func (s *Stream) read(cmd *exec.Cmd, lines *bufio.Reader, first chan<- struct{})
 	}
 	_, _ = io.Copy(io.Discard, lines)
 	_ = cmd.Wait()
-}
-
-// Close ends the connection and waits for that.
-func (s *Stream) Close() {
-	s.cancel()
-	<-s.ended
-}
-
-// Ended is closed when the connection was cut, or closed.
-func (s *Stream) Ended() <-chan struct{} { return s.ended }
-
-// Err says how an ended connection ended.
-func (s *Stream) Err() error {
-	<-s.ended
-	return fmt.Errorf("the connection was cut: %s", strings.TrimSpace(s.stderr.String()))
 }
 
 // GoesOn returns when questions asked from now on are answered, or with an error when the connection has ended or
