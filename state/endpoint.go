@@ -31,6 +31,9 @@ type Endpoint struct {
 	// is known later, and may change.
 	WantsPorts bool `json:"wantsPorts,omitempty"`
 
+	// Exposure of these ports, above that of the network.
+	Exposure Exposure `json:"exposure,omitzero"`
+
 	// LinkPrefix begins the name of the link in the container; empty for that of the network.
 	LinkPrefix string `json:"linkPrefix,omitempty"`
 

@@ -40,6 +40,9 @@ type Network struct {
 	// containers' own addresses.
 	Trusted LinkNames `json:"trusted,omitempty"`
 
+	// Exposure of the network's published ports.
+	Exposure Exposure `json:"exposure,omitzero"`
+
 	// MTU of the bridge and of its veth pairs as the user gave it, in bytes; 0 leaves it
 	// to the host.
 	MTU int `json:"mtu,omitempty"`

@@ -1,0 +1,42 @@
+package state
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestParsePrefixes(t *testing.T) {
+	for _, c := range []struct{ in, want, err string }{
+		{"192.0.2.0/24", "192.0.2.0/24", ""},
+		{"2001:db8::1, 192.0.2.7,192.0.2.0/24,192.0.2.7", "192.0.2.0/24,192.0.2.7/32,2001:db8::1/128", ""},
+		{"0.0.0.0/0,::/0", "0.0.0.0/0,::/0", ""},
+		{"192.0.2.7/24", "", "write 192.0.2.0/24"},
+		{"", "", "is no prefix"},
+		{"192.0.2.0/24,", "", "is no prefix"},
+		{"::ffff:192.0.2.1", "", "is no prefix"},
+		{"fe80::1%eth0", "", "is no prefix"},
+		{"eth0", "", "is no prefix"},
+		{strings.Repeat("192.0.2.1,", 300) + "192.0.2.1", "", "301 prefixes"},
+	} {
+		got, err := ParsePrefixes(c.in)
+		if string(got) != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("ParsePrefixes(%.40q) = %q, %v; want %q, %q", c.in, got, err, c.want, c.err)
+		}
+	}
+}
+
+func TestExposure(t *testing.T) {
+	network := Exposure{Publish: PublishHost, From: "192.0.2.0/24", Links: "eth0"}
+	n, e := Network{ID: "n", Exposure: network}, Endpoint{ID: "e", Network: "n"}
+	s := Snapshot{Networks: []Network{n}, Endpoints: []Endpoint{e}}
+	if got := s.Exposure(e); got != network {
+		t.Errorf("an endpoint that says nothing has %+v", got)
+	}
+	e.Exposure = Exposure{Publish: PublishDNAT, From: "2001:db8::/32"}
+	if got, want := s.Exposure(e), (Exposure{PublishDNAT, "2001:db8::/32", "eth0"}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if got := network.From.Family(true); got != nil {
+		t.Errorf("IPv6 prefixes of %s: %v", network.From, got)
+	}
+}
