@@ -73,6 +73,10 @@ func (p *Plane) bring(
 		},
 	})
 	acting = false
+	if err == nil && p.settings.Latch != nil {
+		v4, v6 := latched(s, complete(Host{}))
+		err = p.settings.Latch.Hold(ctx, v4, v6)
+	}
 	p.halfway = err != nil
 	if err == nil && found != nil { // else it is that of before
 		p.applied.Store(&applied{s, *found})
@@ -83,6 +87,12 @@ func (p *Plane) bring(
 // Inspect tells how the firewall differs from s.
 func (p *Plane) Inspect(ctx context.Context, s state.Snapshot) ([]state.Difference, error) {
 	found, err := p.backend.Inspect(ctx, Wanted{Policy: func(h Host) Policy { return Render(s, p.settings.completer(s)(h)) }})
+	if err == nil && p.settings.Latch != nil {
+		var more []string
+		v4, v6 := latched(s, p.settings.completer(s)(Host{}))
+		more, err = p.settings.Latch.Inspect(v4, v6)
+		found = append(found, more...)
+	}
 	return asDifferences(found), err
 }
 
@@ -111,5 +121,9 @@ func (p *Plane) Rules() string {
 	if last == nil {
 		return ""
 	}
-	return p.backend.Rules(Render(last.state, last.host))
+	rules := p.backend.Rules(Render(last.state, last.host))
+	if p.settings.Latch != nil {
+		rules += p.settings.Latch.Rules(latched(last.state, last.host))
+	}
+	return rules
 }

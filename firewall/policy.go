@@ -38,6 +38,8 @@ type Family struct {
 	Guard bool
 	// BridgeNetfilter tells the guard to pass what is bridged: see Host.
 	BridgeNetfilter bool
+	// Latched says that there is a Latch, which must be told what has been seen.
+	Latched bool
 }
 
 // HasBridges reports whether there are bridges of ours that packets of this family could pass.
@@ -106,11 +108,13 @@ type Host struct {
 	// frames that stay within a bridge to the firewall as if they were forwarded
 	// (net.bridge.bridge-nf-call-iptables).
 	BridgeNetfilter bool
+	// Latched says that there is a Latch.
+	Latched bool
 }
 
 func (h Host) equal(o Host) bool {
 	return h.NoIPv6 == o.NoIPv6 && h.Loopback == o.Loopback && slices.Equal(h.Proxied, o.Proxied) && h.BarsLoopback == o.BarsLoopback &&
-		h.BridgeNetfilter == o.BridgeNetfilter && slices.Equal(h.DockerBridges, o.DockerBridges)
+		h.BridgeNetfilter == o.BridgeNetfilter && h.Latched == o.Latched && slices.Equal(h.DockerBridges, o.DockerBridges)
 }
 
 // leadsLoopback reports whether loopback addresses may lead to the network by translation.
@@ -127,6 +131,8 @@ type Settings struct {
 	Loopback func(state.Network) bool
 	// BarsLoopback says that the host refuses the answers all the same, beside what rules tell of it (Others); nil for never.
 	BarsLoopback func() bool
+	// Latch is held while there are bridges; nil for none.
+	Latch Latch
 }
 
 // proxied returns the networks to which loopback addresses may not lead by translation.
@@ -145,7 +151,7 @@ func (s Settings) completer(snap state.Snapshot) func(Host) Host {
 	proxied := s.proxied(snap)
 	barred := s.BarsLoopback != nil && s.BarsLoopback()
 	return func(h Host) Host {
-		h.NoIPv6, h.Loopback, h.Proxied = s.NoIPv6, s.Loopback != nil, proxied
+		h.NoIPv6, h.Loopback, h.Proxied, h.Latched = s.NoIPv6, s.Loopback != nil, proxied, s.Latch != nil
 		h.BarsLoopback = h.BarsLoopback || barred
 		return h
 	}

@@ -26,6 +26,7 @@ func renderFamily(s state.Snapshot, h Host, v6 bool) Family {
 		Strangers: slices.ContainsFunc(s.Networks, func(n state.Network) bool { return stranger(n, v6) }),
 	}
 	f.Loopback = !v6 && slices.ContainsFunc(s.Networks, h.leadsLoopback)
+	f.Latched = h.Latched && f.HasBridges()
 	if f.HasBridges() {
 		f.Links = linksOf(s, v6)
 		f.Ports, f.Open = ports(s, h, f)

@@ -207,12 +207,12 @@ func (b *backends) watchMarked(ctx context.Context, changed func(reason string))
 // Purge implements firewall.Backend, for all backends. Where there is no iptables the error is
 // iptables.ErrNotInstalled.
 func (b *backends) Purge(ctx context.Context) error {
-	return errors.Join(b.nftables.RemoveTable(ctx), b.iptables.Purge(ctx))
+	return errors.Join(b.nftables.RemoveTable(ctx), b.iptables.Purge(ctx), nftables.RemoveLatch())
 }
 
 // Leftover reports whether rules of ours are on the host.
 func (b *backends) Leftover(ctx context.Context) bool {
-	return b.nftables.Leftover(ctx) || b.iptables.Leftover(ctx)
+	return b.nftables.Leftover(ctx) || nftables.LatchLeft() || b.iptables.Leftover(ctx)
 }
 
 // leftoverRules returns backends that are to look for rules of ours and remove them. They render none, so that

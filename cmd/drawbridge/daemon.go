@@ -259,11 +259,30 @@ func (d *daemonParts) newPlanes(s settings, log *slog.Logger) (*planes, error) {
 		return nil, err
 	}
 	d.onEnd(p.backend.Close)
-	p.rules = firewall.NewPlane(p.backend, firewall.Settings{NoIPv6: !s.ip6tables, Loopback: p.links.LeadsLoopback, BarsLoopback: p.barsLoopback})
+	rules := firewall.Settings{NoIPv6: !s.ip6tables, Loopback: p.links.LeadsLoopback, BarsLoopback: p.barsLoopback}
+	if err := d.openLatch(&rules, s, log); err != nil {
+		return nil, err
+	}
+	p.rules = firewall.NewPlane(p.backend, rules)
 	if s.firewalld == "auto" {
 		p.zones = firewalld.New(firewalld.Options{Log: log, Timeout: zoneTimeout})
 	}
 	return p, nil
+}
+
+// openLatch adds the latch, where the host can have one and the user does not mind.
+func (d *daemonParts) openLatch(rules *firewall.Settings, s settings, log *slog.Logger) error {
+	if s.latch == "off" {
+		return nftables.RemoveLatch()
+	}
+	latch, err := nftables.NewLatch()
+	if err != nil {
+		log.Info("while somebody has flushed the rules containers are open to who can route to them: there is no latch", "reason", err)
+		return nil
+	}
+	d.onEnd(latch.Close)
+	rules.Latch = latch
+	return nil
 }
 
 // barsLoopback reports whether firewalld refuses the host's connections that are translated.

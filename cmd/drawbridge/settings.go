@@ -27,7 +27,8 @@ type settings struct {
 	ip                                 string
 	mtu                                int
 	addressPools                       []string
-	backend, firewalld, logLevel       string
+	backend, latch, firewalld          string
+	logLevel                           string
 	engineSockets                      []string
 	gcGrace                            time.Duration
 }
@@ -54,6 +55,7 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.IntVar(&s.mtu, "mtu", 0, "MTU of networks that name none, in bytes (0: that of the link with the default route)")
 	f.StringArrayVar(&s.addressPools, "default-address-pool", nil, "where subnets are taken from: base=10.0.0.0/8,size=24 (repeatable)")
 	f.StringVar(&s.backend, "firewall-backend", "auto", "how rules are written: iptables, nftables, or auto, which follows Docker")
+	f.StringVar(&s.latch, "latch", "auto", "auto: containers stay closed to new connections while somebody has flushed the rules, where the kernel can do that (5.12); off: they are open until the rules are back")
 	f.StringVar(&s.firewalld, "firewalld", "auto", "auto: put bridges into firewalld's docker zone where firewalld runs; off: leave firewalld alone")
 	f.StringArrayVar(&s.engineSockets, "engine-socket", []string{defaultEngineSocket}, "unix socket of the Docker engine, which is asked what Docker has forgotten (repeatable, for each engine on the host); off asks none and keeps it")
 	f.DurationVar(&s.gcGrace, "gc-grace", 5*time.Minute, "how long the engine must have missed a network or an address pool before it is removed; endpoints go after a minute at most")
@@ -163,6 +165,9 @@ func (s *settings) parseAll() (parsed, error) {
 	}
 	if !slices.Contains([]string{"auto", "off"}, s.firewalld) {
 		return p, fmt.Errorf("--firewalld %s is not auto or off", state.Clip(s.firewalld))
+	}
+	if !slices.Contains([]string{"auto", "off"}, s.latch) {
+		return p, fmt.Errorf("--latch %s is not auto or off", state.Clip(s.latch))
 	}
 	if !s.iptables && !s.userlandProxy {
 		return p, fmt.Errorf("with --iptables=false only the proxy serves published ports: leave --userland-proxy on")

@@ -12,6 +12,7 @@
 //
 //	mangle PREROUTING   -> DRAWBRIDGE-USER       the user's, before DNAT: --dport is the published port
 //	mangle FORWARD      -> DRAWBRIDGE-FORWARD    what is refused; first, and nobody's filter rule comes before
+//	mangle FORWARD      -> DRAWBRIDGE-FORWARD    new connections once more, last, with a latch (firewall.Latch)
 //	filter FORWARD      -> DOCKER-USER           the user's, after DNAT, as with Docker
 //	filter FORWARD      -> DRAWBRIDGE-FORWARD    what is permitted, after DOCKER-USER
 //	filter FORWARD      -> DRAWBRIDGE-GUARD      last; only if we turned ip_forward on

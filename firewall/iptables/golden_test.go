@@ -20,7 +20,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the expected parts of testdata")
 
 // TestGolden renders the states in testdata. A file is an archive in txtar format: state.json,
-// perhaps docker with the bridges of Docker's driver, br_netfilter where the kernel has it and proxied with bridges to which no
+// perhaps docker with the bridges of Docker's driver, br_netfilter where the kernel has it, latch where there is one and proxied with bridges to which no
 // loopback address leads, and what is expected in v4 and v6.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
@@ -70,11 +70,12 @@ func readState(t *testing.T, parts map[string]string) state.Snapshot {
 
 func hostOf(parts map[string]string, s state.Snapshot) firewall.Host {
 	_, bridged := parts["br_netfilter"]
+	_, latched := parts["latch"]
 	proxied := strings.Fields(parts["proxied"])
 	leads := func(n state.Network) bool { return !n.Internal && !n.Adopted && !slices.Contains(proxied, n.Bridge) }
 	return firewall.Host{
 		Loopback: true, Proxied: statetest.Proxied(s, leads),
-		DockerBridges: strings.Fields(parts["docker"]), BridgeNetfilter: bridged,
+		DockerBridges: strings.Fields(parts["docker"]), BridgeNetfilter: bridged, Latched: latched,
 	}
 }
 
@@ -102,7 +103,7 @@ func readArchive(t *testing.T, file string) (comment string, parts map[string]st
 func writeArchive(t *testing.T, file, comment string, parts, got map[string]string) {
 	t.Helper()
 	out := comment + "-- state.json --\n" + parts["state.json"]
-	for _, name := range []string{"docker", "br_netfilter", "proxied"} {
+	for _, name := range []string{"docker", "br_netfilter", "latch", "proxied"} {
 		if part, ok := parts[name]; ok {
 			out += "-- " + name + " --\n" + part
 		}

@@ -1,6 +1,10 @@
 package iptables
 
-import "github.com/drawbridge-net/drawbridge/firewall"
+import (
+	"fmt"
+
+	"github.com/drawbridge-net/drawbridge/firewall"
+)
 
 // refuse is the chain that drops what must not be forwarded. It runs in mangle, before all
 // filter rules; package firewall's documentation gives the reason for each rule.
@@ -15,9 +19,10 @@ func refuse(n names, f firewall.Family) Chain {
 		{Match: syn, Why: "segment size", Target: chainMSS},
 		{Match: established, Why: "established", Target: "RETURN"},
 	}
-	rules = append(rules, apart(n, published, "RETURN")...)
-	rules = append(rules, within(n, f, "RETURN")...)
-	return Chain{Name: chainForward, Rules: append(rules, []Rule{
+	pass := func(match, why string) Rule { return passing(f, match, why) }
+	rules = append(rules, apart(n, published, pass)...)
+	rules = append(rules, within(n, f, pass)...)
+	rules = append(rules, []Rule{
 		{Match: join(toOurs, invalid), Why: "belongs to no connection", Target: "DROP"},
 		{Match: join(fromOurs, invalid, inSet(n.masquerade, "src")), Why: "belongs to no connection, and would leave untranslated", Target: "DROP"},
 		{Match: fromInternal, Why: "internal network, out", Target: "DROP"},
@@ -25,25 +30,45 @@ func refuse(n names, f firewall.Family) Chain {
 		{Match: join(fromMade, "-m set ! --match-set "+n.nets+" src,src"), Why: "source is not of the network", Target: "DROP"},
 		{Match: join(fromOurs, inSet(n.subnets, "src"), "-m set ! --match-set "+n.nets+" src,src"), Why: "source is of another network", Target: "DROP"},
 		{Match: join(fromOthers, inSet(n.subnets, "src")), Why: "source is of a container network", Target: "DROP"},
-		{Match: published, Why: "published port", Target: "RETURN"},
-		{Match: join(toOurs, inSet(n.open, "dst,dst")), Why: "published port of a routed network", Target: "RETURN"},
-		{Match: join(toOurs, "-p "+n.icmp, inSet(n.routed, "dst")), Why: "ICMP to a routed network", Target: "RETURN"},
-		{Match: join(toOurs, inSet(n.trusted, "dst,src"), inSet(n.ports, "dst,dst")), Why: "published port, from a trusted link", Target: "RETURN"},
+		pass(published, "published port"),
+		pass(join(toOurs, inSet(n.open, "dst,dst")), "published port of a routed network"),
+		pass(join(toOurs, "-p "+n.icmp, inSet(n.routed, "dst")), "ICMP to a routed network"),
+		pass(join(toOurs, inSet(n.trusted, "dst,src"), inSet(n.ports, "dst,dst")), "published port, from a trusted link"),
 		{Match: join(fromOthers, toOurs, inSet(n.unprotected, "dst")), Why: "unprotected network", Target: chainUnprotected, Goto: true},
 		{Match: toOurs, Why: "not published, or another network", Target: "DROP"},
 		{Match: join(fromOurs, notRedirected), Why: "perhaps a bridge of Docker", Target: chainDocker},
-	}...)}
+	}...)
+	if f.Latched {
+		rules = append(rules, pass(fromOurs, "outwards"))
+	}
+	return Chain{Name: chainForward, Rules: rules}
+}
+
+// passing is a rule of refuse for what passes. The latch, where there is one, is told so.
+func passing(f firewall.Family, match, why string) Rule {
+	if f.Latched {
+		return Rule{Match: match, Why: why, Target: chainPass, Goto: true}
+	}
+	return Rule{Match: match, Why: why, Target: "RETURN"}
+}
+
+// tellLatch are the rules that tell the latch, where there is one, that a packet passes.
+func tellLatch(f firewall.Family) []Rule {
+	if !f.Latched {
+		return nil
+	}
+	return []Rule{{Why: "passes, for the latch", Target: fmt.Sprintf("MARK --or-mark %#x", firewall.MarkPassed)}}
 }
 
 // apart are the rules for networks that keep their containers apart. Their bridge ports are isolated, so that
 // what is seen here was routed by the host, because its bridge answered for a linked container, or came by a
 // port of the bridge that is not a container's. A link is a pair of rules, there and back.
-func apart(n names, published, target string) []Rule {
+func apart(n names, published string, pass func(match, why string) Rule) []Rule {
 	inside := join(fromOurs, toOurs, inSet(n.apart, "dst,src"))
 	return []Rule{
-		{Match: join(inside, inSet(n.links, "dst,dst,src")), Why: "link", Target: target},
-		{Match: join(inside, answering, inSet(n.links, "src,src,dst")), Why: "link, back", Target: target},
-		{Match: join(fromOurs, inSet(n.apart, "dst,src"), published), Why: "published port, from the same network", Target: target},
+		pass(join(inside, inSet(n.links, "dst,dst,src")), "link"),
+		pass(join(inside, answering, inSet(n.links, "src,src,dst")), "link, back"),
+		pass(join(fromOurs, inSet(n.apart, "dst,src"), published), "published port, from the same network"),
 		{Match: join(fromOurs, inSet(n.apart, "dst,src")), Why: "containers are kept apart", Target: "DROP"},
 	}
 }
@@ -92,26 +117,26 @@ func unprotected(name string, bridges []string, then ...Rule) Chain {
 
 // within lets pass what stays in its network. Where br_netfilter is already, a physdev match says so of frames that stay on their
 // bridge, wherever they go from there: by a neighbour that routes, or between other machines on an adopted bridge.
-func within(n names, f firewall.Family, target string) []Rule {
-	rules := []Rule{{Match: join(fromOurs, inSet(n.nets, "dst,src")), Why: "same network", Target: target}}
+func within(n names, f firewall.Family, pass func(match, why string) Rule) []Rule {
+	rules := []Rule{pass(join(fromOurs, inSet(n.nets, "dst,src")), "same network")}
 	if f.BridgeNetfilter {
-		rules = append(rules, Rule{Match: join(fromOurs, toOurs, "-m physdev --physdev-is-bridged"), Why: "stays on its bridge", Target: target})
+		rules = append(rules, pass(join(fromOurs, toOurs, "-m physdev --physdev-is-bridged"), "stays on its bridge"))
 	}
-	return append(rules, onLink(f.V6, target)...)
+	return append(rules, onLink(f.V6, pass)...)
 }
 
 // onLink lets pass what the host does not route and br_netfilter shows all the same: neighbour
 // discovery above all, without which IPv6 ends inside a network. The kernel takes
 // link-local destinations to the link they came from, and multicast to another only where
 // a multicast routing daemon runs.
-func onLink(v6 bool, target string) []Rule {
+func onLink(v6 bool, pass func(match, why string) Rule) []Rule {
 	prefixes := []string{"224.0.0.0/4", "255.255.255.255/32"}
 	if v6 {
 		prefixes = []string{"fe80::/10", "ff00::/8"}
 	}
 	var rules []Rule
 	for _, p := range prefixes {
-		rules = append(rules, Rule{Match: join("-d "+p, fromOurs, toOurs), Why: "same link", Target: target})
+		rules = append(rules, pass(join("-d "+p, fromOurs, toOurs), "same link"))
 	}
 	return rules
 }

@@ -5,6 +5,7 @@ package iptables
 import (
 	"testing"
 
+	"github.com/drawbridge-net/drawbridge/firewall/nftables"
 	"github.com/drawbridge-net/drawbridge/state"
 	"github.com/drawbridge-net/drawbridge/test/firewalltest"
 )
@@ -32,6 +33,10 @@ func withBackend(inner *firewalltest.Lab) *lab {
 		l.backend.host.BridgeSysctls = l.BridgeSysctls
 		l.backend.variant.Store(&l.Variant)
 		l.T.Cleanup(l.backend.Close)
+		latch, err := nftables.NewLatch()
+		must(l.T, err)
+		l.T.Cleanup(latch.Close)
+		l.Latch = latch
 	})
 	return l
 }

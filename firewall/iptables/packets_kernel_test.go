@@ -20,6 +20,12 @@ func TestPackets(t *testing.T) {
 	}
 }
 
+func TestFlushed(t *testing.T) {
+	for _, variant := range variants {
+		t.Run(variant[1:], func(t *testing.T) { firewalltest.Flushed(t, variant, inLab) })
+	}
+}
+
 func TestPacketsControl(t *testing.T) { firewalltest.Control(t) }
 
 func TestUserRules(t *testing.T) {

@@ -10,14 +10,15 @@ func permit(n names, f firewall.Family) Chain {
 		{Match: join(toOurs, established), Why: "established", Target: "ACCEPT"},
 		{Match: join(fromOurs, established), Why: "established", Target: "ACCEPT"},
 	}
-	rules = append(rules, apart(n, published, "ACCEPT")...)
-	rules = append(rules, within(n, f, "ACCEPT")...)
+	accept := func(match, why string) Rule { return Rule{Match: match, Why: why, Target: "ACCEPT"} }
+	rules = append(rules, apart(n, published, accept)...)
+	rules = append(rules, within(n, f, accept)...)
 	return Chain{Name: chainForward, Rules: append(rules, []Rule{
 		{Match: fromInternal, Why: "internal network, out", Target: "DROP"},
-		{Match: published, Why: "published port", Target: "ACCEPT"},
-		{Match: join(toOurs, inSet(n.open, "dst,dst")), Why: "published port of a routed network", Target: "ACCEPT"},
-		{Match: join(toOurs, "-p "+n.icmp, inSet(n.routed, "dst")), Why: "ICMP to a routed network", Target: "ACCEPT"},
-		{Match: join(toOurs, inSet(n.trusted, "dst,src"), inSet(n.ports, "dst,dst")), Why: "published port, from a trusted link", Target: "ACCEPT"},
+		accept(published, "published port"),
+		accept(join(toOurs, inSet(n.open, "dst,dst")), "published port of a routed network"),
+		accept(join(toOurs, "-p "+n.icmp, inSet(n.routed, "dst")), "ICMP to a routed network"),
+		accept(join(toOurs, inSet(n.trusted, "dst,src"), inSet(n.ports, "dst,dst")), "published port, from a trusted link"),
 		{Match: join(fromOthers, toOurs, inSet(n.unprotected, "dst")), Why: "unprotected network", Target: chainOpen, Goto: true},
 		{Match: toOurs, Why: "not published, or another network", Target: "DROP"},
 		{Match: join(fromOrdinary, inSet(n.nets, "src,src"), notRedirected), Why: "outwards, or a bridge of Docker", Target: chainOut},

@@ -14,6 +14,7 @@ const (
 	chainMSS         = prefix + "-MSS"
 	chainOutput      = prefix + "-OUTPUT"
 	chainPrerouting  = prefix + "-PREROUTING"
+	chainPass        = prefix + "-PASS"        // only gone to
 	chainUnprotected = prefix + "-UNPROTECTED" // in mangle
 	chainOpen        = prefix + "-OPEN"        // its like in filter
 	chainOut         = prefix + "-OUT"         // the like of chainDocker in filter
@@ -58,7 +59,7 @@ func mangle(f firewall.Family, n names) Table {
 		Name: "mangle",
 		User: []string{chainUser},
 		Chains: []Chain{
-			refuse(n, f), docker(chainDocker, f.DockerBridges), unprotected(chainUnprotected, f.DockerBridges), mss(), redirects(n, f.V6),
+			refuse(n, f), docker(chainDocker, f.DockerBridges), unprotected(chainUnprotected, f.DockerBridges, tellLatch(f)...), mss(), redirects(n, f.V6),
 		},
 		Jumps: []Jump{
 			toUser,
@@ -66,12 +67,20 @@ func mangle(f firewall.Family, n names) Table {
 			{From: "OUTPUT", Place: Bottom, Rule: Rule{Match: "-p " + n.icmp, Why: "redirects", Target: chainOutput}},
 		},
 	}
+	if f.Latched {
+		t.Chains = append(t.Chains, Chain{Name: chainPass, Rules: tellLatch(f)})
+		t.Jumps = append(t.Jumps, onceMore)
+	}
 	if f.Loopback {
 		t.Chains = append(t.Chains, loopbackGuard(n))
 		t.Jumps = append(t.Jumps, Jump{From: "PREROUTING", Place: Bottom, Rule: Rule{Match: fromOurs, Why: "loopback addresses", Target: chainPrerouting}})
 	}
 	return t
 }
+
+// onceMore leads what is new through the chain again, behind everybody's rules: one of them may have set the whole mark (-j MARK
+// --set-mark), and taken off what is for the latch.
+var onceMore = Jump{From: "FORWARD", Place: Last, Rule: Rule{Match: fresh, Why: "once more, for the latch", Target: chainForward}}
 
 // toUser leads to the user's chain that sees published ports as they are outside.
 var toUser = Jump{From: "PREROUTING", Place: Top, Rule: Rule{Why: "your rules, before DNAT", Target: chainUser}}
@@ -181,6 +190,7 @@ const (
 	answered      = "-m conntrack --ctstate RELATED,ESTABLISHED,DNAT"
 	notRedirected = "-m conntrack ! --ctstate DNAT"
 	invalid       = "-m conntrack --ctstate INVALID"
+	fresh         = "-m conntrack --ctstate NEW,INVALID"
 	answering     = "-m conntrack ! --ctstate NEW,INVALID"
 )
 

@@ -88,7 +88,7 @@ const settling = 5 * time.Second
 // New returns a backend for the current network namespace that looks for Docker's bridges among bridges. Sync must
 // not be called concurrently.
 func New(neighbour Neighbour, bridges firewall.Bridges) (*Backend, error) {
-	k, err := newKernel()
+	k, err := newKernel(tableName, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +181,7 @@ func (b *Backend) report(w firewall.Wanted, read bool, before *held, mended []st
 		if !read {
 			return mended
 		}
-		return append(words(before, Render(last, b.alone.Load())), mended...)
+		return append(words(tableName, before, Render(last, b.alone.Load())), mended...)
 	})
 }
 
@@ -202,7 +202,7 @@ func (b *Backend) Inspect(ctx context.Context, w firewall.Wanted) ([]string, err
 	b.listBridges()
 	others.Bridges = append(others.Bridges, bridges...)
 	policy := w.Policy(b.host.Read(others))
-	out := words(have, Render(policy, !installed))
+	out := words(tableName, have, Render(policy, !installed))
 	if !installed {
 		return out, nil
 	}

@@ -286,7 +286,7 @@ func TestPurge(t *testing.T) {
 	if b.kernel.table != nil || other.Leftover(t.Context()) {
 		t.Error("the table is still there")
 	}
-	b.kernel.reading = errForeign
+	b.kernel.reading = foreign(tableName)
 	b.neighbour.err = nil
 	if err := other.Purge(context.Background()); err != nil {
 		t.Errorf("somebody's table: %v", err)

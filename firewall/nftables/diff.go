@@ -31,8 +31,8 @@ type (
 	}
 )
 
-func (addTable) String() string         { return "adding table " + tableName }
-func (deleteTable) String() string      { return "removing table " + tableName }
+func (addTable) String() string         { return "adding the table" }
+func (deleteTable) String() string      { return "removing the table" }
 func (e addSet) String() string         { return "adding set " + e.Name }
 func (e deleteSet) String() string      { return "removing set " + e.name }
 func (e addElements) String() string    { return "adding to set " + e.Name + " " + e.some() }

@@ -8,9 +8,9 @@ import (
 	"github.com/drawbridge-net/drawbridge/firewall"
 )
 
-// words says how a table differs from what is wanted; nil stands for no table.
-func words(have *held, want Ruleset) []string {
-	const table = "nftables: table inet " + tableName
+// words says how the table with the name differs from what is wanted; nil stands for no table.
+func words(name string, have *held, want Ruleset) []string {
+	table := "nftables: table inet " + name
 	switch {
 	case want.IsEmpty() && have == nil:
 		return nil

@@ -23,7 +23,7 @@ func FuzzMessages(f *testing.F) {
 		}
 		h := &held{chains: map[string]heldChain{"forward": {}}, sets: map[string]heldSet{}}
 		readTable(m)
-		h.readChain(m)
+		h.readChain(tableName, m)
 		h.readRule(m)
 		h.readSet(m)
 		generationOf(m)

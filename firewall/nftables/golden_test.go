@@ -77,10 +77,11 @@ func readState(t *testing.T, file string) (state.Snapshot, firewall.Host) {
 	}
 	s.Sort()
 	_, bridged := parts["br_netfilter"]
+	_, latched := parts["latch"]
 	proxied := strings.Fields(parts["proxied"])
 	leads := func(n state.Network) bool { return !n.Internal && !n.Adopted && !slices.Contains(proxied, n.Bridge) }
 	return s, firewall.Host{
 		Loopback: true, Proxied: statetest.Proxied(s, leads),
-		DockerBridges: strings.Fields(parts["docker"]), BridgeNetfilter: bridged,
+		DockerBridges: strings.Fields(parts["docker"]), BridgeNetfilter: bridged, Latched: latched,
 	}
 }

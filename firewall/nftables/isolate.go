@@ -12,7 +12,7 @@ import (
 //
 // The set of networks pairs a subnet with its bridge. Looked up with the destination and the incoming interface it
 // says that a packet stays in its network: true for bridged packets where br_netfilter shows them.
-func refuse(n names) Chain {
+func refuse(n names, latched bool) Chain {
 	c := Chain{Name: n.forward}
 	add := func(why string, parts ...Part) { c.Rules = append(c.Rules, rule(why, parts...)) }
 	pass := then(chainPermit)
@@ -42,6 +42,9 @@ func refuse(n names) Chain {
 	add("published by Docker", fromOurs, redirected, pass)
 	add("a bridge of Docker", fromOurs, in(n.docker, oif), drop)
 	add("outwards", fromOurs, in(n.nets, n.from, iif), pass)
+	if latched {
+		add("left to others, for the latch", fromOurs, setPassed)
+	}
 	return c
 }
 

@@ -20,6 +20,8 @@ import (
 // A batch is followed by a question for the generation. Both are answered in order, so that what comes before that
 // answer is the batch's: errors, or nothing where all went well. No message needs an answer of its own.
 type kernel struct {
+	table  string // its name, in the family inet
+	flags  uint32 // that it has
 	fd     int
 	seq    uint32
 	sndbuf int // what fits in a transaction
@@ -32,15 +34,20 @@ const answerTime = 5 // seconds
 // errChanged says that somebody changed rules between our reading and our writing.
 var errChanged = errors.New("somebody else keeps changing the host's nftables rules")
 
-// errForeign says that the name of our table is taken.
-var errForeign = errors.New("a table inet " + tableName + " exists that is not Drawbridge's: remove it with `nft delete table inet " + tableName + "`")
+// foreign says that the name of a table of ours is taken.
+type foreign string
 
-func newKernel() (*kernel, error) {
+func (f foreign) Error() string {
+	return fmt.Sprintf("a table inet %[1]s exists that is not Drawbridge's: remove it with `nft delete table inet %[1]s`", string(f))
+}
+
+// newKernel opens the kernel for one table. Flags other than 0 bind the table to the socket that it opens.
+func newKernel(table string, flags uint32) (*kernel, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, fmt.Errorf("opening a netlink socket for nftables: %w", err)
 	}
-	k := &kernel{fd: fd, seq: 1, buf: make([]byte, 64<<10)}
+	k := &kernel{table: table, flags: flags, fd: fd, seq: 1, buf: make([]byte, 64<<10)}
 	err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 	if err == nil {
 		err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: answerTime})
@@ -54,6 +61,9 @@ func newKernel() (*kernel, error) {
 
 // close gives the socket back.
 func (k *kernel) close() { unix.Close(k.fd) }
+
+// batch returns an empty one, about the kernel's table.
+func (k *kernel) batch() batch { return batch{table: k.table, flags: k.flags, seq: k.seq} }
 
 // message is an answer.
 type message struct {
@@ -124,7 +134,7 @@ func (k *kernel) ask(kind uint16, dump bool, fill func([]byte) []byte, f func(me
 }
 
 func (k *kernel) askFamily(family byte, kind uint16, dump bool, fill func([]byte) []byte, f func(message)) error {
-	b := batch{seq: k.seq}
+	b := k.batch()
 	var flags uint16
 	if dump {
 		flags = unix.NLM_F_DUMP
@@ -169,7 +179,7 @@ func generationOf(m message) uint32 {
 
 // commit makes the edits in one transaction, if the rules are still of the generation.
 func (k *kernel) commit(generation uint32, edits []edit) (time.Duration, error) {
-	b := batch{seq: k.seq}
+	b := k.batch()
 	b.begin(generation)
 	b.add(edits)
 	b.end()
@@ -180,7 +190,7 @@ func (k *kernel) commit(generation uint32, edits []edit) (time.Duration, error) 
 
 // check has the kernel look through the edits, and change nothing: a transaction without its end is undone.
 func (k *kernel) check(edits []edit) error {
-	b := batch{seq: k.seq}
+	b := k.batch()
 	b.begin(0) // any
 	b.add(edits)
 	return k.transact(b)
@@ -195,7 +205,7 @@ func (k *kernel) transact(b batch) error {
 	if err := k.send(b); err != nil {
 		return fmt.Errorf("changing nftables: %w", err)
 	}
-	asked := batch{seq: k.seq}
+	asked := k.batch()
 	asked.request(unix.NFT_MSG_GETGEN, 0, nil)
 	k.seq = asked.seq
 	if err := k.send(asked); err != nil {
@@ -226,18 +236,20 @@ func (b batch) wrap(n unix.Errno, index uint32) error {
 func (k *kernel) read() (*held, error) {
 	h := &held{chains: map[string]heldChain{}, sets: map[string]heldSet{}}
 	named := func(kind uint16) func([]byte) []byte {
-		return func(buf []byte) []byte { return attrName(buf, kind, tableName) }
+		return func(buf []byte) []byte { return attrName(buf, kind, k.table) }
 	}
 	var comment string
-	err := k.ask(unix.NFT_MSG_GETTABLE, false, named(unix.NFTA_TABLE_NAME), func(m message) { comment, h.broken = readTable(m) })
+	var flags uint32
+	err := k.ask(unix.NFT_MSG_GETTABLE, false, named(unix.NFTA_TABLE_NAME), func(m message) { comment, flags = readTable(m) })
+	h.broken = flags != k.flags
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
 	if err == nil && comment != tableComment {
-		return nil, errForeign
+		return nil, foreign(k.table)
 	}
 	if err == nil {
-		err = k.ask(unix.NFT_MSG_GETCHAIN, true, named(unix.NFTA_CHAIN_TABLE), h.readChain)
+		err = k.ask(unix.NFT_MSG_GETCHAIN, true, named(unix.NFTA_CHAIN_TABLE), func(m message) { h.readChain(k.table, m) })
 	}
 	if err == nil {
 		err = k.ask(unix.NFT_MSG_GETRULE, true, named(unix.NFTA_RULE_TABLE), h.readRule)
@@ -249,7 +261,7 @@ func (k *kernel) read() (*held, error) {
 		return nil, fmt.Errorf("reading nftables: %w", err)
 	}
 	for name, s := range h.sets {
-		if s.elements, err = k.elements(unix.NFPROTO_INET, tableName, name, s.kind); err != nil {
+		if s.elements, err = k.elements(unix.NFPROTO_INET, k.table, name, s.kind); err != nil {
 			return nil, fmt.Errorf("reading set %s of nftables: %w", name, err)
 		}
 		h.sets[name] = s
@@ -257,20 +269,20 @@ func (k *kernel) read() (*held, error) {
 	return h, nil
 }
 
-func readTable(m message) (comment string, broken bool) {
+func readTable(m message) (comment string, flags uint32) {
 	for kind, data := range m.attributes() {
 		switch kind {
 		case unix.NFTA_TABLE_FLAGS:
-			broken = number(data) != 0
+			flags = number(data)
 		case nftaTableUserdata:
 			comment = commentIn(data, udataTableComment)
 		}
 	}
-	return comment, broken
+	return comment, flags
 }
 
 // readChain takes a chain that was listed; older kernels list those of all tables.
-func (h *held) readChain(m message) {
+func (h *held) readChain(of string, m message) {
 	var table, name string
 	var c heldChain
 	for kind, data := range m.attributes() {
@@ -283,7 +295,7 @@ func (h *held) readChain(m message) {
 			c.base.Type = text(data)
 		case unix.NFTA_CHAIN_POLICY:
 			// Somebody's policy is mended by making the table anew.
-			h.broken = h.broken || table == tableName && number(data) != uint32(nftables.ChainPolicyAccept)
+			h.broken = h.broken || table == of && number(data) != uint32(nftables.ChainPolicyAccept)
 		case unix.NFTA_CHAIN_HOOK:
 			for kind, data := range attributes(data) {
 				switch kind {
@@ -295,7 +307,7 @@ func (h *held) readChain(m message) {
 			}
 		}
 	}
-	if table == tableName && len(m.data) > 0 && m.data[0] == unix.NFPROTO_INET {
+	if table == of && len(m.data) > 0 && m.data[0] == unix.NFPROTO_INET {
 		h.chains[name] = c
 	}
 }

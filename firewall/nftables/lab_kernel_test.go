@@ -42,7 +42,7 @@ func withBackend(inner *firewalltest.Lab) *lab {
 			l.T.Cleanup(m.Close)
 			neighbour = m
 		}
-		k, err := newKernel()
+		k, err := newKernel(tableName, 0)
 		must(l.T, err)
 		l.backend = newBackend(k, neighbour, unlisted)
 		l.backend.host.BridgeSysctls = l.BridgeSysctls
@@ -52,6 +52,10 @@ func withBackend(inner *firewalltest.Lab) *lab {
 			l.backend.now = func() time.Time { at = at.Add(lookInterval); return at }
 		}
 		l.T.Cleanup(l.backend.Close)
+		latch, err := NewLatch()
+		must(l.T, err)
+		l.T.Cleanup(latch.Close)
+		l.Latch = latch
 	})
 	return l
 }

@@ -13,6 +13,8 @@ import (
 // batch is netlink messages one after the other. Expressions are the library's; the messages around them are written
 // here, because a transaction of ours is bound to a generation and may have thousands of elements.
 type batch struct {
+	table  string // that it is about, and its flags
+	flags  uint32
 	buf    []byte
 	seq    uint32 // of the next message
 	sets   uint32 // numbers of new sets within the transaction
@@ -124,21 +126,21 @@ func attributes(b []byte) iter.Seq2[uint16, []byte] {
 
 func (addTable) encode(b *batch) {
 	b.request(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, func(buf []byte) []byte {
-		buf = attrName(buf, unix.NFTA_TABLE_NAME, tableName)
-		buf = attr32(buf, unix.NFTA_TABLE_FLAGS, 0)
+		buf = attrName(buf, unix.NFTA_TABLE_NAME, b.table)
+		buf = attr32(buf, unix.NFTA_TABLE_FLAGS, b.flags)
 		return attr(buf, nftaTableUserdata, userdata.AppendString(nil, udataTableComment, tableComment)...)
 	})
 }
 
 func (deleteTable) encode(b *batch) {
-	b.request(unix.NFT_MSG_DELTABLE, 0, func(buf []byte) []byte { return attrName(buf, unix.NFTA_TABLE_NAME, tableName) })
+	b.request(unix.NFT_MSG_DELTABLE, 0, func(buf []byte) []byte { return attrName(buf, unix.NFTA_TABLE_NAME, b.table) })
 }
 
 func (e addSet) encode(b *batch) {
 	b.sets++
 	k := e.kind()
 	b.request(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, func(buf []byte) []byte {
-		buf = attrName(buf, unix.NFTA_SET_TABLE, tableName)
+		buf = attrName(buf, unix.NFTA_SET_TABLE, b.table)
 		buf = attrName(buf, unix.NFTA_SET_NAME, e.Name)
 		buf = attr32(buf, unix.NFTA_SET_FLAGS, k.flags)
 		buf = attr32(buf, unix.NFTA_SET_KEY_TYPE, k.keyType)
@@ -173,7 +175,7 @@ func (s Set) description(buf []byte) []byte {
 
 func (e deleteSet) encode(b *batch) {
 	b.request(unix.NFT_MSG_DELSET, 0, func(buf []byte) []byte {
-		buf = attrName(buf, unix.NFTA_SET_TABLE, tableName)
+		buf = attrName(buf, unix.NFTA_SET_TABLE, b.table)
 		return attrName(buf, unix.NFTA_SET_NAME, e.name)
 	})
 }
@@ -185,7 +187,7 @@ func (e deleteElements) encode(b *batch) { b.elements(unix.NFT_MSG_DELSETELEM, 0
 func (b *batch) elements(kind uint16, flags uint16, s Set) {
 	for rest := s.Elements; len(rest) > 0; {
 		b.request(kind, flags, func(buf []byte) []byte {
-			buf = attrName(buf, unix.NFTA_SET_ELEM_LIST_TABLE, tableName)
+			buf = attrName(buf, unix.NFTA_SET_ELEM_LIST_TABLE, b.table)
 			buf = attrName(buf, unix.NFTA_SET_ELEM_LIST_SET, s.Name)
 			return nest(buf, unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(buf []byte) []byte {
 				for start := len(buf); len(rest) > 0 && len(buf)-start < elementBytes; rest = rest[1:] {
@@ -248,7 +250,7 @@ func before(k string) string {
 
 func (e addChain) encode(b *batch) {
 	b.request(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, func(buf []byte) []byte {
-		buf = attrName(buf, unix.NFTA_CHAIN_TABLE, tableName)
+		buf = attrName(buf, unix.NFTA_CHAIN_TABLE, b.table)
 		buf = attrName(buf, unix.NFTA_CHAIN_NAME, e.Name)
 		if e.Base.Type == "" {
 			return buf
@@ -264,21 +266,21 @@ func (e addChain) encode(b *batch) {
 
 func (e flushChain) encode(b *batch) {
 	b.request(unix.NFT_MSG_DELRULE, 0, func(buf []byte) []byte {
-		buf = attrName(buf, unix.NFTA_RULE_TABLE, tableName)
+		buf = attrName(buf, unix.NFTA_RULE_TABLE, b.table)
 		return attrName(buf, unix.NFTA_RULE_CHAIN, e.name)
 	})
 }
 
 func (e deleteChain) encode(b *batch) {
 	b.request(unix.NFT_MSG_DELCHAIN, 0, func(buf []byte) []byte {
-		buf = attrName(buf, unix.NFTA_CHAIN_TABLE, tableName)
+		buf = attrName(buf, unix.NFTA_CHAIN_TABLE, b.table)
 		return attrName(buf, unix.NFTA_CHAIN_NAME, e.name)
 	})
 }
 
 func (e addRule) encode(b *batch) {
 	b.request(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, func(buf []byte) []byte {
-		buf = attrName(buf, unix.NFTA_RULE_TABLE, tableName)
+		buf = attrName(buf, unix.NFTA_RULE_TABLE, b.table)
 		buf = attrName(buf, unix.NFTA_RULE_CHAIN, e.chain)
 		buf = nest(buf, unix.NFTA_RULE_EXPRESSIONS, func(buf []byte) []byte {
 			for _, x := range e.exprs() {

@@ -18,6 +18,12 @@ func TestPackets(t *testing.T) {
 	}
 }
 
+func TestFlushed(t *testing.T) {
+	for _, variant := range variants {
+		t.Run("beside iptables"+variant, func(t *testing.T) { firewalltest.Flushed(t, variant, inLab) })
+	}
+}
+
 // TestPacketsAlone has no iptables to speak to.
 func TestPacketsAlone(t *testing.T) {
 	l := newLab(t, "")

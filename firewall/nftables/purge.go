@@ -38,7 +38,7 @@ func (b *Backend) removeTable() error {
 	if err == nil {
 		err = b.reread(gen)
 	}
-	if errors.Is(err, errForeign) {
+	if errors.Is(err, foreign(tableName)) {
 		return nil
 	}
 	if err != nil {

@@ -21,8 +21,8 @@ const (
 
 // bases are the places of the base chains, and why there:
 //
-//	forward        -1     Just ahead of everybody's filter rules (0). A drop is final at any priority; but the mark that tells
-//	                      iptables what is permitted must come after mangle (-150), where a MARK rule would overwrite it.
+//	forward        -2     Just ahead of the latch (-1) and everybody's filter rules (0). A drop is final at any priority; but the
+//	                      mark that tells them what is permitted must come after mangle (-150), where a MARK rule would overwrite it.
 //	dstnat        -99     Published ports, behind nft's dstnat (-100): who translates first wins, and that is an administrator's
 //	                      rule in iptables' nat table, behind which our jump is with that backend too.
 //	dstnat_output -99     The same for what the host itself sends.
@@ -32,7 +32,7 @@ const (
 //	postrouting  -300     nft's raw, the first: nobody behind the forward hook sees our mark.
 //	guard        1000     Behind whatever refuses or counts. Only where no iptables can do it, see Backend.
 var bases = map[string]Base{
-	chainForward:     {"filter", unix.NF_INET_FORWARD, -1},
+	chainForward:     {"filter", unix.NF_INET_FORWARD, -2},
 	chainDestination: {"nat", unix.NF_INET_PRE_ROUTING, -99},
 	chainOutputNAT:   {"nat", unix.NF_INET_LOCAL_OUT, -99},
 	chainSource:      {"nat", unix.NF_INET_POST_ROUTING, 101},
@@ -81,7 +81,7 @@ func Render(p firewall.Policy, alone bool) Ruleset {
 // family adds the chains of a family, and to the base chains what leads to them.
 func (r *Ruleset) family(base map[string][]Rule, f firewall.Family, n names) {
 	add := func(chain string, rules ...Rule) { base[chain] = append(base[chain], rules...) }
-	r.Chains = append(r.Chains, refuse(n), published(n), sources(f, n))
+	r.Chains = append(r.Chains, refuse(n, f.Latched), published(n), sources(f, n))
 	if f.Loopback {
 		add(chainPrerouting, loopbackGuard(n)...)
 	}

@@ -53,17 +53,22 @@ func (f family) snat(m string) Part {
 
 // marked matches packets that carry the bit; setMark and clearMark change nothing but the bit.
 var (
-	marked = Part{Text: fmt.Sprintf("meta mark & %#x == %#x", MarkPermitted, MarkPermitted), Exprs: []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg}, masked(native(MarkPermitted)), equal(native(MarkPermitted)),
-	}}
-	setMark   = markWith(fmt.Sprintf("meta mark | %#x", MarkPermitted), MarkPermitted)
-	clearMark = markWith(fmt.Sprintf("meta mark & %#x", ^MarkPermitted), 0)
+	marked    = hasMark(MarkPermitted)
+	setMark   = markWith(fmt.Sprintf("meta mark | %#x", MarkPermitted), MarkPermitted, MarkPermitted)
+	clearMark = markWith(fmt.Sprintf("meta mark & %#x", ^MarkPermitted), MarkPermitted, 0)
 )
 
-func markWith(text string, bit uint32) Part {
+func hasMark(bit uint32) Part {
+	return Part{Text: fmt.Sprintf("meta mark & %#x == %#x", bit, bit), Exprs: []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg}, masked(native(bit)), equal(native(bit)),
+	}}
+}
+
+// markWith makes the bit what it is in value.
+func markWith(text string, bit, value uint32) Part {
 	return Part{Text: "meta mark set " + text, Exprs: []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg},
-		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: native(^MarkPermitted), Xor: native(bit)},
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: native(^bit), Xor: native(value)},
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg, SourceRegister: true},
 	}}
 }

@@ -8,12 +8,14 @@ import (
 )
 
 // Text returns the table in nft's language, for people.
-func (r Ruleset) Text() string {
+func (r Ruleset) Text() string { return r.text(tableName) }
+
+func (r Ruleset) text(table string) string {
 	if r.IsEmpty() {
 		return ""
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "table inet %s {\n\tcomment %q\n", tableName, tableComment)
+	fmt.Fprintf(&b, "table inet %s {\n\tcomment %q\n", table, tableComment)
 	for _, s := range r.Sets {
 		b.WriteString(s.text())
 	}

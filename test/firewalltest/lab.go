@@ -36,9 +36,11 @@ type Lab struct {
 	Variant string // of iptables, for Tables
 	// BridgeSysctls is the folder by which backends know br_netfilter.
 	BridgeSysctls string
-	router        *host
-	hosts         map[string]*host
-	arrived       *arrivals
+	// Latch is what Sync keeps beside the backend, nil for none.
+	Latch   firewall.Latch
+	router  *host
+	hosts   map[string]*host
+	arrived *arrivals
 }
 
 // host is one network namespace.
@@ -275,7 +277,7 @@ func (l *Lab) Both(args string) {
 func (l *Lab) Sync(b firewall.Backend, s state.Snapshot) {
 	l.T.Helper()
 	leads := func(n state.Network) bool { return !n.Internal && !n.Adopted } // as by default
-	if err := firewall.NewPlane(b, firewall.Settings{Loopback: leads}).Apply(l.T.Context(), s); err != nil {
+	if err := firewall.NewPlane(b, firewall.Settings{Loopback: leads, Latch: l.Latch}).Apply(l.T.Context(), s); err != nil {
 		l.T.Fatalf("sync: %v", err)
 	}
 }

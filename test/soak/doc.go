@@ -13,9 +13,7 @@
 //   - An established connection and new ones, of an outside client, to a container that stays, in both families. The established
 //     one may never be cut, unless dockerd itself ended the container: without live-restore it does so at each of its ends or starts.
 //   - Probers, from outside and from a container of another network, that try what must be closed, every 20 milliseconds from the first
-//     to the last: the test fails at the first success. The one moment that no program can close is that after somebody has flushed
-//     all there is (nft flush ruleset, and a reload of firewalld where the rules are those of iptables): it may last for a second after the flush, or
-//     until the plugin is back, and it is printed how long it was.
+//     to the last: the test fails at the first success, also while all rules are flushed.
 //   - What a user asked for: a command that a fault made fail is repeated, as a user would, and must succeed in the end. Every few
 //     steps faults pause and every container must be reached by its port, reach the world and reach its neighbours.
 //   - In the end all is removed, and of us nothing may be left: links, rules, sets, sockets, state, zones.

@@ -65,41 +65,36 @@ func chosenFaults(t *testing.T, m *machine) []kind {
 }
 
 func (m *machine) faults() []kind {
-	// firewalld flushes all tables of iptables when a dockerd has ever used its direct interface. Those of nftables are
-	// left alone, but for its own.
-	reload := layers{filter: m.backend() == "iptables", mangle: m.backend() == "iptables"}
 	return []kind{
 		{"plugin killed", m.pluginEnds(func() error { return m.plugin.Kill() })},
 		{"plugin killed", m.pluginEnds(func() error { return m.plugin.Kill() })},
 		{"plugin restarted", m.pluginEnds(func() error { return m.plugin.Stop() })},
 		{"dockerd killed", m.engineEnds("killed", func() error { return m.docker.Kill() })},
 		{"dockerd restarted", m.engineEnds("restarted", func() error { return m.docker.Stop() })},
-		m.programs("iptables -F", layers{filter: true}, "iptables -F", "ip6tables -F"),
-		m.programs("iptables -t nat -F", layers{}, "iptables -t nat -F", "ip6tables -t nat -F"),
-		m.programs("iptables -t mangle -F", layers{mangle: true}, "iptables -t mangle -F", "ip6tables -t mangle -F"),
-		m.programs("nft flush ruleset", layers{filter: true, mangle: true}, "nft flush ruleset"),
-		m.programs("ipset flush", layers{}, "ipset flush"),
-		m.programs("firewall-cmd --reload", reload, "firewall-cmd --reload"),
-		m.programs("firewall-cmd --complete-reload", reload, "firewall-cmd --complete-reload"),
-		m.programs("forwarding off", layers{}, "sysctl -q -w net.ipv4.ip_forward=0", "sysctl -q -w net.ipv6.conf.all.forwarding=0"),
+		m.programs("iptables -F", "iptables -F", "ip6tables -F"),
+		m.programs("iptables -t nat -F", "iptables -t nat -F", "ip6tables -t nat -F"),
+		m.programs("iptables -t mangle -F", "iptables -t mangle -F", "ip6tables -t mangle -F"),
+		m.programs("nft flush ruleset", "nft flush ruleset"),
+		m.programs("ipset flush", "ipset flush"),
+		m.programs("firewall-cmd --reload", "firewall-cmd --reload"),
+		m.programs("firewall-cmd --complete-reload", "firewall-cmd --complete-reload"),
+		m.programs("forwarding off", "sysctl -q -w net.ipv4.ip_forward=0", "sysctl -q -w net.ipv6.conf.all.forwarding=0"),
 		{"bridge deleted", m.link("ip link del", true)},
 		{"bridge down", m.link("ip link set down", true)},
 		{"veth deleted", m.link("ip link del", false)},
 	}
 }
 
-// programs is a fault that some commands make. The layers say what of the firewall they take away.
-func (m *machine) programs(name string, taken layers, commands ...string) kind {
+// programs is a fault that some commands make.
+func (m *machine) programs(name string, commands ...string) kind {
 	return kind{name, func(*rand.Rand, *model) fault {
 		return fault{do: func() error {
-			m.exposure.flushed(taken)
 			var errs []error
 			for _, command := range commands {
 				words := strings.Fields(command)
 				_, err := m.Run(m.t.Context(), words[0], words[1:]...)
 				errs = append(errs, err)
 			}
-			m.exposure.flushed(taken) // from the last one on it is healed
 			return errors.Join(errs...)
 		}}
 	}}
@@ -110,12 +105,9 @@ func (m *machine) pluginEnds(end func() error) func(*rand.Rand, *model) fault {
 	return func(rng *rand.Rand, _ *model) fault {
 		away := time.Duration(rng.IntN(3)) * 500 * time.Millisecond
 		return fault{do: func() error {
-			m.exposure.unguarded()
 			err := end()
 			time.Sleep(away)
-			err = errors.Join(err, m.startPlugin())
-			m.exposure.guarded()
-			return err
+			return errors.Join(err, m.startPlugin())
 		}}
 	}
 }

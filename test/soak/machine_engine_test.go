@@ -29,7 +29,6 @@ type machine struct {
 	plugin   *lab.Process
 	docker   *lab.Docker
 	live     bool // the engine runs with live-restore
-	exposure exposure
 
 	mu         sync.Mutex
 	complaints map[string]int // guarded by mu; errors of commands that were repeated

@@ -1,0 +1,190 @@
+package nftables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/firewall"
+)
+
+// Latch is a table of its own, inet drawbridge-latch, that refuses new connections to and from our bridges unless the rules that
+// decide over them say with a bit of the packet's mark that they have seen the packet. Whoever flushes those rules opens nothing: the
+// latch stays, because the kernel lets nobody but its owner change it, not even by `nft flush ruleset`.
+//
+// The owner is the socket that the Latch keeps open (NFT_TABLE_F_OWNER, kernel 5.12). Where the kernel knows NFT_TABLE_F_PERSIST
+// (6.9) the table outlives the owner, and the next Latch takes it over; but while it has none it is flushed like any other. With
+// an older kernel it is there while the daemon is.
+//
+// It works for either backend: [MarkPermitted] is this table's word and [firewall.MarkPassed] that of iptables.
+type Latch struct {
+	kernel *kernel
+	// gen is the generation at which the table was read or written last, held what it is for; known is false before that.
+	gen   uint32
+	held  [2]bool
+	known bool
+}
+
+const latchName = tableName + "-latch"
+
+const (
+	chainLatch  = "forward"
+	flagOwner   = 2 // NFT_TABLE_F_OWNER and NFT_TABLE_F_PERSIST of the kernel's nf_tables.h
+	flagPersist = 4
+)
+
+// NewLatch opens a latch in the current network namespace. It fails where the kernel cannot have one, and changes nothing.
+func NewLatch() (*Latch, error) {
+	var err error
+	for _, flags := range []uint32{flagOwner | flagPersist, flagOwner} {
+		var k *kernel
+		// By another name: one of an earlier daemon is no obstacle.
+		if k, err = newKernel(latchName+"-check", flags); err != nil {
+			return nil, err
+		}
+		if err = k.check(difference(nil, latch(true, true))); err == nil {
+			k.table = latchName
+			return &Latch{kernel: k}, nil
+		}
+		k.close()
+	}
+	return nil, fmt.Errorf("the kernel has no tables with an owner (Linux 5.12): %w", err)
+}
+
+// Close gives the socket back. A kernel before 6.9 takes the table with it.
+func (l *Latch) Close() { l.kernel.close() }
+
+// latch returns the table for the families.
+//
+// The chain stands right behind those that put the bit on packets (mangle of iptables, -150, and forward of ours, -2), so that
+// hardly anybody's rules come between who could take it off. The bit of iptables has no other reader and goes here.
+func latch(v4, v6 bool) Ruleset {
+	var family []Part
+	switch {
+	case !v4 && !v6:
+		return Ruleset{}
+	case !v6:
+		family = []Part{familyOf(false).only()}
+	case !v4:
+		family = []Part{familyOf(true).only()}
+	}
+	with := func(parts ...Part) []Part { return slices.Concat(parts[:1], family, parts[1:]) } // most packets are not new
+	return Ruleset{Chains: []Chain{{Name: chainLatch, Base: Base{"filter", unix.NF_INET_FORWARD, -1}, Rules: []Rule{
+		rule("to a container, and no rule has seen it", with(fresh, unseen, toOurs, drop)...),
+		rule("from a container, and no rule has seen it", with(fresh, unseen, fromOurs, drop)...),
+		rule("seen", passed, clearPassed),
+	}}}}
+}
+
+// What the latch looks at.
+var (
+	fresh  = ctBits("ct state new,invalid", expr.CtKeySTATE, expr.CtStateBitNEW|expr.CtStateBitINVALID)
+	unseen = Part{Text: fmt.Sprintf("meta mark & %#x == 0", MarkPermitted|firewall.MarkPassed), Exprs: []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg}, masked(native(MarkPermitted | firewall.MarkPassed)), equal(native(0)),
+	}}
+	passed      = hasMark(firewall.MarkPassed)
+	setPassed   = markWith(fmt.Sprintf("meta mark | %#x", firewall.MarkPassed), firewall.MarkPassed, firewall.MarkPassed)
+	clearPassed = markWith(fmt.Sprintf("meta mark & %#x", ^firewall.MarkPassed), firewall.MarkPassed, 0)
+)
+
+// Hold implements firewall.Latch.
+func (l *Latch) Hold(ctx context.Context, v4, v6 bool) error {
+	var err error
+	for range attempts {
+		if err = l.hold(v4, v6); !errors.Is(err, errChanged) || ctx.Err() != nil {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("table inet %s: %w", latchName, err)
+	}
+	return nil
+}
+
+func (l *Latch) hold(v4, v6 bool) error {
+	gen, err := l.kernel.generation()
+	if err != nil || l.known && l.gen == gen && l.held == [2]bool{v4, v6} {
+		return err
+	}
+	l.known = false
+	have, err := l.kernel.read()
+	if err != nil {
+		return err
+	}
+	if edits := difference(have, latch(v4, v6)); len(edits) > 0 {
+		if _, err := l.kernel.commit(gen, edits); err != nil {
+			return err
+		}
+		if gen, err = l.kernel.generation(); err != nil {
+			return err
+		}
+	}
+	l.gen, l.held, l.known = gen, [2]bool{v4, v6}, true
+	return nil
+}
+
+// Inspect implements firewall.Latch.
+func (l *Latch) Inspect(v4, v6 bool) ([]string, error) {
+	have, err := l.kernel.read()
+	if err != nil {
+		return nil, err
+	}
+	return words(latchName, have, latch(v4, v6)), nil
+}
+
+// Rules implements firewall.Latch.
+func (l *Latch) Rules(v4, v6 bool) string {
+	if r := latch(v4, v6); !r.IsEmpty() {
+		return r.text(latchName)
+	}
+	return ""
+}
+
+// RemoveLatch removes what a daemon left behind. A table of that name that is not ours stays, and that of a daemon that runs
+// is an error.
+func RemoveLatch() error {
+	k, err := newKernel(latchName, 0)
+	if err != nil {
+		return err
+	}
+	defer k.close()
+	for range attempts {
+		if err = removeLatch(k); !errors.Is(err, errChanged) {
+			break
+		}
+	}
+	return err
+}
+
+func removeLatch(k *kernel) error {
+	gen, err := k.generation()
+	if lacking(err) {
+		return nil
+	}
+	have, err := k.read()
+	if err != nil || have == nil {
+		if errors.Is(err, foreign(latchName)) {
+			err = nil
+		}
+		return err
+	}
+	_, err = k.commit(gen, []edit{deleteTable{}})
+	return err
+}
+
+// LatchLeft reports whether a latch is on the host.
+func LatchLeft() bool {
+	k, err := newKernel(latchName, 0)
+	if err != nil {
+		return false
+	}
+	defer k.close()
+	have, err := k.read()
+	return err == nil && have != nil
+}
+
+var _ firewall.Latch = (*Latch)(nil)
