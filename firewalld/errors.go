@@ -23,6 +23,7 @@ const (
 	panicMode    kind = "panic mode"    // firewalld refuses all changes
 	nameTaken    kind = "name taken"    // a permanent object of that name exists
 	alreadyBound kind = "already bound" // the interface is in a zone: this one or another
+	unwritten    kind = "unwritten"     // it could not write its own rules
 	notBound     kind = "not bound"     // the interface is in no zone, or in another
 )
 
@@ -36,6 +37,7 @@ var codes = map[string]kind{
 	"UNKNOWN_INTERFACE": notBound,
 	"NOT_ENABLED":       notBound,
 	"PANIC_MODE":        panicMode,
+	"COMMAND_FAILED":    unwritten,
 	"NOT_AUTHORIZED":    denied,
 	"ACCESS_DENIED":     denied,
 }
@@ -112,8 +114,22 @@ func (e *callError) Error() string {
 	case panicMode:
 		return fmt.Sprintf("firewalld is in panic mode and refuses %s: end it with `firewall-cmd --panic-off`", e.Method)
 	}
+	if classify(e.Err) == unwritten && e.Method != "reload" {
+		// Mostly because somebody has flushed them: firewalld adds to chains that it takes for there.
+		return fmt.Sprintf("firewalld cannot write its own rules: have it make them anew with `firewall-cmd --reload` (%s: %s)", e.Method, e.text())
+	}
 	return fmt.Sprintf("calling firewalld's %s: %s", e.Method, e.text())
 }
 
-// text is what firewalld said, in one line: of what it did not expect itself it sends the whole traceback.
-func (e *callError) text() string { return strings.Join(strings.Fields(e.Err.Error()), " ") }
+// text is what firewalld said, in one line and without what follows its first words: of what it did not expect itself it sends the
+// whole traceback, and of what nftables refused all that it was given.
+func (e *callError) text() string {
+	text := []rune(strings.Join(strings.Fields(e.Err.Error()), " "))
+	if len(text) > maxText {
+		return string(text[:maxText]) + " …"
+	}
+	return string(text)
+}
+
+// maxText is how much of firewalld's words is told.
+const maxText = 160

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/godbus/dbus/v5"
@@ -32,7 +33,7 @@ func TestClassify(t *testing.T) {
 		{"unknown interface", reply(exception, "UNKNOWN_INTERFACE: br"), notBound},
 		{"code as the error's name", reply(service+".Exception.NAME_CONFLICT", "it exists"), nameTaken},
 		{"panic mode", reply(exception, "PANIC_MODE"), panicMode},
-		{"a code inside the text is no code", reply(exception, "COMMAND_FAILED: not NAME_CONFLICT"), other},
+		{"a code inside the text is no code", reply(exception, "COMMAND_FAILED: not NAME_CONFLICT"), unwritten},
 		{"another code", reply(exception, "INVALID_ZONE: docker"), other},
 		{"not authorised", reply(service+".NotAuthorizedException", "Not Authorized(uid): x"), denied},
 		{"the bus forbids", reply("org.freedesktop.DBus.Error.AccessDenied", "Rejected send message"), denied},
@@ -51,5 +52,18 @@ func TestClassify(t *testing.T) {
 				t.Errorf("classified as %q, want %q", got, row.want)
 			}
 		})
+	}
+}
+
+// TestUnwritten: firewalld sends all that it gave to nftables with its refusal.
+func TestUnwritten(t *testing.T) {
+	reason := "COMMAND_FAILED: 'python-nftables' failed: internal:0:0-0: Error: No such file\n" + strings.Repeat("{\"nftables\": []}\n", 1000)
+	refusal := dbus.Error{Name: service + ".Exception", Body: []any{reason}}
+	text := (&callError{Method: "zone.addInterface", Err: refusal}).Error()
+	if !strings.Contains(text, "`firewall-cmd --reload`") || len(text) > 300 || strings.Contains(text, "\n") {
+		t.Errorf("told %d bytes: %s", len(text), text)
+	}
+	if text := (&callError{Method: "reload", Err: refusal}).Error(); strings.Contains(text, "--reload") {
+		t.Errorf("a reload that fails is to be repeated: %s", text)
 	}
 }

@@ -3,6 +3,7 @@
 package soak
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,6 +25,7 @@ const commandTime = 100 * time.Second
 type machine struct {
 	*lab.Host
 	t        *testing.T
+	engine   string // its version
 	patience time.Duration
 	client   *lab.Client
 	plugin   *lab.Process
@@ -36,11 +38,12 @@ type machine struct {
 
 func newMachine(t *testing.T, patience time.Duration) *machine {
 	t.Helper()
-	root, known := map[string]string{"": "", "20.10": "", "26.1": lab.Trixie}[os.Getenv("DRAWBRIDGE_ENGINE")]
+	engine := cmp.Or(os.Getenv("DRAWBRIDGE_ENGINE"), "20.10")
+	root, known := map[string]string{"20.10": "", "26.1": lab.Trixie}[engine]
 	if !known {
-		t.Fatalf("DRAWBRIDGE_ENGINE is %q, neither 20.10 nor 26.1", os.Getenv("DRAWBRIDGE_ENGINE"))
+		t.Fatalf("DRAWBRIDGE_ENGINE is %q, neither 20.10 nor 26.1", engine)
 	}
-	m := &machine{t: t, patience: patience, complaints: map[string]int{}}
+	m := &machine{t: t, engine: engine, patience: patience, complaints: map[string]int{}}
 	m.Host = lab.Up(t, lab.Options{Root: root, Share: []string{m.program()}})
 	t.Cleanup(m.keepLogs)
 	var err error
