@@ -185,7 +185,7 @@ var chainTexts = []struct{ table, chain, text string }{
 	{"mangle", "", "The ways in. `DRAWBRIDGE-USER` sees packets before the translation, with the port that clients know; the first rule of FORWARD refuses before anybody else's rule accepts."},
 	{"mangle", "DRAWBRIDGE-USER", "Yours: made if it is missing, and never changed."},
 	{"mangle", "DRAWBRIDGE-PREROUTING", "Keeps containers from the host's loopback addresses, which the kernel would take from our bridges, so that it can translate the host's own connections."},
-	{"mangle", "DRAWBRIDGE-FORWARD", "What is refused. `DRAWBRIDGE-PASS` and `RETURN` mean that it is not: whether it is accepted is for `filter` to say. What is new goes through it twice, first and last, since a rule in between may set the whole mark. The order of the rules is that of the list in the documentation of package `firewall`."},
+	{"mangle", "DRAWBRIDGE-FORWARD", "What is refused. `DRAWBRIDGE-PASS` and `RETURN` mean that it is not: whether it is accepted is for `filter` to say. What is new goes through it once more, last, where a rule in between has taken the mark off. The order of the rules is that of the list in the documentation of package `firewall`."},
 	{"mangle", "DRAWBRIDGE-DOCKER", "Keeps containers away from the bridges of Docker's own driver, a rule for each."},
 	{"mangle", "DRAWBRIDGE-UNPROTECTED", "The way into networks that are open to the world, but not to Docker's own."},
 	{"filter", "DRAWBRIDGE-OPEN", "The same for what is accepted."},

@@ -78,9 +78,9 @@ func mangle(f firewall.Family, n names) Table {
 	return t
 }
 
-// onceMore leads what is new through the chain again, behind everybody's rules: one of them may have set the whole mark (-j MARK
-// --set-mark), and taken off what is for the latch.
-var onceMore = Jump{From: "FORWARD", Place: Last, Rule: Rule{Match: fresh, Why: "once more, for the latch", Target: chainForward}}
+// onceMore leads what is new and has no mark through the chain again, behind everybody's rules: one of them may have set the whole
+// mark (-j MARK --set-mark), and taken off what is for the latch.
+var onceMore = Jump{From: "FORWARD", Place: Last, Rule: Rule{Match: join(fresh, unpassed), Why: "once more, for the latch", Target: chainForward}}
 
 // toUser leads to the user's chain that sees published ports as they are outside.
 var toUser = Jump{From: "PREROUTING", Place: Top, Rule: Rule{Why: "your rules, before DNAT", Target: chainUser}}
@@ -179,6 +179,9 @@ var (
 	// fromMade are the bridges that we made: on them nobody but containers is to be expected.
 	fromMade = devgroup("--src-group", state.GroupBridge, state.GroupBridgeMask|state.GroupAdoptedBit)
 )
+
+// unpassed matches packets without the mark for the latch.
+var unpassed = fmt.Sprintf("-m mark ! --mark %#x/%#x", firewall.MarkPassed, firewall.MarkPassed)
 
 func devgroup(which string, value, mask uint32) string {
 	return fmt.Sprintf("-m devgroup %s %#x/%#x", which, value, mask)
