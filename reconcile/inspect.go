@@ -51,6 +51,11 @@ func (l *Loop) Inspect(ctx context.Context) ([]Finding, error) {
 func (l *Loop) inspect(q inspection) {
 	ctx, cancel := context.WithTimeout(q.ctx, l.opts.Timeout)
 	defer cancel()
+	q.answer <- l.findings(ctx)
+}
+
+// findings compares the host with the state.
+func (l *Loop) findings(ctx context.Context) []Finding {
 	snap := l.source.Snapshot()
 	var out []Finding
 	for _, step := range l.steps {
@@ -66,7 +71,7 @@ func (l *Loop) inspect(q inspection) {
 			out = append(out, Finding{step.Name, state.Difference{Scope: scopeOf(err), Text: err.Error()}})
 		}
 	}
-	q.answer <- out
+	return out
 }
 
 // look survives a panic of the plane.

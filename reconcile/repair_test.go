@@ -21,20 +21,30 @@ type held struct {
 	found   []state.Difference // what the next call mends
 	mended  []state.Difference // what the last one did
 	applied []time.Time
+	lasting []state.Difference // what no call mends
+	looked  int
 	failing error
-	looks   func() ([]state.Difference, error)
+	looks   func() ([]state.Difference, error) // nil to look at found and lasting
 }
 
 func (h *held) undo(d state.Difference) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.found = []state.Difference{d}
+	if !slices.Contains(h.found, d) {
+		h.found = append(h.found, d)
+	}
 }
 
 func (h *held) whole() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return len(h.found) == 0
+}
+
+func (h *held) lacks(d state.Difference) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Contains(h.found, d)
 }
 
 func (h *held) passes() []time.Time {
@@ -59,7 +69,15 @@ func (h *held) fail(err error) {
 
 func (h *held) Found() []state.Difference { return h.mended }
 
-func (h *held) Inspect(context.Context, state.Snapshot) ([]state.Difference, error) { return h.looks() }
+func (h *held) Inspect(context.Context, state.Snapshot) ([]state.Difference, error) {
+	if h.looks != nil {
+		return h.looks()
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.looked++
+	return append(slices.Clone(h.found), h.lasting...), nil
+}
 
 // versions is a source whose state tests change.
 type versions struct {
@@ -210,6 +228,53 @@ func TestFight(t *testing.T) {
 		synctest.Wait()
 		if !h.whole() {
 			t.Error("after the fight a repair still waits")
+		}
+	})
+}
+
+// TestFightHoldsUpNothingElse: what is not fought over is repaired at once, also beside what no pass mends; and who undoes repairs
+// costs neither a pass nor a look for each time.
+func TestFightHoldsUpNothingElse(t *testing.T) {
+	healing(t, func(l *Loop, h *held, _ *versions, log *logBuffer) {
+		disputed, other := missing(everything), state.Difference{Text: "a link is down"}
+		pass := func(d time.Duration, storm bool) {
+			for began := time.Now(); time.Since(began) < d; time.Sleep(50 * time.Millisecond) {
+				if storm || !h.lacks(disputed) {
+					h.undo(disputed)
+					l.Trigger("somebody")
+				}
+			}
+		}
+		pass(time.Minute, false)
+		for _, lasting := range []bool{false, true} {
+			if lasting {
+				h.mu.Lock()
+				h.lasting = []state.Difference{{Text: "a link is missing, and nobody can help", Paced: true}, {Text: "a bridge is somebody else's"}}
+				h.mu.Unlock()
+				l.Trigger("of what lasts")
+				pass(5*time.Second, true)
+			}
+			passes := len(h.passes())
+			pass(5*time.Second, true)
+			if now := len(h.passes()); now-passes > 1 {
+				t.Errorf("%d passes in 5 seconds of the fight", now-passes)
+			}
+			h.mu.Lock()
+			if h.looked > 300 {
+				t.Errorf("%d looks", h.looked)
+			}
+			h.mu.Unlock()
+			h.undo(other)
+			l.Trigger("an accident")
+			pass(time.Second, true)
+			if h.lacks(other) {
+				t.Errorf("beside a fight (something lasts: %t) a repair waits", lasting)
+			}
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if got := l.status.Disputed; got != disputed.Text {
+			t.Errorf("in dispute: %q\n%s", got, log.text())
 		}
 	})
 }

@@ -93,7 +93,7 @@ func describe(s *control.Status, l reconcile.Status) {
 		}
 	}
 	if l.Disputed != "" {
-		s.Notes = append(s.Notes, "somebody keeps undoing repairs, so that others wait, up to 30 seconds: find the program that changes this: "+l.Disputed)
+		s.Notes = append(s.Notes, "somebody keeps undoing repairs, so that these wait, up to 30 seconds: find the program that changes this: "+l.Disputed)
 	}
 	if l.Passes == 0 {
 		s.Errors = append(s.Errors, "the host has not been compared with the state yet")
