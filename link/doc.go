@@ -11,7 +11,8 @@
 // A link is ours if it has one of our device groups and an alias of ours. The group
 // alone is enough where the alias is missing, as after a crash between the two. Links that
 // are ours and not in the state are removed; no other link is touched, not even one
-// that has the name which a network wants.
+// that has the name which a network wants. A link of the state whose alias somebody
+// changed is known by its name and MAC address, and gets it back (mark.go).
 //
 // # What a pass looks at
 //

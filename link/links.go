@@ -140,9 +140,9 @@ func (l *Links) prepare(p part, s state.Snapshot) error {
 		l.harmed = true // never of a look, which is at the whole
 		return l.prepare(wholeOf(s), s)
 	}
-	var errs []error
+	errs := l.markBack(have, p)
 	if p.whole {
-		errs = l.renameBack(have, s)
+		errs = append(errs, l.renameBack(have, s)...)
 	}
 	addrs, err := l.addressesOf(p, have)
 	if err != nil {

@@ -61,6 +61,7 @@ func TestRepairsAreTold(t *testing.T) {
 		{"nftables", []string{"ip", "link", "del", bridge}, "link " + bridge + " is missing"},
 		{"nftables", []string{"ip", "link", "set", bridge, "down"}, "link " + bridge + " is down"},
 		{"nftables", []string{"ip", "link", "set", port, "nomaster"}, "link " + port + " is no port of bridge " + bridge},
+		{"nftables", []string{"ip", "link", "set", bridge, "alias", "uplink"}, "link " + bridge + " has the alias "},
 		{"nftables", []string{"ip", "addr", "del", "10.0.0.1/24", "dev", bridge}, "link " + bridge + " lacks the address 10.0.0.1/24"},
 		{"nftables", []string{"sysctl", "-qw", "net.ipv4.ip_forward=0"}, "sysctl net.ipv4.ip_forward is 0 and not 1"},
 		{"nftables", []string{"sysctl", "-qw", "net.ipv4.conf." + bridge + ".route_localnet=0"}, "sysctl net.ipv4.conf." + bridge + ".route_localnet is 0 and not 1"},
