@@ -39,7 +39,8 @@
 // (rewire.go). That the container runs is told by its network namespace, which is opened by the path that Join named, at that moment. Where it
 // is gone, or CAP_SYS_ADMIN is missing, the endpoint stays without a link until the container is restarted or the endpoint is
 // removed. What cannot be known is not brought back: link-local addresses given by the user (--link-local-ip) and sysctls of
-// single links. With several networks lost at once, none of which publishes a port, any of them may become the way out.
+// single links. A container of several networks goes out as it did when a pass last looked at the whole host. Where none has, as with
+// a daemon that was started later, the link that publishes becomes the way out in the families in which there is none, or else any of those lost.
 //
 // On the bridge of an IPv4-only network IPv6 is switched off, so that containers have no
 // way to the host by link-local addresses that nobody asked for.
