@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -23,6 +24,7 @@ type held struct {
 	applied []time.Time
 	lasting []state.Difference // what no call mends
 	looked  int
+	waits   atomic.Int64 // how long each call hangs
 	failing error
 	looks   func() ([]state.Difference, error) // nil to look at found and lasting
 }
@@ -53,7 +55,10 @@ func (h *held) passes() []time.Time {
 	return slices.Clone(h.applied)
 }
 
-func (h *held) Apply(context.Context, state.Snapshot) error {
+func (h *held) Apply(ctx context.Context, _ state.Snapshot) error {
+	if err := h.hang(ctx); err != nil {
+		return err
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.mended, h.found = h.found, nil
@@ -69,7 +74,22 @@ func (h *held) fail(err error) {
 
 func (h *held) Found() []state.Difference { return h.mended }
 
-func (h *held) Inspect(context.Context, state.Snapshot) ([]state.Difference, error) {
+// hang takes its time, if any is to be taken.
+func (h *held) hang(ctx context.Context) error {
+	d := time.Duration(h.waits.Load())
+	if d == 0 {
+		return nil
+	}
+	if err := sleep(ctx, d); err != nil {
+		return fmt.Errorf("it hangs: %w", err)
+	}
+	return nil
+}
+
+func (h *held) Inspect(ctx context.Context, _ state.Snapshot) ([]state.Difference, error) {
+	if err := h.hang(ctx); err != nil {
+		return nil, err
+	}
 	if h.looks != nil {
 		return h.looks()
 	}
@@ -313,6 +333,23 @@ func TestInspect(t *testing.T) {
 		if found, err := l.Inspect(context.Background()); err != nil || len(found) != 1 || !strings.Contains(found[0].Text, "boom") {
 			t.Errorf("a panic: %v, %v", found, err)
 		}
+		// What hangs in it is blamed before the caller's time is over, and what hangs in a pass afterwards.
+		h.waits.Store(int64(time.Minute))
+		h.looks = nil
+		late, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		found, err = l.Inspect(late)
+		cancel()
+		if err != nil || len(found) != 1 || found[0].Text != "it hangs: context deadline exceeded" {
+			t.Errorf("a look that hangs: %v, %v", found, err)
+		}
+		l.Hurry("a test")
+		synctest.Wait()
+		late, cancel = context.WithTimeout(context.Background(), 10*time.Second)
+		_, err = l.Inspect(late)
+		cancel()
+		wantError(t, err, "the rules step has not finished: context deadline exceeded")
+		h.waits.Store(0)
+		time.Sleep(time.Minute)
 		h.looks = func() ([]state.Difference, error) { return nil, nil }
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
