@@ -55,14 +55,8 @@ func sources(st *store.Store, loop *reconcile.Loop, network *driver.Driver, p *p
 			if problem := garbage.Problem(); problem != "" {
 				s.Notes = append(s.Notes, problem)
 			}
+			describeUnlinked(ctx, &s, network)
 			slices.Sort(s.Notes)
-			unlinked, err := network.Unlinked(ctx)
-			if err != nil {
-				s.Errors = append(s.Errors, err.Error())
-			}
-			for _, e := range unlinked {
-				s.Errors = append(s.Errors, fmt.Sprintf("endpoint %s of network %s has no link into its container: restart the container", e.ID.Short(), e.Network.Short()))
-			}
 			return s, nil
 		},
 	}
@@ -97,6 +91,20 @@ func describe(s *control.Status, l reconcile.Status) {
 	}
 	if l.Passes == 0 {
 		s.Errors = append(s.Errors, "the host has not been compared with the state yet")
+	}
+}
+
+// describeUnlinked adds the endpoints that have no link.
+func describeUnlinked(ctx context.Context, s *control.Status, network *driver.Driver) {
+	running, gone, err := network.Unlinked(ctx)
+	if err != nil {
+		s.Errors = append(s.Errors, err.Error())
+	}
+	for _, e := range running {
+		s.Errors = append(s.Errors, fmt.Sprintf("endpoint %s of network %s has no link into its container: restart the container", e.ID.Short(), e.Network.Short()))
+	}
+	for _, e := range gone {
+		s.Notes = append(s.Notes, fmt.Sprintf("endpoint %s of network %s is of a container that is gone, and is removed within minutes", e.ID.Short(), e.Network.Short()))
 	}
 }
 
