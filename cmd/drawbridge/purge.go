@@ -78,10 +78,7 @@ func (p purge) run(ctx context.Context, out io.Writer) error {
 	if p.keepState {
 		return nil
 	}
-	if err := os.Remove(p.state); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("removing the state: %w", err)
-	}
-	return nil
+	return store.Remove(p.state)
 }
 
 // readState returns what the state file says, if there is one. It also makes sure that no
