@@ -46,6 +46,9 @@ func sources(st *store.Store, loop *reconcile.Loop, network *driver.Driver, p *p
 			if err := st.Broken(); err != nil {
 				s.Errors = append(s.Errors, err.Error())
 			}
+			if err := st.Unwritable(ctx); err != nil {
+				s.Notes = append(s.Notes, "calls that change something fail: "+err.Error())
+			}
 			if late != nil && ctx.Err() != nil {
 				s.Errors = append(s.Errors, late.Error())
 			}
