@@ -241,7 +241,7 @@ func explain(path string, err error) error {
 }
 
 func damaged(path string, err error) error {
-	return &Fault{fmt.Errorf("state file %s is damaged: %w; put back a copy of it, or move it away, which forgets all networks, and create them again", path, err)}
+	return &Fault{fmt.Errorf("state file %s is damaged: %w; put back a copy of it, or stop the containers, move it away, which forgets all networks, and create them again", path, err)}
 }
 
 // failed is what a disk did not do.
