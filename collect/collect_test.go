@@ -374,6 +374,26 @@ func TestCollect(t *testing.T) {
 	})
 }
 
+// TestListGivenUp: who asks for a list and does not wait for it puts nothing off.
+func TestListGivenUp(t *testing.T) {
+	run(t, Options{}, func(t *testing.T, w *world, c *Collector) {
+		time.Sleep(time.Minute)
+		w.knows("web", "on-web")
+		time.Sleep(4*time.Minute + 50*time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		w.set(func() { w.hangs = true })
+		time.AfterFunc(100*time.Millisecond, cancel)
+		if _, err := c.List(ctx); err == nil {
+			t.Error("it was answered")
+		}
+		w.set(func() { w.hangs = false })
+		time.Sleep(30 * time.Second)
+		if left, want := w.left(), "on-web web"; left != want {
+			t.Errorf("left %s, want %s", left, want)
+		}
+	})
+}
+
 // TestCollectUnasked: without an answer to both questions nothing is removed.
 func TestCollectUnasked(t *testing.T) {
 	gone := errors.New("stopped")

@@ -98,7 +98,9 @@ func (c *Collector) look(ctx context.Context) (sight, error) {
 	if len(i.state.Networks)+len(i.state.Pools) > 0 {
 		known, err := c.ask(ctx, i)
 		if err != nil {
-			clear(c.missing)
+			if !errors.Is(ctx.Err(), context.Canceled) { // who asked gave up, which says nothing of the engines
+				clear(c.missing)
+			}
 			return sight{}, err
 		}
 		l.orphans = i.orphans(known)

@@ -39,14 +39,22 @@ func (d *Driver) Sweep(ctx context.Context, now time.Time) ([]state.Endpoint, er
 	return d.forget(ctx, slices.DeleteFunc(d.suspects.overdue(s.Endpoints, lost, now), d.runs))
 }
 
-// Unlinked returns the endpoints of running containers, as far as is known, that have had no link for a sweep or more, and got
-// none since: their containers have to be restarted.
-func (d *Driver) Unlinked(ctx context.Context) ([]state.Endpoint, error) {
+// Unlinked returns joined endpoints that have had no link for a sweep or more, and got none since: those of containers that run,
+// which have to be restarted, and those of containers that are gone, which Sweep is about to remove.
+func (d *Driver) Unlinked(ctx context.Context) (running, gone []state.Endpoint, err error) {
 	suspects := d.suspects.among(joined(d.store.Snapshot().Endpoints))
 	if len(suspects) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
-	return d.host.Lost(ctx, suspects)
+	lost, err := d.host.Lost(ctx, suspects)
+	for _, e := range lost {
+		if d.runs(e) {
+			running = append(running, e)
+		} else {
+			gone = append(gone, e)
+		}
+	}
+	return running, gone, err
 }
 
 // among returns those of the endpoints that are suspects.

@@ -181,24 +181,27 @@ func TestMACFollowsTheAddress(t *testing.T) {
 	}
 }
 
-// TestUnlinked: who has been without a link for a sweep is told of, until there is one again.
+// TestUnlinked: who has been without a link for a sweep is told of, until there is one again; and whether the container runs.
 func TestUnlinked(t *testing.T) {
 	b := furnished(t)
-	unlinked := func(when string, want ...state.EndpointID) {
+	e := state.EndpointID(id(1))
+	unlinked := func(when string, wantRunning, wantGone int) {
 		t.Helper()
-		got, err := b.Unlinked(b.ctx())
-		if err != nil || !slices.EqualFunc(got, want, func(e state.Endpoint, id state.EndpointID) bool { return e.ID == id }) {
-			t.Errorf("%s: %v, %v", when, got, err)
+		running, gone, err := b.Unlinked(b.ctx())
+		if err != nil || len(running) != wantRunning || len(gone) != wantGone || slices.ContainsFunc(slices.Concat(running, gone), func(f state.Endpoint) bool { return f.ID != e }) {
+			t.Errorf("%s: %v run, %v are gone, %v", when, running, gone, err)
 		}
 	}
-	b.host.lost = map[state.EndpointID]bool{state.EndpointID(id(1)): true}
-	unlinked("before a sweep")
+	b.host.lost, b.host.running = map[state.EndpointID]bool{e: true}, map[state.EndpointID]bool{e: true}
+	unlinked("before a sweep", 0, 0)
 	b.sweep(time.Now())
-	unlinked("after a sweep", state.EndpointID(id(1)))
+	unlinked("after a sweep", 1, 0)
+	b.host.running = nil
+	unlinked("with its container gone", 0, 1)
 	b.host.lost = nil
-	unlinked("with a link, before the next sweep")
+	unlinked("with a link, before the next sweep", 0, 0)
 	b.sweep(time.Now())
-	unlinked("with a link")
+	unlinked("with a link", 0, 0)
 }
 
 // TestSweepRunning: a container that runs keeps its endpoint and its ports, though somebody deleted its link.

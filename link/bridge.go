@@ -60,7 +60,7 @@ func carries(link netlink.Link, n state.Network) bool {
 // The MTU is not given here: only one that is set afterwards is kept, any other the bridge
 // adjusts to its ports (br_mtu_auto_adjust).
 func (l *Links) addBridge(n state.Network) (netlink.Link, error) {
-	mac := state.GenerateMAC(string(n.ID))
+	mac := bridgeMAC(n)
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.Group = n.Bridge, n.Group()
 	attrs.HardwareAddr = net.HardwareAddr(mac[:])
@@ -69,6 +69,9 @@ func (l *Links) addBridge(n state.Network) (netlink.Link, error) {
 	}
 	return l.named(n.Bridge, n.Alias())
 }
+
+// bridgeMAC is the address of a bridge that is ours.
+func bridgeMAC(n state.Network) state.MAC { return state.GenerateMAC(string(n.ID)) }
 
 // named gives a link that was just made its alias, which the kernel takes only for
 // links that exist, and returns it.

@@ -11,7 +11,8 @@
 // A link is ours if it has one of our device groups and an alias of ours. The group
 // alone is enough where the alias is missing, as after a crash between the two. Links that
 // are ours and not in the state are removed; no other link is touched, not even one
-// that has the name which a network wants.
+// that has the name which a network wants. A link of the state whose alias somebody
+// changed is known by its name and MAC address, and gets it back (mark.go).
 //
 // # What a pass looks at
 //
@@ -38,7 +39,8 @@
 // (rewire.go). That the container runs is told by its network namespace, which is opened by the path that Join named, at that moment. Where it
 // is gone, or CAP_SYS_ADMIN is missing, the endpoint stays without a link until the container is restarted or the endpoint is
 // removed. What cannot be known is not brought back: link-local addresses given by the user (--link-local-ip) and sysctls of
-// single links. With several networks lost at once, none of which publishes a port, any of them may become the way out.
+// single links. A container of several networks goes out as it did when a pass last looked at the whole host. Where none has, as with
+// a daemon that was started later, the link that publishes becomes the way out in the families in which there is none, or else any of those lost.
 //
 // On the bridge of an IPv4-only network IPv6 is switched off, so that containers have no
 // way to the host by link-local addresses that nobody asked for.

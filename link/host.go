@@ -85,6 +85,20 @@ func (l *Links) Count() (n int) {
 	return n
 }
 
+// InContainers counts the links of ours on this host whose other ends are in containers. It needs no Links and changes nothing.
+func InContainers() (n int, err error) {
+	links, err := dumped(netlink.LinkList)
+	if err != nil {
+		return 0, fmt.Errorf("listing the host's links: %w", err)
+	}
+	for _, link := range links {
+		if link.Type() == "veth" && ours(link) && !doomed(link) && link.Attrs().NetNsID >= 0 {
+			n++
+		}
+	}
+	return n, nil
+}
+
 // Running reports whether the endpoint's container runs, though its link is gone: then it may get another (see rewire).
 func (l *Links) Running(e state.Endpoint) bool {
 	if _, err := l.handle.LinkByName(e.HostLink()); !gone(err) {

@@ -13,6 +13,23 @@ import (
 	"github.com/drawbridge-net/drawbridge/state"
 )
 
+// end is what passes have seen of an endpoint's link in its container.
+type end struct {
+	name string // "" while none has
+	way  way
+}
+
+// way says in which families a container goes out by a link, if that is known.
+type way struct{ known, v4, v6 bool }
+
+// bars reports whether the container is known not to go out by the link.
+func (w way) bars(v6 bool) bool {
+	if v6 {
+		return w.known && !w.v6
+	}
+	return w.known && !w.v4
+}
+
 // container is the inside of a running container.
 type container struct {
 	ns     netns.NsHandle
@@ -49,10 +66,11 @@ func (c *container) names() (map[string]bool, error) {
 }
 
 // configure does with a new link what the engine does with the one that it takes into a container: its addresses, up, and the
-// way out, where no other link of the container has that. The link carries nothing until the host's end is up, too.
+// way out, if that is how the container went out or nothing is known, and no other link of it has that. The link carries nothing
+// until the host's end is up, too.
 //
 // Neighbours need not be told: the MAC address is the one that they know.
-func (c *container) configure(name string, n state.Network, e state.Endpoint) error {
+func (c *container) configure(name string, n state.Network, e state.Endpoint, before way) error {
 	// Without IPv6 not even a link-local address: newer engines do so for each link, older ones for all to come.
 	off := "1"
 	if e.Addr6.IsValid() {
@@ -77,7 +95,28 @@ func (c *container) configure(name string, n state.Network, e state.Endpoint) er
 			return err
 		}
 	}
-	return errors.Join(c.leadOut(link, e.RouterIn(n, false)), c.leadOut(link, e.RouterIn(n, true)))
+	var errs []error
+	for _, v6 := range []bool{false, true} {
+		if !before.bars(v6) {
+			errs = append(errs, c.leadOut(link, e.RouterIn(n, v6)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ways returns the names of the links by which the container goes out, in IPv4 (true) and in IPv6; "" for none.
+func (c *container) ways() map[bool]string {
+	out := map[bool]string{}
+	for v4, addr := range anywhere {
+		routes, err := c.handle.RouteGet(addr)
+		if err != nil || len(routes) == 0 {
+			continue
+		}
+		if link, err := c.handle.LinkByIndex(routes[0].LinkIndex); err == nil {
+			out[v4] = link.Attrs().Name
+		}
+	}
+	return out
 }
 
 // anywhere are addresses of nobody (RFC 5737, RFC 3849), to which only a default route leads.

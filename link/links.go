@@ -43,8 +43,8 @@ type Links struct {
 	switches  switches
 	// classifier is the kind of the guards' filters.
 	classifier string
-	// inside is what the ends of joined endpoints are called in their containers, as far as a pass has seen them.
-	inside map[state.EndpointID]string
+	// inside is what passes have seen of the ends of joined endpoints in their containers.
+	inside map[state.EndpointID]end
 	// harmed says that Prepare found more to be done than what differs, which holds for Activate too.
 	harmed bool
 }
@@ -140,9 +140,9 @@ func (l *Links) prepare(p part, s state.Snapshot) error {
 		l.harmed = true // never of a look, which is at the whole
 		return l.prepare(wholeOf(s), s)
 	}
-	var errs []error
+	errs := l.markBack(have, p)
 	if p.whole {
-		errs = l.renameBack(have, s)
+		errs = append(errs, l.renameBack(have, s)...)
 	}
 	addrs, err := l.addressesOf(p, have)
 	if err != nil {

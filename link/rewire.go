@@ -27,7 +27,7 @@ import (
 // rewire makes the pairs of the part's joined endpoints that lost theirs while their containers run.
 func (l *Links) rewire(have inventory, p part, s state.Snapshot) []error {
 	if p.whole {
-		l.learnNames(have, s)
+		l.learn(have, s)
 	}
 	var lost []state.Endpoint
 	for _, e := range p.endpoints {
@@ -35,7 +35,8 @@ func (l *Links) rewire(have inventory, p part, s state.Snapshot) []error {
 			lost = append(lost, e)
 		}
 	}
-	// Of a container that lost several, the one by which it went out gets the default route. Only that one publishes.
+	// Of a container that lost several, the one by which it went out gets the default route. Where that was not seen, it is the one
+	// that publishes.
 	slices.SortStableFunc(lost, func(a, b state.Endpoint) int { return cmp.Compare(len(b.Ports), len(a.Ports)) })
 	var errs []error
 	for _, e := range lost {
@@ -143,7 +144,7 @@ func (l *Links) finish(c *container, name string, n state.Network, e state.Endpo
 	if err := l.silence(e); err != nil {
 		return nil, err
 	}
-	if err := c.configure(name, n, e); err != nil {
+	if err := c.configure(name, n, e, l.inside[e.ID].way); err != nil {
 		return nil, fmt.Errorf("link %s in the container of endpoint %s: %w", name, e.ID.Short(), err)
 	}
 	return l.named(e.HostLink(), e.Alias())
@@ -152,12 +153,12 @@ func (l *Links) finish(c *container, name string, n state.Network, e state.Endpo
 // nameInside is what the container's end is to be called: as before, since the engine takes it out by that name, or, where no pass
 // has seen it, the first name that is free.
 func (l *Links) nameInside(taken map[string]bool, n state.Network, e state.Endpoint, s state.Snapshot) string {
-	if name := l.inside[e.ID]; name != "" && !taken[name] {
+	if name := l.inside[e.ID].name; name != "" && !taken[name] {
 		return name
 	}
 	for _, sibling := range s.Endpoints {
 		if sibling.Sandbox == e.Sandbox {
-			taken[l.inside[sibling.ID]] = true
+			taken[l.inside[sibling.ID].name] = true
 		}
 	}
 	for i := 0; ; i++ {
@@ -167,27 +168,63 @@ func (l *Links) nameInside(taken map[string]bool, n state.Network, e state.Endpo
 	}
 }
 
-// learnNames remembers what the ends in containers are called.
-func (l *Links) learnNames(have inventory, s state.Snapshot) {
-	names := make(map[state.EndpointID]string, len(l.inside))
+// learn remembers what the ends in containers are called, and by which the containers go out.
+func (l *Links) learn(have inventory, s state.Snapshot) {
+	ends := make(map[state.EndpointID]end, len(l.inside))
+	together := map[string][]state.Endpoint{} // by container
 	for _, e := range s.Endpoints {
 		if !e.Joined() {
 			continue
 		}
-		name := l.inside[e.ID]
-		if link, ok := have[e.HostLink()]; ok && name == "" && e.Carries(link.Attrs().Alias) {
+		together[e.Sandbox] = append(together[e.Sandbox], e)
+		known := l.inside[e.ID]
+		if link, ok := have[e.HostLink()]; ok && known.name == "" && e.Carries(link.Attrs().Alias) {
 			n, _ := s.Network(e.Network)
-			name = l.peerName(link, n, e)
+			known.name = l.peerName(link, n, e)
 		}
-		if name != "" {
-			names[e.ID] = name
+		if known != (end{}) {
+			ends[e.ID] = known
 		}
 	}
-	l.inside = names
+	l.inside = ends
+	if !l.journal.looking {
+		for _, es := range together {
+			l.learnWays(have, es)
+		}
+	}
 	maps.DeleteFunc(l.pace, func(id state.EndpointID, _ paced) bool {
 		_, ok := s.Endpoint(id)
 		return !ok
 	})
+}
+
+// learnWays asks a container that has several links by which it goes out: its engine, which decides it and may come to decide
+// otherwise, does not say. While one is lost there is nothing to learn. Where it cannot be asked it stays unknown.
+func (l *Links) learnWays(have inventory, es []state.Endpoint) {
+	if len(es) < 2 {
+		return
+	}
+	for _, e := range es {
+		if _, ok := have[e.HostLink()]; !ok || l.inside[e.ID].name == "" {
+			return
+		}
+	}
+	ns, ok := openNamespace(es[0].Sandbox)
+	if !ok {
+		return
+	}
+	defer ns.Close()
+	c, err := enter(ns, l.sysctl)
+	if err != nil {
+		return
+	}
+	defer c.close()
+	outs := c.ways()
+	for _, e := range es {
+		known := l.inside[e.ID]
+		known.way = way{true, outs[true] == known.name, outs[false] == known.name}
+		l.inside[e.ID] = known
+	}
 }
 
 // peerName asks the kernel, which takes no entering, for the name of the container's end. It is empty while the engine has not

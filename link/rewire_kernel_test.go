@@ -176,6 +176,35 @@ func TestRewire(t *testing.T) {
 	}
 }
 
+// TestRewireWaysOut: a container goes out as before, by whichever link the engine chose in each family, and not at all in one for
+// which it chose none.
+func TestRewireWaysOut(t *testing.T) {
+	for name, routers := range map[string][2][]string{
+		"by the second":           {nil, {"10.2.0.1", "fd00:2::1"}},
+		"one family each":         {{"fd00:1::1"}, {"10.2.0.1"}},
+		"IPv4 only by the second": {nil, {"10.2.0.1"}},
+		"nowhere":                 {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			web, back, e1, e2 := network(1), network(2), endpoint(1, 11), endpoint(2, 12)
+			l.apply(snapshot(web, back, e1, e2))
+			b := l.box()
+			e1, e2 = b.join(e1, "eth0", routers[0]...), b.join(e2, "eth1", routers[1]...)
+			s := snapshot(web, back, e1, e2)
+			l.apply(s)
+			before := b.describe()
+			for _, lost := range [][]state.Endpoint{{e1, e2}, {e1}, {e2}} {
+				for _, e := range lost {
+					l.remove(e.HostLink())
+				}
+				l.apply(s)
+				b.same(fmt.Sprint(len(lost), " lost"), before)
+			}
+		})
+	}
+}
+
 func first2[T any](_ T, err error) error { return err }
 
 // TestRewireUnseen: a daemon that was started after the deletion gives the first free name, and tells what it found.

@@ -41,8 +41,9 @@
 // # Repairs
 //
 // A [Mender] says what it mended. What of it the state had not changed since the host was last equal to it, somebody else did, and
-// it is logged. Who undoes the same repair again and again makes Trigger and Glance wait, longer each time; Wait, Hurry and the
-// passes due by time do not. [Loop.Inspect] looks and changes nothing.
+// it is logged. Who undoes the same repair again and again waits for the next one, longer each time: in such a truce the loop looks at
+// the host first when a Trigger or a Glance comes, and makes no pass where nothing else differs. Wait, Hurry and the passes due by
+// time do not ask. [Loop.Inspect] looks and changes nothing.
 //
 // # Be aware
 //

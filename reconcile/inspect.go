@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/drawbridge-net/drawbridge/state"
 )
@@ -37,20 +38,52 @@ func (l *Loop) Inspect(ctx context.Context) ([]Finding, error) {
 	case <-l.ended:
 		return nil, errStopped
 	case <-ctx.Done():
-		return nil, fmt.Errorf("a pass over the host has not ended: %w", ctx.Err())
+		return nil, l.late("a pass over the host", ctx.Err())
 	}
 	select {
 	case found := <-q.answer:
 		return found, ctx.Err()
 	case <-ctx.Done():
-		return nil, fmt.Errorf("the host has not been looked at in time: %w", ctx.Err())
+		return nil, l.late("the look at the host", ctx.Err())
 	}
 }
 
-// inspect answers one question.
+// late says what kept a question from its answer.
+func (l *Loop) late(what string, cause error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.step != "" {
+		what = "the " + l.step + " step"
+	}
+	return fmt.Errorf("%s has not finished: %w%s", what, cause, l.trouble())
+}
+
+// lookTime is how much of the time until a question's deadline the look at the host may take: what hangs ends before, so that the
+// answer names it.
+func (l *Loop) lookTime(ctx context.Context) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return l.opts.Timeout
+	}
+	return min(l.opts.Timeout, time.Until(deadline)*3/4)
+}
+
+// minLook is the least time for a look at the host: with less, what is only slow would be blamed.
+const minLook = time.Second
+
+// inspect answers one question, unless it comes too late.
 func (l *Loop) inspect(q inspection) {
-	ctx, cancel := context.WithTimeout(q.ctx, l.opts.Timeout)
+	limit := l.lookTime(q.ctx)
+	if limit < minLook {
+		return
+	}
+	ctx, cancel := context.WithTimeout(q.ctx, limit)
 	defer cancel()
+	q.answer <- l.findings(ctx)
+}
+
+// findings compares the host with the state.
+func (l *Loop) findings(ctx context.Context) []Finding {
 	snap := l.source.Snapshot()
 	var out []Finding
 	for _, step := range l.steps {
@@ -66,7 +99,7 @@ func (l *Loop) inspect(q inspection) {
 			out = append(out, Finding{step.Name, state.Difference{Scope: scopeOf(err), Text: err.Error()}})
 		}
 	}
-	q.answer <- out
+	return out
 }
 
 // look survives a panic of the plane.

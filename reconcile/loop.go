@@ -137,22 +137,28 @@ func (l *Loop) idle(ctx context.Context, delay time.Duration) (due bool) {
 	}
 }
 
-// collect lets further triggers arrive, for as long as it takes to make peace with who undoes what passes do. It reports whether
-// the next pass was due by time before that.
+// collect lets further triggers arrive, and goes on doing so while all that differs is what somebody undoes whenever a pass
+// mends it. It reports whether the next pass was due by time before that.
 func (l *Loop) collect(ctx context.Context, due <-chan time.Time) bool {
-	wait := max(l.opts.Debounce, l.fight.wait(time.Now()))
-	if wait <= 0 {
-		return false
-	}
-	timer := time.NewTimer(wait)
+	timer := time.NewTimer(l.opts.Debounce)
 	defer timer.Stop()
+	var events chan struct{} // that may be of something else; nil while they are collected
 	for {
 		select {
 		case <-ctx.Done():
 		case <-l.now:
-		case <-timer.C:
 		case <-due:
 			return true
+		case <-events:
+			events = nil
+			timer.Reset(lookPause)
+			continue
+		case <-timer.C:
+			if wait := l.truce(ctx); wait > 0 {
+				events = l.soon
+				timer.Reset(wait)
+				continue
+			}
 		case q := <-l.inspections:
 			if drain(l.now) { // the question came after the change
 				l.pass(ctx, false)

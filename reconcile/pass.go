@@ -51,6 +51,9 @@ func (r result) took() string {
 func (l *Loop) pass(ctx context.Context, due bool) time.Duration {
 	drain(l.now)
 	drain(l.soon)
+	if due {
+		clear(l.fight.futile)
+	}
 	began := time.Now()
 	snap := l.source.Snapshot()
 	reasons, suspect := l.board(snap.Revision)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/drawbridge-net/drawbridge/state"
@@ -26,9 +27,18 @@ type repairs struct {
 }
 
 type stepRepairs struct {
-	step       string
-	texts      []string
-	disputable []string // those that count in a fight
+	step  string
+	found []Finding // no two with the same text
+}
+
+func (r stepRepairs) texts() []string { return textsOf(r.found) }
+
+func textsOf(found []Finding) []string {
+	var out []string
+	for _, f := range found {
+		out = append(out, f.Text)
+	}
+	return out
 }
 
 // repairsOf asks a step that has run. Without a state to which the host was equal nothing is known to have been changed, and what
@@ -48,40 +58,33 @@ func (l *Loop) repairsOf(step Step, change *state.Change, errs []error) (stepRep
 	r := stepRepairs{step: step.Name}
 	for _, d := range mender.Found() {
 		undone := failed[d.Scope] || failed[state.Scope{Network: d.Scope.Network}]
-		if undone || d.TouchedBy(*change) || slices.Contains(r.texts, d.Text) {
+		if undone || d.TouchedBy(*change) || slices.ContainsFunc(r.found, func(f Finding) bool { return f.Text == d.Text }) {
 			continue
 		}
-		r.texts = append(r.texts, d.Text)
-		if !d.Paced {
-			r.disputable = append(r.disputable, d.Text)
-		}
+		r.found = append(r.found, Finding{step.Name, d})
 	}
-	return r, len(r.texts) > 0
+	return r, len(r.found) > 0
 }
 
-// tell writes repairs to the log, and notes whether somebody undoes them again and again.
+// tell writes repairs to the log, and notes what somebody undoes again and again.
 func (l *Loop) tell(ctx context.Context, r repairs, reasons string) {
-	var all []string
+	var all []Finding
 	for _, s := range r.steps {
-		attrs := []any{"part", s.step, "found", shorten(s.texts)}
+		attrs := []any{"part", s.step, "found", shorten(s.texts())}
 		if reasons != "" {
 			attrs = append(attrs, "noticed", reasons)
 		}
 		l.opts.Log.WarnContext(ctx, "repaired what somebody else changed", attrs...)
-		all = append(all, s.disputable...)
+		all = append(all, s.found...)
 	}
-	defer l.dispute()
-	if disputed, wait := l.fight.note(all, time.Now()); disputed != "" {
-		l.opts.Log.WarnContext(ctx, "somebody keeps undoing repairs: find the program that changes this; until it stops, repairs wait longer and longer",
-			"found", disputed, "wait", wait, "at most", maxTruce)
+	news := l.fight.note(all, time.Now())
+	if len(news) > 0 {
+		l.opts.Log.WarnContext(ctx, "somebody keeps undoing repairs: find the program that changes this; until it stops, these repairs wait longer and longer",
+			"found", shorten(textsOf(news)), "at most", maxTruce)
 	}
-}
-
-// dispute shows in the status what is fought over.
-func (l *Loop) dispute() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.status.Disputed = l.fight.text
+	l.status.Disputed = strings.Join(shorten(l.fight.disputed()), "; ")
 }
 
 // shorten names the first few texts.
@@ -90,79 +93,4 @@ func shorten(texts []string) []string {
 		return append(slices.Clone(texts[:maxTold]), fmt.Sprintf("and %d more", more))
 	}
 	return texts
-}
-
-// How a fight is told from a number of accidents: the same repair so often, each time within so long of the one before. While
-// it lasts passes that events ask for wait, twice as long each time. Calls of the engine do not wait, and the pass that is due by
-// time is not later than ever.
-const (
-	fightCount = 4
-	fightPause = 20 * time.Second
-	minTruce   = 2 * time.Second
-	maxTruce   = time.Minute
-	maxRepairs = 512 // that are remembered
-)
-
-// fight tells whether somebody undoes repairs as soon as they are made.
-type fight struct {
-	seen  map[string]repaired
-	text  string        // what is disputed
-	truce time.Duration // 0 while there is no fight
-	until time.Time     // no event has a pass begin before
-}
-
-// repaired is how often something was repaired in short succession.
-type repaired struct {
-	times int
-	last  time.Time
-}
-
-// note counts repairs and returns one that is disputed if that is news, and how long events wait.
-func (f *fight) note(texts []string, now time.Time) (disputed string, wait time.Duration) {
-	f.forget(now)
-	for _, text := range texts {
-		r := f.seen[text]
-		r.times, r.last = r.times+1, now
-		if f.seen == nil {
-			f.seen = map[string]repaired{}
-		}
-		if len(f.seen) < maxRepairs || r.times > 1 {
-			f.seen[text] = r
-		}
-		if r.times >= fightCount && disputed == "" {
-			disputed = text
-		}
-	}
-	if disputed == "" {
-		return "", 0
-	}
-	news := f.truce == 0
-	f.text = disputed
-	f.truce = min(max(2*f.truce, minTruce), maxTruce)
-	f.until = now.Add(f.truce)
-	if !news {
-		disputed = ""
-	}
-	return disputed, f.truce
-}
-
-// forget drops what was not repaired again for longer than the truce, and with the last of it the fight.
-func (f *fight) forget(now time.Time) {
-	fought := false
-	for text, r := range f.seen {
-		if now.Sub(r.last) > f.truce+fightPause {
-			delete(f.seen, text)
-			continue
-		}
-		fought = fought || r.times >= fightCount
-	}
-	if !fought {
-		f.text, f.truce, f.until = "", 0, time.Time{}
-	}
-}
-
-// wait returns how long events have to wait.
-func (f *fight) wait(now time.Time) time.Duration {
-	f.forget(now)
-	return max(f.until.Sub(now), 0)
 }

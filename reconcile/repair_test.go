@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -21,14 +22,19 @@ type held struct {
 	found   []state.Difference // what the next call mends
 	mended  []state.Difference // what the last one did
 	applied []time.Time
+	lasting []state.Difference // what no call mends
+	looked  int
+	waits   atomic.Int64 // how long each call hangs
 	failing error
-	looks   func() ([]state.Difference, error)
+	looks   func() ([]state.Difference, error) // nil to look at found and lasting
 }
 
 func (h *held) undo(d state.Difference) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.found = []state.Difference{d}
+	if !slices.Contains(h.found, d) {
+		h.found = append(h.found, d)
+	}
 }
 
 func (h *held) whole() bool {
@@ -37,13 +43,22 @@ func (h *held) whole() bool {
 	return len(h.found) == 0
 }
 
+func (h *held) lacks(d state.Difference) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Contains(h.found, d)
+}
+
 func (h *held) passes() []time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Clone(h.applied)
 }
 
-func (h *held) Apply(context.Context, state.Snapshot) error {
+func (h *held) Apply(ctx context.Context, _ state.Snapshot) error {
+	if err := h.hang(ctx); err != nil {
+		return err
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.mended, h.found = h.found, nil
@@ -59,7 +74,30 @@ func (h *held) fail(err error) {
 
 func (h *held) Found() []state.Difference { return h.mended }
 
-func (h *held) Inspect(context.Context, state.Snapshot) ([]state.Difference, error) { return h.looks() }
+// hang takes its time, if any is to be taken.
+func (h *held) hang(ctx context.Context) error {
+	d := time.Duration(h.waits.Load())
+	if d == 0 {
+		return nil
+	}
+	if err := sleep(ctx, d); err != nil {
+		return fmt.Errorf("it hangs: %w", err)
+	}
+	return nil
+}
+
+func (h *held) Inspect(ctx context.Context, _ state.Snapshot) ([]state.Difference, error) {
+	if err := h.hang(ctx); err != nil {
+		return nil, err
+	}
+	if h.looks != nil {
+		return h.looks()
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.looked++
+	return append(slices.Clone(h.found), h.lasting...), nil
+}
 
 // versions is a source whose state tests change.
 type versions struct {
@@ -214,6 +252,53 @@ func TestFight(t *testing.T) {
 	})
 }
 
+// TestFightHoldsUpNothingElse: what is not fought over is repaired at once, also beside what no pass mends; and who undoes repairs
+// costs neither a pass nor a look for each time.
+func TestFightHoldsUpNothingElse(t *testing.T) {
+	healing(t, func(l *Loop, h *held, _ *versions, log *logBuffer) {
+		disputed, other := missing(everything), state.Difference{Text: "a link is down"}
+		pass := func(d time.Duration, storm bool) {
+			for began := time.Now(); time.Since(began) < d; time.Sleep(50 * time.Millisecond) {
+				if storm || !h.lacks(disputed) {
+					h.undo(disputed)
+					l.Trigger("somebody")
+				}
+			}
+		}
+		pass(time.Minute, false)
+		for _, lasting := range []bool{false, true} {
+			if lasting {
+				h.mu.Lock()
+				h.lasting = []state.Difference{{Text: "a link is missing, and nobody can help", Paced: true}, {Text: "a bridge is somebody else's"}}
+				h.mu.Unlock()
+				l.Trigger("of what lasts")
+				pass(5*time.Second, true)
+			}
+			passes := len(h.passes())
+			pass(5*time.Second, true)
+			if now := len(h.passes()); now-passes > 1 {
+				t.Errorf("%d passes in 5 seconds of the fight", now-passes)
+			}
+			h.mu.Lock()
+			if h.looked > 300 {
+				t.Errorf("%d looks", h.looked)
+			}
+			h.mu.Unlock()
+			h.undo(other)
+			l.Trigger("an accident")
+			pass(time.Second, true)
+			if h.lacks(other) {
+				t.Errorf("beside a fight (something lasts: %t) a repair waits", lasting)
+			}
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if got := l.status.Disputed; got != disputed.Text {
+			t.Errorf("in dispute: %q\n%s", got, log.text())
+		}
+	})
+}
+
 // TestHurry: what leaves the host open is looked at without a pause.
 func TestHurry(t *testing.T) {
 	healing(t, func(l *Loop, h *held, _ *versions, _ *logBuffer) {
@@ -248,6 +333,23 @@ func TestInspect(t *testing.T) {
 		if found, err := l.Inspect(context.Background()); err != nil || len(found) != 1 || !strings.Contains(found[0].Text, "boom") {
 			t.Errorf("a panic: %v, %v", found, err)
 		}
+		// What hangs in it is blamed before the caller's time is over, and what hangs in a pass afterwards.
+		h.waits.Store(int64(time.Minute))
+		h.looks = nil
+		late, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		found, err = l.Inspect(late)
+		cancel()
+		if err != nil || len(found) != 1 || found[0].Text != "it hangs: context deadline exceeded" {
+			t.Errorf("a look that hangs: %v, %v", found, err)
+		}
+		l.Hurry("a test")
+		synctest.Wait()
+		late, cancel = context.WithTimeout(context.Background(), 10*time.Second)
+		_, err = l.Inspect(late)
+		cancel()
+		wantError(t, err, "the rules step has not finished: context deadline exceeded")
+		h.waits.Store(0)
+		time.Sleep(time.Minute)
 		h.looks = func() ([]state.Difference, error) { return nil, nil }
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()

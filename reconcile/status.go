@@ -28,7 +28,7 @@ type Status struct {
 	Ended    time.Time     `json:"ended,omitzero"`
 	Duration time.Duration `json:"duration"`
 
-	// Disputed is what somebody keeps undoing, so that passes which events ask for wait; empty if nobody does. Each pass tells anew.
+	// Disputed is what somebody keeps undoing, so that its repair waits; empty if nobody does. Each pass tells anew.
 	Disputed string `json:"disputed,omitempty"`
 
 	Steps []StepStatus `json:"steps"` // in the order in which they run

@@ -60,8 +60,19 @@ func TestFailedCommitChangesNothing(t *testing.T) {
 				if rev != want.snapshot.Revision || s.current.Load() != want {
 					t.Errorf("memory changed, revision %d", rev)
 				}
-				// Of the failed change nothing may come back with the next one.
+				if err := s.Unwritable(context.Background()); !errors.Is(err, syscall.ENOSPC) || s.current.Load() != want {
+					t.Errorf("while it cannot be written: %v", err)
+				}
 				s.commit = works
+				if err := s.Unwritable(context.Background()); err != nil {
+					t.Errorf("when it can be again: %v", err)
+				}
+				sameState(t, crashed(t, s), s)
+				commits := countCommits(s)
+				if err := s.Unwritable(context.Background()); err != nil || *commits != 0 {
+					t.Errorf("without a reason it is tried %d times: %v", *commits, err)
+				}
+				// Of the failed change nothing may come back with the next one.
 				update(t, s, func(tx *Tx) { tx.Retire("br-after") })
 				sameState(t, crashed(t, s), s)
 				update(t, s, func(tx *Tx) { tx.Unretire("br-after") })

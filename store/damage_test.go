@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -211,6 +212,62 @@ func TestNewFileAppearsWhole(t *testing.T) {
 	}
 	left, err := os.ReadDir(filepath.Dir(path))
 	if err != nil || len(left) != 1 {
+		t.Errorf("left are %v %v", left, err)
+	}
+}
+
+// TestNewFileElsewhere: file systems that lack a call to give a name that is free get a file all the same, and none is replaced.
+func TestNewFileElsewhere(t *testing.T) {
+	lacks := func(e syscall.Errno) func(string, string) error {
+		return func(string, string) error { return &os.LinkError{Op: "link", Err: e} }
+	}
+	for what, ways := range map[string][]func(string, string) error{
+		"renames and nothing else": {renameFree},
+		"hard links":               {lacks(syscall.EINVAL), linkFree},
+		"an old kernel":            {lacks(syscall.ENOSYS), linkFree},
+		"no hard links either":     {lacks(syscall.EINVAL), lacks(syscall.EPERM)},
+		"nor a word for it":        {lacks(syscall.EOPNOTSUPP), lacks(syscall.EOPNOTSUPP)},
+	} {
+		t.Run(what, func(t *testing.T) {
+			dir := t.TempDir()
+			fresh, path := filepath.Join(dir, "fresh"), filepath.Join(dir, "state.db")
+			for _, content := range []string{"first", "second"} {
+				if err := os.WriteFile(fresh, []byte(content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if err := name(fresh, path, ways...); (content == "second") != errors.Is(err, os.ErrExist) || content == "first" && err != nil {
+					t.Errorf("the %s: %v", content, err)
+				}
+				if now, err := os.ReadFile(path); string(now) != "first" {
+					t.Errorf("it holds %q, %v", now, err)
+				}
+				if _, err := os.Stat(fresh); content == "first" && err == nil {
+					t.Error("the other name is left")
+				}
+			}
+		})
+	}
+	broken := errors.New("a broken disk")
+	if err := name("fresh", "state.db", func(string, string) error { return broken }); !errors.Is(err, broken) {
+		t.Errorf("a failure of another kind: %v", err)
+	}
+}
+
+// TestRemove: also what a start that was killed left.
+func TestRemove(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "state.db")
+	for _, p := range []string{path, freshName(path), filepath.Join(dir, "other")} {
+		if err := os.WriteFile(p, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if err := Remove(path); err != nil {
+			t.Error(err)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 || left[0].Name() != "other" {
 		t.Errorf("left are %v %v", left, err)
 	}
 }

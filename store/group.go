@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -113,8 +114,49 @@ func (c *call) run(tx *Tx) error {
 	return c.fn(tx)
 }
 
-// save brings the file to the image next with the records that lead there.
-func (s *Store) save(next *image, records []record) (err error) {
+// roomForMore is what a change may need of the disk.
+const roomForMore = 64 << 10
+
+// try writes again what the file holds already, and looks for room for more: that alone may find room within the file.
+func (s *Store) try() error {
+	if err := effect.Do("store.room", s.findRoom); err != nil {
+		return failed("writing", s.path, err)
+	}
+	now := s.current.Load()
+	if s.unsure {
+		return s.save(now, nil)
+	}
+	records, err := metaRecords(now.snapshot.Revision, now.host())
+	if err != nil {
+		return err
+	}
+	err = s.save(now, records)
+	s.unsure = false // whatever came of it, the file says the same
+	return err
+}
+
+// findRoom writes a file beside that of the state, and takes it away again.
+func (s *Store) findRoom() error {
+	f, err := os.OpenFile(freshName(s.path), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fileMode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(make([]byte, roomForMore))
+	return errors.Join(err, f.Sync(), f.Close(), os.Remove(f.Name()))
+}
+
+// save brings the file to the image next with the records that lead there, and remembers why it could not.
+func (s *Store) save(next *image, records []record) error {
+	err := s.store(next, records)
+	if err == nil {
+		s.unwritable.Store(nil)
+	} else {
+		s.unwritable.Store(&err)
+	}
+	return err
+}
+
+func (s *Store) store(next *image, records []record) (err error) {
 	if err := s.Broken(); err != nil {
 		return err
 	}

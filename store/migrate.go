@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/drawbridge-net/drawbridge/internal/effect"
 )
 
 // migration brings a file from one version of the format to the next, inside the one
@@ -49,12 +51,14 @@ func prepare(db *bolt.DB, steps []migration) (img *image, err error) {
 	case version > current:
 		return nil, &newerError{have: version, known: current}
 	}
-	err = db.Update(func(tx *bolt.Tx) error {
-		if err := upgrade(tx, version, steps); err != nil {
+	err = effect.Do("store.upgrade", func() error {
+		return db.Update(func(tx *bolt.Tx) error {
+			if err := upgrade(tx, version, steps); err != nil {
+				return err
+			}
+			img, err = read(tx)
 			return err
-		}
-		img, err = read(tx)
-		return err
+		})
 	})
 	return img, err
 }

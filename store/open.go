@@ -14,6 +14,8 @@ import (
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/internal/effect"
 )
 
 const (
@@ -143,29 +145,84 @@ func release(file *os.File) error {
 	return errors.Join(syscall.Flock(int(file.Fd()), syscall.LOCK_UN), file.Close())
 }
 
+// freshName is what a new file is called until it is whole.
+func freshName(path string) string { return path + ".new" }
+
 // create makes a new file under another name and gives it its own when it is whole and on disk, so that a file without content
 // is never a new one: it is one that was lost. A file that appears meanwhile is fs.ErrExist and stays.
 func create(path string, steps []migration) error {
 	if err := os.MkdirAll(filepath.Dir(path), dirMode); err != nil {
 		return err
 	}
-	fresh := path + ".new"
+	fresh := freshName(path)
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	db, err := bolt.Open(fresh, fileMode, &bolt.Options{Timeout: lockTimeout})
+	err := effect.Do("store.create", func() error {
+		db, err := bolt.Open(fresh, fileMode, &bolt.Options{Timeout: lockTimeout})
+		if err == nil {
+			_, err = prepare(db, steps)
+			err = errors.Join(err, db.Close())
+		}
+		return err
+	})
 	if err == nil {
-		_, err = prepare(db, steps)
-		err = errors.Join(err, db.Close())
-	}
-	if err == nil {
-		err = unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
+		err = effect.Do("store.name", func() error { return name(fresh, path, renameFree, linkFree) })
 	}
 	if err != nil {
 		_ = os.Remove(fresh) // nothing is in it
 		return err
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// name gives a file its name in the first of the ways that the file system knows, unless there is a file of that name.
+func name(fresh, path string, ways ...func(fresh, path string) error) error {
+	for _, way := range ways {
+		if err := way(fresh, path); !unknown(err) {
+			return err
+		}
+	}
+	// Nothing is left that looks and acts at once. A daemon is alone on its host before it comes here.
+	if _, err := os.Lstat(path); err == nil {
+		return fs.ErrExist
+	}
+	return os.Rename(fresh, path)
+}
+
+// unknown reports whether an error says that the file system, or the kernel, has no such call.
+func unknown(err error) bool {
+	for _, none := range []error{unix.EINVAL, unix.ENOSYS, unix.EOPNOTSUPP, unix.EPERM} {
+		if errors.Is(err, none) {
+			return true
+		}
+	}
+	return false
+}
+
+// renameFree is refused by NFS, among others.
+func renameFree(fresh, path string) error {
+	return unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
+}
+
+// linkFree is refused by file systems without hard links. Where a crash leaves the other name, it is no harm: Remove takes it away.
+func linkFree(fresh, path string) error {
+	if err := os.Link(fresh, path); err != nil {
+		return err
+	}
+	_ = os.Remove(fresh)
+	return nil
+}
+
+// Remove deletes the state file, and what a start that was killed left of a new one. That there is none is no error.
+func Remove(path string) error {
+	var errs []error
+	for _, p := range []string{freshName(path), path} {
+		if err := effect.Do("store.remove", func() error { return os.Remove(p) }); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("removing the state: %w", err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // explain turns what went wrong when the file was opened into the sentence for the administrator.
@@ -184,7 +241,7 @@ func explain(path string, err error) error {
 }
 
 func damaged(path string, err error) error {
-	return &Fault{fmt.Errorf("state file %s is damaged: %w; put back a copy of it, or move it away, which forgets all networks, and create them again", path, err)}
+	return &Fault{fmt.Errorf("state file %s is damaged: %w; put back a copy of it, or stop the containers, move it away, which forgets all networks, and create them again", path, err)}
 }
 
 // failed is what a disk did not do.

@@ -41,6 +41,8 @@ type Store struct {
 	// broken: bbolt met something in the file that cannot be, and must not write to it any more. What it held is in memory, and
 	// the next start looks at the file as a whole.
 	broken atomic.Pointer[error]
+	// unwritable is why the last commit failed; nil if it did not.
+	unwritable atomic.Pointer[error]
 }
 
 // Snapshot returns the state of the last commit. It costs no copy and must not be
@@ -112,6 +114,24 @@ func (s *Store) replaced() error {
 		return nil
 	}
 	return &Fault{fmt.Errorf("state file %s was deleted or replaced while it was in use: put the file back (a copy of what is still open is at /proc/%d/fd/%d), and start drawbridge again", s.path, os.Getpid(), s.file.Fd())}
+}
+
+// Unwritable returns why the file cannot be written to at present, nil if nothing is known to be wrong, or Broken says it. After a
+// commit that failed it tries whether another one does: nobody else may have a change to store when there is room again.
+func (s *Store) Unwritable(ctx context.Context) error {
+	if s.unwritable.Load() == nil || s.Broken() != nil {
+		return nil
+	}
+	select {
+	case s.turn <- struct{}{}:
+		defer s.release()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if s.closed {
+		return nil
+	}
+	return s.try()
 }
 
 // Close waits for a running Update and closes the file. Further updates are an

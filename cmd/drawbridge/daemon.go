@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/netip"
+	"os"
 	"slices"
 	"time"
 
@@ -71,12 +73,23 @@ func (h host) FitNetwork(ctx context.Context, n state.Network) (state.Network, e
 // answered from the first moment. On an error nothing stays open.
 func newDaemon(ctx context.Context, s settings, p parsed, log *slog.Logger) (*daemonParts, error) {
 	d := &daemonParts{tasks: map[string]func(context.Context) error{}, compared: make(chan struct{})}
+	if _, err := os.Stat(s.state); errors.Is(err, fs.ErrNotExist) { // Open would make one
+		if err := refuseForgetful(s.state); err != nil {
+			return nil, err
+		}
+	}
 	st, err := store.Open(s.state)
 	if err != nil {
 		return nil, err
 	}
 	d.onClose(st)
-	if err = refuseLeftover(ctx, s); err == nil {
+	if st.Snapshot().Revision == 0 {
+		err = refuseForgetful(s.state)
+	}
+	if err == nil {
+		err = refuseLeftover(ctx, s)
+	}
+	if err == nil {
 		err = d.wire(ctx, st, s, p, log)
 	}
 	if err != nil {
@@ -84,6 +97,16 @@ func newDaemon(ctx context.Context, s settings, p parsed, log *slog.Logger) (*da
 		return nil, err
 	}
 	return d, nil
+}
+
+// refuseForgetful keeps a daemon whose state is missing or empty from a host on which containers run that an earlier one linked: they
+// would lose their links. It is as good a reason to refuse as a state that is damaged.
+func refuseForgetful(path string) error {
+	n, err := link.InContainers()
+	if err != nil || n == 0 {
+		return err
+	}
+	return &store.Fault{Err: fmt.Errorf("state file %s is missing or empty, and %d containers have links of an earlier run: put a copy of it back, or start with --state where it is; to begin anew, stop these containers, or run `drawbridge purge --force` while the daemon is stopped", path, n)}
 }
 
 // refuseLeftover keeps a daemon that is to change no rule from living beside rules of an earlier one: they
@@ -111,7 +134,7 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 		return err
 	}
 	if n := leftover(st.Snapshot(), planes.links); n > 0 {
-		log.Warn("the state is empty, and links of an earlier run are on this host: they are removed, also those of running containers; if the state file is elsewhere, start with it (--state) and restart the containers", "links", n, "state", s.state)
+		log.Warn("the state is empty, and links of an earlier run are on this host, in no container: they are removed", "links", n, "state", s.state)
 	}
 	loop := reconcile.New(st, planes.steps(), reconcile.Options{Log: log, Interval: checkInterval, Debounce: debounce})
 	network := driver.New(st, loop, planes.ports, host{planes.links, planes.sysctl, planes.rules}, planes.flows, p.driver)

@@ -85,7 +85,17 @@ func TestFullDisk(t *testing.T) {
 		}
 	}
 	t.Logf("the slowest answer took %v", h.slowest)
+	for refused = ""; refused == ""; made++ {
+		refused = h.ask(otherNet(made), 5*time.Second)
+	}
+	made--
+	if !h.notes("calls that change something fail: writing state file " + h.state + ": the disk is full") {
+		t.Error("status has no note")
+	}
 	free()
+	if h.notes("calls that change something fail") {
+		t.Error("status still has a note with room again")
+	}
 	for i := range made {
 		h.succeed(request{"NetworkDriver.DeleteNetwork", map[string]any{"NetworkID": networkID(10 + i)}})
 	}
@@ -98,6 +108,14 @@ func TestFullDisk(t *testing.T) {
 	if s := h.snapshot(); len(s.Networks) != 1 || len(s.Endpoints) != 1 {
 		t.Errorf("stored are %d networks and %d endpoints", len(s.Networks), len(s.Endpoints))
 	}
+}
+
+// notes reports whether the status has a note with these words.
+func (h *wholeHost) notes(words string) bool {
+	h.t.Helper()
+	status, err := h.status()
+	h.must(err)
+	return strings.Contains(strings.Join(status.Notes, "\n"), words)
 }
 
 // otherNet creates a network that is not that of the other calls.

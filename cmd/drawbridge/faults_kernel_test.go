@@ -31,6 +31,11 @@ func TestFaults(t *testing.T) {
 			w.walkStory(story())
 		})
 	}
+	t.Run("state file", func(t *testing.T) {
+		t.Parallel()
+		w := newWalker(t, "nftables", newWholeHost)
+		w.walkFiles(story())
+	})
 	t.Run("link of a container", func(t *testing.T) {
 		t.Parallel()
 		w := newWalker(t, "nftables", newWholeHost)

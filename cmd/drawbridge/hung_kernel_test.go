@@ -30,6 +30,8 @@ type hang struct {
 	begin, end func(h *wholeHost)
 	// seen says that each comparison meets it, and not only changes.
 	seen bool
+	// looked says that a mere look does, too.
+	looked bool
 }
 
 // mayHang puts a program into the daemon's PATH that hangs, deaf to signals, while the file "hang" is there.
@@ -90,7 +92,7 @@ var hangs = []hang{
 		name: "iptables-restore", culprit: "-restore", prepare: mayHang("iptables-restore", "ip6tables-restore"), begin: flush, end: unblock, seen: true,
 	},
 	{
-		name: "iptables-save", culprit: "-save", seen: true, begin: block, end: unblock,
+		name: "iptables-save", culprit: "-save", seen: true, looked: true, begin: block, end: unblock,
 		prepare: mayHang("iptables-save", "ip6tables-save", "iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save", "ip6tables-legacy-save"),
 	},
 	{
@@ -98,7 +100,7 @@ var hangs = []hang{
 		end: func(h *wholeHost) { h.must(xtablesLock.Close()) },
 	},
 	{
-		name: "D-Bus", culprit: "D-Bus", seen: true, flags: []string{"--firewalld", "auto"}, begin: silentBus,
+		name: "D-Bus", culprit: "D-Bus", seen: true, looked: true, flags: []string{"--firewalld", "auto"}, begin: silentBus,
 		prepare: func(h *wholeHost) { h.env = append(h.env, "DBUS_SYSTEM_BUS_ADDRESS=unix:path="+h.path("bus")) },
 		end:     func(h *wholeHost) { h.must(os.Remove(h.path("bus"))) },
 	},
@@ -135,6 +137,9 @@ func (h *wholeHost) hungWhileRunning(c hang) {
 	if c.seen {
 		h.blames(c.culprit)
 	}
+	if c.looked {
+		h.verifyBlames(c.culprit)
+	}
 	h.answersOthers()
 	h.fewChildren()
 	c.end(h)
@@ -162,6 +167,18 @@ func (h *wholeHost) blames(culprit string) {
 		}
 	}
 	h.t.Fatalf("status never names %q: %v", culprit, status.Errors)
+}
+
+// verifyBlames checks that a look at the host tells of more than a deadline.
+func (h *wholeHost) verifyBlames(culprit string) {
+	h.t.Helper()
+	began := time.Now()
+	found, err := control.Dial(h.path("control.sock")).Verify(h.t.Context())
+	said := fmt.Sprint(found, err)
+	h.t.Logf("verify after %v: %s", time.Since(began).Round(time.Millisecond), said)
+	if !strings.Contains(said, culprit) {
+		h.t.Errorf("verify does not name %q", culprit)
+	}
 }
 
 // createEndpoint2 is about an endpoint that was not there.

@@ -69,7 +69,11 @@ func (p purge) run(ctx context.Context, out io.Writer) error {
 	if p.rulesOnly {
 		return p.cleanRulesOnly(ctx, out)
 	}
-	if n := len(known.Endpoints); n > 0 && !p.force {
+	linked, err := link.InContainers() // also where the state file is gone
+	if err != nil {
+		return err
+	}
+	if n := max(len(known.Endpoints), linked); n > 0 && !p.force {
 		return fmt.Errorf("%d containers are attached to drawbridge networks: stop them, or purge with --force", n)
 	}
 	if err := p.clean(ctx, known, out); err != nil {
@@ -78,10 +82,7 @@ func (p purge) run(ctx context.Context, out io.Writer) error {
 	if p.keepState {
 		return nil
 	}
-	if err := os.Remove(p.state); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("removing the state: %w", err)
-	}
-	return nil
+	return store.Remove(p.state)
 }
 
 // readState returns what the state file says, if there is one. It also makes sure that no

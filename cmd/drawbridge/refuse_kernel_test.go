@@ -5,12 +5,16 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +23,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/control"
+	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/store"
 )
 
 // atOnce is how soon a call is answered that is refused or needs nothing that hangs. It takes milliseconds, on a machine that is not busy.
@@ -213,6 +219,72 @@ func TestRefuses(t *testing.T) {
 		})
 	}
 	h.t = t
+}
+
+// TestMissingState: a state file that is gone is no first start while containers run. With the file the daemon goes on as before,
+// and without it when no container has a link any more.
+func TestMissingState(t *testing.T) {
+	h := newWholeHost(t)
+	h.start()
+	h.succeed(createNet, createEndpoint, join, program)
+	var container *exec.Cmd
+	h.in(func() error {
+		container = exec.Command("sleep", "600")
+		container.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+		return container.Start()
+	})
+	ended := sync.OnceFunc(func() { _ = container.Process.Kill(); _ = container.Wait() })
+	t.Cleanup(ended)
+	h.output("ip", "link", "set", state.Endpoint{ID: state.EndpointID(endpointID(1))}.ContainerLink(), "netns", fmt.Sprint(container.Process.Pid))
+	h.settle()
+	h.stop(unix.SIGTERM)
+	good, err := os.ReadFile(h.state)
+	h.must(err)
+	before := h.kernel()
+	for _, c := range []struct {
+		name string
+		lose func()
+		mend func()
+		kept bool
+	}{
+		{"put back", func() { h.must(os.Remove(h.state)) }, func() { h.putBack(good) }, true},
+		{"empty", func() { h.must(os.Remove(h.state)); h.emptyState() }, func() { h.putBack(good) }, true},
+		{"the containers end", func() { h.must(os.Remove(h.state)) }, ended, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h.t = t
+			c.lose()
+			_, err := os.Stat(h.state)
+			missing := err != nil
+			h.launch("iptables")
+			h.activate()
+			h.refuses("is missing or empty, and 1 containers have links")
+			if _, err := os.Stat(h.state); missing != (err != nil) {
+				t.Errorf("the file was made: %v", err)
+			}
+			if diff := cmp.Diff(before, h.kernel()); diff != "" {
+				t.Errorf("the kernel was changed (-before +after):\n%s", diff)
+			}
+			c.mend()
+			h.settle()
+			if diff := cmp.Diff(before, h.kernel()); (diff == "") != c.kept {
+				t.Errorf("kept is to be %t (-before +after):\n%s", c.kept, diff)
+			}
+			h.stop(unix.SIGTERM)
+		})
+	}
+	h.t = t
+	if n := len(h.snapshot().Networks); n != 0 {
+		t.Errorf("%d networks", n)
+	}
+}
+
+// emptyState leaves a state file that nobody has written anything to.
+func (h *wholeHost) emptyState() {
+	h.t.Helper()
+	s, err := store.Open(h.state)
+	h.must(err)
+	h.must(s.Close())
 }
 
 // refuses checks every kind of answer of a daemon without a state.

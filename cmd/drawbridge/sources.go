@@ -46,6 +46,9 @@ func sources(st *store.Store, loop *reconcile.Loop, network *driver.Driver, p *p
 			if err := st.Broken(); err != nil {
 				s.Errors = append(s.Errors, err.Error())
 			}
+			if err := st.Unwritable(ctx); err != nil {
+				s.Notes = append(s.Notes, "calls that change something fail: "+err.Error())
+			}
 			if late != nil && ctx.Err() != nil {
 				s.Errors = append(s.Errors, late.Error())
 			}
@@ -55,14 +58,8 @@ func sources(st *store.Store, loop *reconcile.Loop, network *driver.Driver, p *p
 			if problem := garbage.Problem(); problem != "" {
 				s.Notes = append(s.Notes, problem)
 			}
+			describeUnlinked(ctx, &s, network)
 			slices.Sort(s.Notes)
-			unlinked, err := network.Unlinked(ctx)
-			if err != nil {
-				s.Errors = append(s.Errors, err.Error())
-			}
-			for _, e := range unlinked {
-				s.Errors = append(s.Errors, fmt.Sprintf("endpoint %s of network %s has no link into its container: restart the container", e.ID.Short(), e.Network.Short()))
-			}
 			return s, nil
 		},
 	}
@@ -93,10 +90,24 @@ func describe(s *control.Status, l reconcile.Status) {
 		}
 	}
 	if l.Disputed != "" {
-		s.Notes = append(s.Notes, "somebody keeps undoing repairs, so that others wait, up to 30 seconds: find the program that changes this: "+l.Disputed)
+		s.Notes = append(s.Notes, "somebody keeps undoing repairs, so that these wait, up to 30 seconds: find the program that changes this: "+l.Disputed)
 	}
 	if l.Passes == 0 {
 		s.Errors = append(s.Errors, "the host has not been compared with the state yet")
+	}
+}
+
+// describeUnlinked adds the endpoints that have no link.
+func describeUnlinked(ctx context.Context, s *control.Status, network *driver.Driver) {
+	running, gone, err := network.Unlinked(ctx)
+	if err != nil {
+		s.Errors = append(s.Errors, err.Error())
+	}
+	for _, e := range running {
+		s.Errors = append(s.Errors, fmt.Sprintf("endpoint %s of network %s has no link into its container: restart the container", e.ID.Short(), e.Network.Short()))
+	}
+	for _, e := range gone {
+		s.Notes = append(s.Notes, fmt.Sprintf("endpoint %s of network %s is of a container that is gone, and is removed within minutes", e.ID.Short(), e.Network.Short()))
 	}
 }
 

@@ -65,12 +65,16 @@ func run(ctx context.Context, limit time.Duration, stdin string, argv ...string)
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	began := time.Now()
 	err := cmd.Run()
 	if err == nil {
 		return stdout.String(), nil
 	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
+	}
+	if err == context.DeadlineExceeded { // the caller's, which says nothing of the program
+		err = hung{time.Since(began).Round(time.Millisecond)}
 	}
 	return "", &Error{Argv: argv, Stderr: stderr.String(), Err: err}
 }

@@ -51,7 +51,7 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, err := Run(ctx, "", "sh", "-c", "sleep 60 & sleep 60")
-	if !errors.Is(err, context.DeadlineExceeded) {
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.HasSuffix(err.Error(), "ms and was killed") {
 		t.Errorf("%v", err)
 	}
 }
