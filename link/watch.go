@@ -66,7 +66,7 @@ func (l *Links) watch(ctx context.Context, repeated bool, changed func(reason st
 	}
 	w := watcher{
 		links: l, own: own, seen: seen{bridges: map[int32]bool{}, masters: map[int32]int{}},
-		changed: changed, repeat: func(reason string) { later(ctx, reason, changed) },
+		changed: changed, repeat: func(reason string) { later(ctx, reason+" a moment ago", changed) },
 	}
 	return w.follow(ctx, socket)
 }

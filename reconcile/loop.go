@@ -195,11 +195,15 @@ func (l *Loop) stop() {
 // maxReasons bounds what a storm of different reasons can make of a log line.
 const maxReasons = 8
 
-// because notes why a pass was asked for; the caller holds mu.
+// because notes why a pass was asked for, and forgets the oldest of many reasons; the caller holds mu.
 func (l *Loop) because(reason string) {
-	if len(l.reasons) < maxReasons && !slices.Contains(l.reasons, reason) {
-		l.reasons = append(l.reasons, reason)
+	if slices.Contains(l.reasons, reason) {
+		return
 	}
+	if len(l.reasons) == maxReasons {
+		l.reasons = slices.Delete(l.reasons, 0, 1)
+	}
+	l.reasons = append(l.reasons, reason)
 }
 
 // poke leaves a request in c unless there is one already.

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -144,7 +145,7 @@ func TestTriggersBeforeAPassShareIt(t *testing.T) {
 func TestReasonsAreBounded(t *testing.T) {
 	inBubble(t, Options{}, func(r *rig) {
 		for i := range 1000 {
-			r.Trigger(strings.Repeat("x", i+1))
+			r.Trigger(fmt.Sprint("reason ", i))
 		}
 		r.run()
 		if n := len(r.log.lines("DEBUG")[0]); n > 500 {

@@ -70,7 +70,7 @@ func (l *Loop) repairsOf(step Step, change *state.Change, errs []error) (stepRep
 func (l *Loop) tell(ctx context.Context, r repairs, reasons string) {
 	var all []Finding
 	for _, s := range r.steps {
-		attrs := []any{"part", s.step, "found", shorten(s.texts())}
+		attrs := []any{"part", s.step, "found", inOneLine(s.texts())}
 		if reasons != "" {
 			attrs = append(attrs, "noticed", reasons)
 		}
@@ -80,17 +80,17 @@ func (l *Loop) tell(ctx context.Context, r repairs, reasons string) {
 	news := l.fight.note(all, time.Now())
 	if len(news) > 0 {
 		l.opts.Log.WarnContext(ctx, "somebody keeps undoing repairs: find the program that changes this; until it stops, these repairs wait longer and longer",
-			"found", shorten(textsOf(news)), "at most", maxTruce)
+			"found", inOneLine(textsOf(news)), "at most", maxTruce)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.status.Disputed = strings.Join(shorten(l.fight.disputed()), "; ")
+	l.status.Disputed = inOneLine(l.fight.disputed())
 }
 
-// shorten names the first few texts.
-func shorten(texts []string) []string {
+// inOneLine names the first few texts.
+func inOneLine(texts []string) string {
 	if more := len(texts) - maxTold; more > 0 {
-		return append(slices.Clone(texts[:maxTold]), fmt.Sprintf("and %d more", more))
+		texts = append(slices.Clone(texts[:maxTold]), fmt.Sprintf("and %d more", more))
 	}
-	return texts
+	return strings.Join(texts, "; ")
 }

@@ -165,6 +165,26 @@ func TestRepairsAreTold(t *testing.T) {
 	}
 }
 
+// TestRepairsInWords: several repairs can be told from each other, and of many reasons the newest are named.
+func TestRepairsInWords(t *testing.T) {
+	healing(t, func(l *Loop, h *held, _ *versions, log *logBuffer) {
+		h.undo(missing(everything))
+		h.undo(state.Difference{Text: "a link is down"})
+		for i := range maxReasons + 1 {
+			l.Trigger(fmt.Sprint("reason ", i))
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		for words, want := range map[string]bool{
+			`found="a rule is missing; a link is down"`: true, "reason 0": false, "reason 1, ": true, fmt.Sprint("reason ", maxReasons): true,
+		} {
+			if strings.Contains(log.text(), words) != want {
+				t.Errorf("the log says %q: %t\n%s", words, !want, log.text())
+			}
+		}
+	})
+}
+
 // TestFailuresRepairNothing: what could not be mended is not told as mended, and what came and went while passes failed was no one
 // else's doing.
 func TestFailuresRepairNothing(t *testing.T) {
