@@ -185,7 +185,7 @@ func (l *Links) release(link netlink.Link) error {
 		}
 	}
 	if a.ipv6 {
-		errs = append(errs, l.set(link.Attrs().Name, disableIPv6(link.Attrs().Name), "1"))
+		errs = append(errs, l.giveBack(link.Attrs().Name, disableIPv6(link.Attrs().Name), "1"))
 	}
 	errs = append(errs, l.setGroup(link, 0))
 	if err := errors.Join(errs...); err != nil {

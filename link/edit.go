@@ -222,6 +222,17 @@ func (l *Links) set(link, key, value string) error {
 	return err
 }
 
+// giveBack writes a sysctl that is to be as it was without us, and is nobody's to keep from then on.
+func (l *Links) giveBack(link, key, value string) error {
+	l.switches.mu.Lock()
+	defer l.switches.mu.Unlock()
+	err := l.journal.set(l.sysctl, link, key, value)
+	if !l.journal.looking {
+		l.switches.drop(key)
+	}
+	return err
+}
+
 func (j *journal) set(s Sysctl, link, key, value string) error {
 	current, differs, err := s.differs(key, value)
 	if err != nil || !differs {

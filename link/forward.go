@@ -73,7 +73,7 @@ func (l *Links) forward(s state.Snapshot) error {
 	}
 	if need6 && (s.Forwarding.V6 || l.KeepForwarding && l.wasOn6) {
 		// First, since the kernel drops the routes of those that do not listen.
-		errs = append(errs, l.setRA(s.Forwarding.RA, "1", "2"), l.set("", forwardV6, "1"))
+		errs = append(errs, l.setRA(s.Forwarding.RA, "1", "2", l.set), l.set("", forwardV6, "1"))
 	}
 	if !need6 && s.Forwarding.RA != "" {
 		_, err := l.RestoreRA(s.Forwarding.RA)
@@ -88,15 +88,15 @@ func (l *Links) RestoreRA(links state.LinkNames) (bool, error) {
 	if _, v6, err := l.sysctl.forwarding(); err != nil || v6 {
 		return false, err
 	}
-	return true, l.setRA(links, "2", "1")
+	return true, l.setRA(links, "2", "1", l.giveBack)
 }
 
 // setRA changes the setting of those links that have the one before.
-func (l *Links) setRA(links state.LinkNames, before, after string) error {
+func (l *Links) setRA(links state.LinkNames, before, after string, set func(link, key, value string) error) error {
 	var errs []error
 	for _, name := range links.All() {
 		if value, err := l.sysctl.get(acceptRA(name)); err == nil && value == before {
-			errs = append(errs, l.set(name, acceptRA(name), after))
+			errs = append(errs, set(name, acceptRA(name), after))
 		}
 	}
 	return errors.Join(errs...)

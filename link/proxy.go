@@ -80,7 +80,7 @@ func (l *Links) resetAll(keys []string, link string) error {
 				continue
 			}
 			if err == nil {
-				err = l.set(link, key, value)
+				err = l.giveBack(link, key, value)
 			}
 			errs = append(errs, err)
 			break

@@ -38,6 +38,7 @@ func (l *Links) renameBack(have inventory, s state.Snapshot) []error {
 }
 
 func (l *Links) rename(link netlink.Link, name string) error {
+	l.take(link)
 	if err := l.handle.LinkSetDown(link); err != nil {
 		return fmt.Errorf("taking %s down: %w", link.Attrs().Name, err)
 	}

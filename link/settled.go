@@ -178,10 +178,17 @@ func (l *Links) takeUnless(index int, c condition) {
 	}
 }
 
-// letGo says that a link is to be removed, or given back, by us: what becomes of it and its settings is no news.
-func (l *Links) letGo(link netlink.Link) {
+// take is settled's for a pass that does not only look.
+func (l *Links) take(link netlink.Link) {
 	if !l.journal.looking {
 		l.settled.take(link.Attrs().Index)
+	}
+}
+
+// letGo says that a link is to be removed, or given back, by us: what becomes of it and its settings is no news.
+func (l *Links) letGo(link netlink.Link) {
+	l.take(link)
+	if !l.journal.looking {
 		l.switches.forget(link.Attrs().Name)
 	}
 }

@@ -44,6 +44,13 @@ func (w *switches) keep(key, value string) {
 	w.values[key] = &value
 }
 
+// drop leaves a setting to others; the caller holds mu.
+func (w *switches) drop(key string) {
+	if _, known := w.values[key]; known {
+		w.values[key] = nil
+	}
+}
+
 // forget leaves the settings of a link to others.
 func (w *switches) forget(link string) {
 	w.mu.Lock()

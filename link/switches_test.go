@@ -69,6 +69,12 @@ func TestSettingsOfOthers(t *testing.T) {
 	set("conf/br1/accept_ra")
 	harm("conf/br1/accept_ra")
 	expect("set again", "conf/br1/accept_ra")
+	set("conf/br2/accept_ra")
+	if err := l.giveBack("br2", "conf/br2/accept_ra", "2"); err != nil {
+		t.Error(err)
+	}
+	harm("conf/br2/accept_ra")
+	expect("given back")
 	if n := l.switches.count(); n > 5 {
 		t.Errorf("%d settings are kept", n)
 	}

@@ -100,6 +100,7 @@ func (l *Links) adjustVeth(link, bridge netlink.Link, n state.Network, e state.E
 // has to be; Activate brings it up again.
 func (l *Links) attach(link, bridge netlink.Link, n state.Network) error {
 	if n.NoICC {
+		l.take(link)
 		if err := l.handle.LinkSetDown(link); err != nil {
 			return fmt.Errorf("taking %s down: %w", link.Attrs().Name, err)
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,7 +35,7 @@ func (l *lab) listening(watches ...func(context.Context, func(string)) error) *l
 		reasons, stop := l.watching(watch)
 		go func() {
 			for r := range reasons {
-				h.reasons <- r
+				h.reasons <- strings.TrimSuffix(r, " a moment ago") // told before
 			}
 		}()
 		l.Cleanup(stop)
@@ -123,6 +124,7 @@ func TestForeignChangesAreHeard(t *testing.T) {
 		{"a bridge set down", bridge + " was set down", func() { must(t, netlink.LinkSetDown(l.link(bridge))) }},
 		{"a port set down", port + " was set down", func() { must(t, netlink.LinkSetDown(l.link(port))) }},
 		{"nomaster", port + " was taken out of its bridge", func() { must(t, netlink.LinkSetNoMaster(l.link(port))) }},
+		{"nomaster, apart", alone.HostLink() + " was taken out of its bridge", func() { must(t, netlink.LinkSetNoMaster(l.link(alone.HostLink()))) }},
 		{"another master", port + " was put into another bridge", func() { must(t, netlink.LinkSetMaster(l.link(port), l.link(apart.Bridge))) }},
 		{"a bridge renamed", bridge + " was renamed to elsewhere", func() { l.rename(bridge, "elsewhere") }},
 		{"a port renamed", port + " was renamed to elsewhere", func() { l.rename(port, "elsewhere") }},
@@ -153,8 +155,11 @@ func TestForeignChangesAreHeard(t *testing.T) {
 		tt.harm()
 		took, reason := h.expect(tt.words)
 		t.Logf("%s: heard after %v: %s", tt.name, took.Round(time.Millisecond), reason)
+		h.news() // what else the harm told
 		l.apply(s)
-		h.news() // what the harm and its mending told
+		if told := h.heard(); slices.ContainsFunc(told, func(r string) bool { return !h.known[r] || strings.Contains(r, "set down") }) {
+			t.Errorf("%s: its mending told %q", tt.name, told)
+		}
 		if d := cmp.Diff(before, l.everything()); d != "" {
 			t.Errorf("%s (-before +after):\n%s", tt.name, d)
 		}
