@@ -1,12 +1,15 @@
 package hostfw
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -18,16 +21,24 @@ import (
 // conn asks nf_tables, and changes nothing.
 type conn struct {
 	netlink *netlink.Conn
+	raw     syscall.RawConn
 	stop    func() bool
+	buf     []byte
 }
 
 // dial opens a connection whose questions end with ctx.
 func dial(ctx context.Context) (*conn, error) {
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	n, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return nil, fmt.Errorf("opening a netlink socket for nftables: %w", err)
 	}
-	return &conn{c, context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) })}, nil
+	c := &conn{netlink: n, buf: make([]byte, 64<<10)}
+	if c.raw, err = n.SyscallConn(); err != nil {
+		n.Close()
+		return nil, fmt.Errorf("opening a netlink socket for nftables: %w", err)
+	}
+	c.stop = context.AfterFunc(ctx, func() { _ = n.SetDeadline(time.Now()) })
+	return c, nil
 }
 
 func (c *conn) close() {
@@ -35,17 +46,81 @@ func (c *conn) close() {
 	_ = c.netlink.Close()
 }
 
-// ask sends a question and returns the answers.
-func (c *conn) ask(kind netlink.HeaderType, flags netlink.HeaderFlags, family byte, names ...netlink.Attribute) ([]netlink.Message, error) {
+// ask sends a question and calls f with each answer, which is not to be kept. The library would look at each piece of a long list twice,
+// and collect them all.
+func (c *conn) ask(kind netlink.HeaderType, flags netlink.HeaderFlags, family byte, f func(answer), names ...netlink.Attribute) error {
 	attributes, err := netlink.MarshalAttributes(names)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return c.netlink.Execute(netlink.Message{
+	sent, err := c.netlink.Send(netlink.Message{
 		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | kind, Flags: netlink.Request | flags},
 		Data:   append([]byte{family, unix.NFNETLINK_V0, 0, 0}, attributes...),
 	})
+	if err != nil {
+		return err
+	}
+	for last := false; !last; {
+		messages, err := c.receive()
+		if err != nil {
+			return err
+		}
+		for _, m := range messages {
+			if m.Header.Seq != sent.Header.Sequence {
+				continue
+			}
+			switch {
+			case m.Header.Type == unix.NLMSG_ERROR:
+				return errno(m.Data)
+			case m.Header.Flags&unix.NLM_F_DUMP_INTR != 0:
+				return errChanging
+			case m.Header.Type != unix.NLMSG_DONE:
+				f(answer(m.Data))
+			}
+			last = m.Header.Type == unix.NLMSG_DONE || m.Header.Flags&unix.NLM_F_MULTI == 0
+		}
+	}
+	return nil
 }
+
+// receive waits for the next piece of an answer.
+func (c *conn) receive() ([]syscall.NetlinkMessage, error) {
+	var n int
+	var failed error
+	err := c.raw.Read(func(fd uintptr) bool {
+		n, _, failed = unix.Recvfrom(int(fd), c.buf, unix.MSG_DONTWAIT)
+		return !errors.Is(failed, unix.EAGAIN) && !errors.Is(failed, unix.EINTR)
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return nil, fmt.Errorf("waiting for nftables: %w", err)
+	}
+	return syscall.ParseNetlinkMessage(c.buf[:n])
+}
+
+// errno is the error that the kernel answers, nil for none.
+func errno(data []byte) error {
+	if len(data) < 4 {
+		return unix.EBADMSG
+	}
+	if n := -int32(binary.NativeEndian.Uint32(data)); n != 0 {
+		return unix.Errno(n)
+	}
+	return nil
+}
+
+// answer is a message behind its header: the family's own header, and attributes.
+type answer []byte
+
+func (a answer) family() byte {
+	if len(a) == 0 {
+		return 0
+	}
+	return a[0]
+}
+
+func (a answer) attributes() iter.Seq2[uint16, []byte] { return attributes(a.body()) }
+
+func (a answer) body() []byte { return a[min(4, len(a)):] }
 
 func named(kind uint16, name string) netlink.Attribute {
 	return netlink.Attribute{Type: kind, Data: append([]byte(name), 0)}
@@ -53,22 +128,20 @@ func named(kind uint16, name string) netlink.Attribute {
 
 // generation returns the number of the host's nftables rules, which each change of anybody raises; 0 where the kernel has no nftables.
 func (c *conn) generation() (uint32, error) {
-	messages, err := c.ask(unix.NFT_MSG_GETGEN, 0, unix.AF_UNSPEC)
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT) {
+	var gen uint32
+	err := c.ask(unix.NFT_MSG_GETGEN, 0, unix.AF_UNSPEC, func(a answer) { gen = numberIn(a.body(), unix.NFTA_GEN_ID) })
+	if lacking(err) {
 		return 0, nil
 	}
 	if err != nil {
 		return 0, fmt.Errorf("asking nftables for its generation: %w", err)
 	}
-	var gen uint32
-	for _, m := range messages {
-		for kind, data := range attributes(body(m)) {
-			if kind == unix.NFTA_GEN_ID {
-				gen = number(data)
-			}
-		}
-	}
 	return gen, nil
+}
+
+// lacking reports whether an error says that the kernel has no nftables.
+func lacking(err error) bool {
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT)
 }
 
 // place is a table's name in the kernel.
@@ -79,21 +152,23 @@ type place struct {
 
 // tables returns those tables of others that have a chain for packets to the host itself, in an order that is always the same.
 func (c *conn) tables() ([]table, error) {
-	chains, err := c.ask(unix.NFT_MSG_GETCHAIN, netlink.Dump, unix.AF_UNSPEC)
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT) {
+	all := map[place]map[string]*chain{}
+	err := c.ask(unix.NFT_MSG_GETCHAIN, netlink.Dump, unix.AF_UNSPEC, func(a answer) {
+		at, name, c := parseChain(a)
+		if all[at] == nil {
+			all[at] = map[string]*chain{}
+		}
+		all[at][name] = c
+	})
+	if lacking(err) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the chains of nftables: %w", err)
 	}
 	var out []table
-	for _, p := range guarding(chains) {
-		t := table{label: p.label(), chains: map[string]*chain{}, verdicts: map[string][]element{}}
-		for _, m := range chains {
-			if at, name, c := parseChain(m); at == p {
-				t.chains[name] = c
-			}
-		}
+	for _, p := range guarding(all) {
+		t := table{label: p.label(), chains: all[p], verdicts: map[string][]element{}}
 		if err := c.fill(p, &t); err != nil {
 			return nil, fmt.Errorf("reading nftables: table %s: %w", p.name, err)
 		}
@@ -102,16 +177,19 @@ func (c *conn) tables() ([]table, error) {
 	return out, nil
 }
 
-// guarding returns the tables in which a listed chain is one for packets to the host itself.
-func guarding(chains []netlink.Message) []place {
+// guarding returns the tables in which a chain is one for packets to the host itself.
+func guarding(all map[place]map[string]*chain) []place {
 	var out []place
-	for _, m := range chains {
-		if p, _, c := parseChain(m); c.input && !passedOverTable(p.name) {
-			out = append(out, p)
+	for p, chains := range all {
+		for _, c := range chains {
+			if c.input && !passedOverTable(p.name) {
+				out = append(out, p)
+				break
+			}
 		}
 	}
 	slices.SortFunc(out, func(a, b place) int { return cmp.Or(cmp.Compare(a.family, b.family), cmp.Compare(a.name, b.name)) })
-	return slices.Compact(out)
+	return out
 }
 
 // familyNames are the families in which a chain with hook input sees packets for the host.
@@ -134,15 +212,12 @@ func (p place) label() label {
 const nfAccept = 1
 
 // parseChain reads a chain from a list of them.
-func parseChain(m netlink.Message) (p place, name string, c *chain) {
-	c = &chain{}
-	if len(m.Data) > 0 {
-		p.family = m.Data[0]
-	}
+func parseChain(a answer) (p place, name string, c *chain) {
+	p.family, c = a.family(), &chain{}
 	var kind string
 	hook, policy := uint32(0), uint32(nfAccept)
 	hooked := false
-	for attribute, data := range attributes(body(m)) {
+	for attribute, data := range a.attributes() {
 		switch attribute {
 		case unix.NFTA_CHAIN_TABLE:
 			p.name = text(data)
@@ -167,36 +242,30 @@ func parseChain(m netlink.Message) (p place, name string, c *chain) {
 
 // fill reads the rules of a table, and the verdict maps that they ask.
 func (c *conn) fill(p place, t *table) error {
-	rules, err := c.ask(unix.NFT_MSG_GETRULE, netlink.Dump, p.family, named(unix.NFTA_RULE_TABLE, p.name))
-	if err != nil {
-		return err
-	}
-	for _, m := range rules {
-		at, name, r := parseRule(body(m))
+	err := c.ask(unix.NFT_MSG_GETRULE, netlink.Dump, p.family, func(a answer) {
+		at, name, r := parseRule(a.body())
 		in := t.chains[name]
 		if at != p.name || in == nil {
-			continue // older kernels list the rules of all tables
+			return // older kernels list the rules of all tables
 		}
 		in.rules = append(in.rules, r)
 		if r.lookup.verdicts != "" {
 			t.verdicts[r.lookup.verdicts] = nil
 		}
+	}, named(unix.NFTA_RULE_TABLE, p.name))
+	if err != nil {
+		return err
 	}
 	for name := range t.verdicts {
-		elements, err := c.ask(unix.NFT_MSG_GETSETELEM, netlink.Dump, p.family,
-			named(unix.NFTA_SET_ELEM_LIST_TABLE, p.name), named(unix.NFTA_SET_ELEM_LIST_SET, name))
+		err := c.ask(unix.NFT_MSG_GETSETELEM, netlink.Dump, p.family, func(a answer) {
+			t.verdicts[name] = append(t.verdicts[name], parseElements(a.body())...)
+		}, named(unix.NFTA_SET_ELEM_LIST_TABLE, p.name), named(unix.NFTA_SET_ELEM_LIST_SET, name))
 		if err != nil {
 			return err
-		}
-		for _, m := range elements {
-			t.verdicts[name] = append(t.verdicts[name], parseElements(body(m))...)
 		}
 	}
 	return nil
 }
-
-// body skips the family's header.
-func body(m netlink.Message) []byte { return m.Data[min(4, len(m.Data)):] }
 
 // attributes iterates over the attributes in a message, until one that is cut short.
 var attributes = netlinkattr.All
@@ -211,7 +280,7 @@ func number(data []byte) uint32 {
 
 // text returns a name without its final zero.
 func text(data []byte) string {
-	if i := slices.Index(data, 0); i >= 0 {
+	if i := bytes.IndexByte(data, 0); i >= 0 {
 		data = data[:i]
 	}
 	return string(data)
