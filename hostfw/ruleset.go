@@ -136,5 +136,5 @@ func passedOver(chain string) bool {
 
 // passedOverTable reports whether a table of nftables is ours or Docker's.
 func passedOverTable(name string) bool {
-	return name == "drawbridge" || name == "drawbridge-latch" || name == "docker-bridges"
+	return name == "drawbridge" || strings.HasPrefix(name, "drawbridge-latch") || name == "docker-bridges"
 }
