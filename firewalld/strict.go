@@ -24,3 +24,13 @@ func (p *Plane) lookStrict(ctx context.Context, b *bus) {
 	said, _ := value.Value().(string)
 	p.strict.Store(err == nil && said == "yes")
 }
+
+// Running reports whether firewalld is on the bus. A host without a bus has none. It does not start one.
+func (p *Plane) Running(ctx context.Context) (bool, error) {
+	b, err := p.open(ctx)
+	if b == nil {
+		return false, err // nil where there is no bus
+	}
+	defer b.close()
+	return b.hasFirewalld(ctx)
+}

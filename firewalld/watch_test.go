@@ -130,6 +130,25 @@ func TestWatchBridges(t *testing.T) {
 	}
 }
 
+// TestRunning: firewalld is there or not, and a host without a bus has none.
+func TestRunning(t *testing.T) {
+	b := startBus(t)
+	p := b.plane()
+	expect := func(want bool) {
+		t.Helper()
+		if got, err := p.Running(t.Context()); got != want || err != nil {
+			t.Errorf("running is %v, %v, want %v", got, err, want)
+		}
+	}
+	expect(false)
+	f := b.firewalld(withDocker())
+	expect(true)
+	f.leave()
+	expect(false)
+	b.kill()
+	expect(false)
+}
+
 // TestStrict: the setting is as firewalld said when it was last heard of.
 func TestStrict(t *testing.T) {
 	b := startBus(t)

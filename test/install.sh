@@ -8,6 +8,7 @@ packages=(
 	docker.io docker-compose firewalld dbus
 	iptables ipset nftables conntrack iproute2 procps kmod
 	busybox-static curl git make gcc libc6-dev ca-certificates
+	ufw python3
 	debootstrap debian-archive-keyring
 )
 

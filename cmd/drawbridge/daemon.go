@@ -19,7 +19,9 @@ import (
 	"github.com/drawbridge-net/drawbridge/firewall"
 	"github.com/drawbridge-net/drawbridge/firewall/nftables"
 	"github.com/drawbridge-net/drawbridge/firewalld"
+	"github.com/drawbridge-net/drawbridge/hostfw"
 	"github.com/drawbridge-net/drawbridge/internal/periodic"
+	"github.com/drawbridge-net/drawbridge/internal/process"
 	"github.com/drawbridge-net/drawbridge/ipam"
 	"github.com/drawbridge-net/drawbridge/link"
 	"github.com/drawbridge-net/drawbridge/plugin"
@@ -155,13 +157,19 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	d.tasks["links"] = func(ctx context.Context) error { return planes.links.Watch(ctx, loop.Trigger) }
 	d.tasks["kernel settings"] = func(ctx context.Context) error { return planes.links.WatchSettings(ctx, loop.Trigger) }
 	if planes.rules != nil {
-		d.tasks["rules"] = func(ctx context.Context) error { return nftables.Watch(ctx, loop.Glance) }
+		d.tasks["the host's firewall"] = func(ctx context.Context) error { return planes.auto.Run(ctx, loop.Hurry) }
+		d.tasks["legacy rules of others"] = func(ctx context.Context) error {
+			return planes.looker.Watch(ctx, func(string) { planes.auto.Suspect() })
+		}
+		d.tasks["rules"] = func(ctx context.Context) error { return nftables.Watch(ctx, planes.auto.suspectBefore(loop.Glance)) }
 		d.tasks["sets and legacy rules"] = func(ctx context.Context) error { return planes.backend.iptables.Watch(ctx, loop.Trigger) }
 		d.tasks["legacy rules beside nftables"] = func(ctx context.Context) error { return planes.backend.watchMarked(ctx, loop.Trigger) }
 	}
 	if planes.zones != nil {
 		// firewalld may have flushed rules that it did not make.
-		d.tasks["firewalld"] = func(ctx context.Context) error { return planes.zones.Watch(ctx, loop.Hurry, loop.Trigger) }
+		d.tasks["firewalld"] = func(ctx context.Context) error {
+			return planes.zones.Watch(ctx, planes.auto.suspectBefore(loop.Hurry), planes.auto.suspectBefore(loop.Trigger))
+		}
 	}
 	d.plugin = plugin.NewServer(
 		plugin.Routes(network, addresses),
@@ -257,6 +265,8 @@ type planes struct {
 	backend *backends // nil with --iptables=false, as are the next two
 	rules   *firewall.Plane
 	zones   *firewalld.Plane // nil with --firewalld=off too
+	looker  *hostfw.Looker   // nil with --iptables=false, as is the next: no port goes past a firewall then
+	auto    *auto
 }
 
 func (d *daemonParts) newPlanes(s settings, log *slog.Logger) (*planes, error) {
@@ -290,6 +300,9 @@ func (d *daemonParts) newPlanes(s settings, log *slog.Logger) (*planes, error) {
 	if s.firewalld == "auto" {
 		p.zones = firewalld.New(firewalld.Options{Log: log, Timeout: zoneTimeout})
 	}
+	p.looker = newLooker(p.zones)
+	d.onEnd(p.looker.Close)
+	p.auto = newAuto(p.looker, p.barsLoopback, state.PublishDNAT, log) // nothing chooses another mode yet
 	return p, nil
 }
 
@@ -308,6 +321,15 @@ func (d *daemonParts) openLatch(rules *firewall.Settings, s settings, log *slog.
 	return nil
 }
 
+// newLooker asks firewalld, if that may be spoken to.
+func newLooker(zones *firewalld.Plane) *hostfw.Looker {
+	o := hostfw.Options{Run: process.Run}
+	if zones != nil {
+		o.Firewalld = zones
+	}
+	return hostfw.New(o)
+}
+
 // barsLoopback reports whether firewalld refuses the host's connections that are translated.
 func (p *planes) barsLoopback() bool { return p.zones != nil && p.zones.Strict() }
 
@@ -320,7 +342,11 @@ func (p *planes) steps() []reconcile.Step {
 	if p.zones != nil {
 		steps = append(steps, reconcile.Step{Name: "firewalld", Plane: p.zones})
 	}
-	return append(steps,
+	steps = append(steps,
 		reconcile.Step{Name: "links up", Plane: p.links.Activate()},
 		reconcile.Step{Name: "published ports", Plane: p.ports})
+	if p.auto != nil {
+		steps = append(steps, reconcile.Step{Name: "ports past a firewall", Plane: &pastWarner{p.auto, map[hostPort]bool{}}})
+	}
+	return steps
 }

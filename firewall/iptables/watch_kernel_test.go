@@ -4,12 +4,12 @@ package iptables
 
 import (
 	"context"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/drawbridge-net/drawbridge/firewall"
+	"github.com/drawbridge-net/drawbridge/internal/legacytables"
 	"github.com/drawbridge-net/drawbridge/state"
 	"github.com/drawbridge-net/drawbridge/test/firewalltest"
 )
@@ -151,9 +151,9 @@ func TestWatchInTime(t *testing.T) {
 	stop()
 	must(t, <-ended)
 	l.In(func() {
-		for _, f := range families {
-			if names, _ := os.ReadFile(f.names); len(names) > 0 {
-				t.Errorf("%s: %s", f.names, names)
+		for _, v6 := range []bool{false, true} {
+			if names := legacytables.Present(v6); len(names) > 0 {
+				t.Errorf("legacy tables, IPv6 %v: %v", v6, names)
 			}
 		}
 	})

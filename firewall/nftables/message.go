@@ -2,12 +2,13 @@ package nftables
 
 import (
 	"encoding/binary"
-	"iter"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/internal/netlinkattr"
 )
 
 // batch is netlink messages one after the other. Expressions are the library's; the messages around them are written
@@ -107,22 +108,8 @@ func nest(buf []byte, kind uint16, fill func([]byte) []byte) []byte {
 	return buf
 }
 
-// attributes iterates over the attributes in b, until one that is cut short.
-func attributes(b []byte) iter.Seq2[uint16, []byte] {
-	return func(yield func(uint16, []byte) bool) {
-		for len(b) >= unix.SizeofNlAttr {
-			length := int(binary.NativeEndian.Uint16(b))
-			if length < unix.SizeofNlAttr || length > len(b) {
-				return
-			}
-			kind := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
-			if !yield(kind, b[unix.SizeofNlAttr:length]) {
-				return
-			}
-			b = b[min((length+3)/4*4, len(b)):]
-		}
-	}
-}
+// attributes iterates over the attributes in a message, until one that is cut short.
+var attributes = netlinkattr.All
 
 func (addTable) encode(b *batch) {
 	b.request(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, func(buf []byte) []byte {

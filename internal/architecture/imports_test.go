@@ -38,6 +38,9 @@ var allowed = map[string][]string{
 	"firewalld":         {"state", "internal"},
 	"publish":           {"state", "internal"},
 
+	// It looks at rules of others, and is no plane.
+	"hostfw": {"state", "internal"},
+
 	"engine":  {"state", "internal"},
 	"collect": {"state", "store", "internal"},
 

@@ -184,6 +184,9 @@ func (h *Host) Path(inside string) string {
 	return fmt.Sprintf("/proc/%d/root%s", h.init, inside)
 }
 
+// NetNS is the path of the host's network namespace, as seen from outside.
+func (h *Host) NetNS() string { return fmt.Sprintf("/proc/%d/ns/net", h.init) }
+
 // Logs is the end of each daemon's log, for a failure report.
 func (h *Host) Logs() string {
 	h.mu.Lock()

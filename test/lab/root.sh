@@ -8,7 +8,7 @@ suite=trixie
 packages=(
 	docker.io docker-cli firewalld dbus
 	iptables ipset nftables conntrack iproute2 procps kmod
-	busybox-static curl docker-compose
+	busybox-static curl docker-compose ufw
 )
 
 # What this file says is what the root is made of: another text makes another

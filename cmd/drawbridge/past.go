@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/drawbridge-net/drawbridge/control"
+	"github.com/drawbridge-net/drawbridge/hostfw"
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// hostPort is a published port as clients know it.
+type hostPort struct {
+	at    netip.AddrPort
+	proto state.Proto
+}
+
+func (p hostPort) String() string { return p.at.String() + "/" + p.proto.String() }
+
+// pastFirewall is a port that clients from outside reach past an active firewall of the host.
+type pastFirewall struct {
+	hostPort
+	endpoint state.EndpointID
+	network  state.NetworkID
+}
+
+// portsPast lists such ports. Those on a loopback address, and those of containers that have an address of the outside's (gateway mode
+// routed), are none of what the host's firewall keeps closed.
+func portsPast(s state.Snapshot, f hostfw.Finding, resolve func(state.Exposure) (state.Publish, string)) []pastFirewall {
+	if !f.Active {
+		return nil
+	}
+	var out []pastFirewall
+	for _, p := range control.Ports(s) {
+		e, known := s.Endpoint(p.Endpoint)
+		if !known || p.HostPort == 0 || p.HostAddress.IsLoopback() {
+			continue
+		}
+		if mode, _ := resolve(s.Exposure(e)); mode == state.PublishDNAT {
+			out = append(out, pastFirewall{hostPort{netip.AddrPortFrom(p.HostAddress, p.HostPort), p.Protocol}, p.Endpoint, p.Network})
+		}
+	}
+	return out
+}
+
+// pastWarner is a plane that changes nothing: it warns of each port that goes past the host's firewall, once.
+type pastWarner struct {
+	auto   *auto
+	warned map[hostPort]bool
+}
+
+// Apply implements reconcile.Plane.
+func (w *pastWarner) Apply(ctx context.Context, s state.Snapshot) error {
+	found := w.auto.Finding()
+	for _, p := range portsPast(s, found, w.auto.Resolve) {
+		if w.warned[p.hostPort] {
+			continue
+		}
+		w.warned[p.hostPort] = true
+		w.auto.log.WarnContext(ctx, "a published port is reached past the host's firewall: make its network with -o drawbridge.publish=host, and the firewall decides",
+			"port", p.hostPort, "endpoint", p.endpoint.Short(), "network", p.network.Short(), "firewall", found.Why)
+	}
+	return nil
+}

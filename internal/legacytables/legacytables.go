@@ -1,0 +1,106 @@
+// Package legacytables asks the kernel about the tables of legacy iptables, of which it tells nobody when they change, and makes none: to
+// name a table to that variant's programs that is not there would make it.
+package legacytables
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Tables are those of the network namespace in which they were opened.
+type Tables struct {
+	sockets [2]int // of both families, -1 where the kernel lacks one
+}
+
+// getInfo is IPT_SO_GET_INFO and IP6T_SO_GET_INFO (linux/netfilter_ipv4/ip_tables.h).
+const getInfo = 64
+
+// info is ipt_getinfo and ip6t_getinfo: the table's name, its hooks, the number of its rules and their size.
+type info [84]byte
+
+// families are where each of both has its tables.
+var families = [2]struct {
+	domain, level int
+	names         string // of the tables that are there
+}{
+	{unix.AF_INET, unix.SOL_IP, "/proc/thread-self/net/ip_tables_names"},
+	{unix.AF_INET6, unix.SOL_IPV6, "/proc/thread-self/net/ip6_tables_names"},
+}
+
+// Open never fails: where the kernel lacks a family there is nothing to ask.
+func Open() *Tables {
+	t := &Tables{}
+	for i, f := range families {
+		var err error
+		if t.sockets[i], err = unix.Socket(f.domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+			t.sockets[i] = -1
+		}
+	}
+	return t
+}
+
+// Close gives back what Open took.
+func (t *Tables) Close() {
+	for _, fd := range t.sockets {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+}
+
+// Present returns the names of a family's tables that are there, none where the variant is not in use.
+func Present(v6 bool) []string {
+	f := families[0]
+	if v6 {
+		f = families[1]
+	}
+	return present(f.names)
+}
+
+func present(file string) []string {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for name := range bytes.FieldsSeq(text) {
+		out = append(out, string(name))
+	}
+	return out
+}
+
+// Sizes returns what the kernel tells of those of the tables that are there, in both families: how many rules each has, and their size.
+// Each change is the exchange of a whole table; one that leaves both numbers as they were is not seen here.
+func (t *Tables) Sizes(tables ...string) string {
+	var all strings.Builder
+	for i, f := range families {
+		for _, name := range present(f.names) {
+			var in info
+			copy(in[:], name)
+			if slices.Contains(tables, name) && read(t.sockets[i], f.level, &in) == nil {
+				all.Write(in[:])
+			}
+		}
+	}
+	return all.String()
+}
+
+// read fills in what the kernel knows of the table that in names.
+func read(fd, level int, in *info) error {
+	if fd < 0 {
+		return errors.ErrUnsupported
+	}
+	size := uint32(len(in))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), getInfo,
+		uintptr(unsafe.Pointer(in)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
