@@ -228,13 +228,9 @@ func (k *kernel) read() (*held, error) {
 	named := func(kind uint16) func([]byte) []byte {
 		return func(buf []byte) []byte { return attrName(buf, kind, tableName) }
 	}
-	var comment string
-	err := k.ask(unix.NFT_MSG_GETTABLE, false, named(unix.NFTA_TABLE_NAME), func(m message) { comment, h.broken = readTable(m) })
-	if errors.Is(err, unix.ENOENT) {
-		return nil, nil
-	}
-	if err == nil && comment != tableComment {
-		return nil, errForeign
+	exists, err := k.table(h)
+	if err == nil && !exists || errors.Is(err, errForeign) {
+		return nil, err
 	}
 	if err == nil {
 		err = k.ask(unix.NFT_MSG_GETCHAIN, true, named(unix.NFTA_CHAIN_TABLE), h.readChain)
@@ -249,12 +245,30 @@ func (k *kernel) read() (*held, error) {
 		return nil, fmt.Errorf("reading nftables: %w", err)
 	}
 	for name, s := range h.sets {
+		if s.kind.learns() {
+			continue
+		}
 		if s.elements, err = k.elements(unix.NFPROTO_INET, tableName, name, s.kind); err != nil {
 			return nil, fmt.Errorf("reading set %s of nftables: %w", name, err)
 		}
 		h.sets[name] = s
 	}
 	return h, nil
+}
+
+// table reports whether our table is there; one of its name that is not ours is errForeign.
+func (k *kernel) table(h *held) (bool, error) {
+	var comment string
+	err := k.ask(unix.NFT_MSG_GETTABLE, false, func(buf []byte) []byte {
+		return attrName(buf, unix.NFTA_TABLE_NAME, tableName)
+	}, func(m message) { comment, h.broken = readTable(m) })
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return false, nil
+	case err == nil && comment != tableComment:
+		return true, errForeign
+	}
+	return err == nil, err
 }
 
 func readTable(m message) (comment string, broken bool) {
@@ -333,6 +347,10 @@ func (h *held) readSet(m message) {
 			k.valueType = number(data)
 		case unix.NFTA_SET_DATA_LEN:
 			k.valueLen = number(data)
+		case unix.NFTA_SET_TIMEOUT:
+			if len(data) == 8 {
+				k.timeout = binary.BigEndian.Uint64(data)
+			}
 		}
 	}
 	h.sets[name] = heldSet{kind: k}
@@ -393,6 +411,18 @@ func (k *kernel) elements(family byte, table, set string, kd kind) ([]Element, e
 		closeIntervals(out, ends)
 	}
 	return out, err
+}
+
+// hasElements implements editor.
+func (k *kernel) hasElements(set string) (bool, error) {
+	if exists, err := k.table(&held{}); err != nil || !exists {
+		return false, err
+	}
+	found, err := k.elements(unix.NFPROTO_INET, tableName, set, kind{})
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return len(found) > 0, err
 }
 
 func readElement(data []byte) (e Element, end bool) {
