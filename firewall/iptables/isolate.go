@@ -17,14 +17,17 @@ func refuse(n names, f firewall.Family) Chain {
 	}
 	rules = append(rules, apart(n, published, "RETURN")...)
 	rules = append(rules, within(n, f, "RETURN")...)
-	return Chain{Name: chainForward, Rules: append(rules, []Rule{
+	rules = append(rules, []Rule{
 		{Match: join(toOurs, invalid), Why: "belongs to no connection", Target: "DROP"},
 		{Match: join(fromOurs, invalid, inSet(n.masquerade, "src")), Why: "belongs to no connection, and would leave untranslated", Target: "DROP"},
 		{Match: fromInternal, Why: "internal network, out", Target: "DROP"},
 		{Match: toInternal, Why: "internal network, in", Target: "DROP"},
-		{Match: join(fromMade, "-m set ! --match-set "+n.nets+" src,src"), Why: "source is not of the network", Target: "DROP"},
-		{Match: join(fromOurs, inSet(n.subnets, "src"), "-m set ! --match-set "+n.nets+" src,src"), Why: "source is of another network", Target: "DROP"},
+		{Match: join(fromMade, notInSet(n.nets, "src,src")), Why: "source is not of the network", Target: "DROP"},
+		{Match: join(fromOurs, inSet(n.subnets, "src"), notInSet(n.nets, "src,src")), Why: "source is of another network", Target: "DROP"},
 		{Match: join(fromOthers, inSet(n.subnets, "src")), Why: "source is of a container network", Target: "DROP"},
+	}...)
+	rules = append(rules, limitHere(f, n)...)
+	return Chain{Name: chainForward, Rules: append(rules, []Rule{
 		{Match: published, Why: "published port", Target: "RETURN"},
 		{Match: join(toOurs, inSet(n.open, "dst,dst")), Why: "published port of a routed network", Target: "RETURN"},
 		{Match: join(toOurs, "-p "+n.icmp, inSet(n.routed, "dst")), Why: "ICMP to a routed network", Target: "RETURN"},

@@ -12,8 +12,9 @@ func permit(n names, f firewall.Family) Chain {
 	}
 	rules = append(rules, apart(n, published, "ACCEPT")...)
 	rules = append(rules, within(n, f, "ACCEPT")...)
+	rules = append(rules, Rule{Match: fromInternal, Why: "internal network, out", Target: "DROP"})
+	rules = append(rules, limitHere(f, n)...)
 	return Chain{Name: chainForward, Rules: append(rules, []Rule{
-		{Match: fromInternal, Why: "internal network, out", Target: "DROP"},
 		{Match: published, Why: "published port", Target: "ACCEPT"},
 		{Match: join(toOurs, inSet(n.open, "dst,dst")), Why: "published port of a routed network", Target: "ACCEPT"},
 		{Match: join(toOurs, "-p "+n.icmp, inSet(n.routed, "dst")), Why: "ICMP to a routed network", Target: "ACCEPT"},
