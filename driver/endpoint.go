@@ -72,6 +72,9 @@ func (d *Driver) admitEndpoint(tx *store.Tx, e state.Endpoint) (known bool, err 
 	if err := d.checkLinks(n, e); err != nil {
 		return false, err
 	}
+	if err := d.checkExposure(e.Exposure); err != nil {
+		return false, err
+	}
 	if old, ok := tx.Endpoint(e.ID); ok {
 		if sameRequest(old, e) {
 			return true, nil
@@ -117,7 +120,7 @@ func (d *Driver) checkLinks(n state.Network, e state.Endpoint) error {
 // out: Join brings another list.
 func sameRequest(a, b state.Endpoint) bool {
 	return a.Network == b.Network && a.Addr4 == b.Addr4 && a.Addr6 == b.Addr6 && a.MAC == b.MAC &&
-		a.LinkPrefix == b.LinkPrefix && a.Name == b.Name && slices.Equal(a.Links, b.Links)
+		a.LinkPrefix == b.LinkPrefix && a.Exposure == b.Exposure && a.Name == b.Name && slices.Equal(a.Links, b.Links)
 }
 
 // DeleteEndpoint removes the veth pair and whatever the endpoint published.

@@ -15,7 +15,13 @@ func EndpointOptions() []Option { return optionsOf(endpointOptions) }
 
 const endpointPrefix = dockerPrefix + "endpoint."
 
-var endpointOptions = []option[state.Endpoint]{
+var endpointOptions = slices.Concat(
+	linkOptions,
+	exposureOptions(func(e *state.Endpoint) *state.Exposure { return &e.Exposure }, "that of the network", "those of the network"),
+	dockerEndpointOptions,
+)
+
+var linkOptions = []option[state.Endpoint]{
 	{Option{
 		ownPrefix + "name", "name", "",
 		"What other containers of the network call this one in drawbridge.link.",
@@ -40,6 +46,9 @@ var endpointOptions = []option[state.Endpoint]{
 		}
 		return nil
 	}},
+}
+
+var dockerEndpointOptions = []option[state.Endpoint]{
 	{Option{
 		endpointPrefix + "ifname", "link name", "",
 		"Name of the link in the container. The engine numbers the links of plugins itself, so that the name must end in 0.",

@@ -187,6 +187,9 @@ func (d *Driver) parseNetwork(r *network.CreateNetworkRequest) (state.Network, e
 	if n.V6.IsZero() {
 		n.V6 = state.Subnet{}
 	}
+	if err := d.checkExposure(n.Exposure); err != nil {
+		return n, err
+	}
 	return n, n.Validate()
 }
 

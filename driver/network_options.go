@@ -3,6 +3,7 @@ package driver
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -12,8 +13,11 @@ import (
 // NetworkOptions are the keys of `docker network create -o`.
 func NetworkOptions() []Option { return optionsOf(networkOptions) }
 
-// networkOptions are Docker's keys, in the order in which people are shown them.
-var networkOptions = []option[state.Network]{
+// networkOptions are the keys, in the order in which people are shown them.
+var networkOptions = slices.Concat(dockerNetworkOptions,
+	exposureOptions(func(n *state.Network) *state.Exposure { return &n.Exposure }, "that of --publish", "all"))
+
+var dockerNetworkOptions = []option[state.Network]{
 	{Option{
 		dockerPrefix + "bridge.name", "link name", "br-<12 of the network's id>",
 		"Name of the bridge. A bridge that is there already is used as it is and stays when the network is removed.",

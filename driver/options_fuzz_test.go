@@ -21,10 +21,11 @@ func FuzzOptions(f *testing.F) {
 	networkKeys, endpointKeys := keysOf(networkOptions), keysOf(endpointOptions)
 	for i, value := range []string{
 		"br-lan", "1400", "false", "0", "192.0.2.1", "2001:db8::1", "::", "routed", "nat-unprotected", "true", "eth0:eth1:eth0", "net", "3", "100", "false",
+		"host", "192.0.2.0/24,192.0.2.7 ::/0", "wg0:eth0:wg0",
 	} {
 		f.Add(i, "", value, "web", ports)
 	}
-	for i, value := range []string{"web", "db,cache web", "web0", "net.ipv4.conf.IFNAME.route_localnet=1", "02:42:00:00:00:01"} {
+	for i, value := range []string{"web", "db,cache web", "learned", "2001:db8::/32,0.0.0.0/0,198.51.100.7", "eth0:wg0", "web0", "net.ipv4.conf.IFNAME.route_localnet=1", "02:42:00:00:00:01"} {
 		f.Add(i, "", "", value, []byte(`[{"Proto":6,"Port":80},{"Proto":99,"Port":0}]`))
 	}
 	for _, key := range []string{"", "com.example", dockerPrefix + "\n", ownPrefix + "nane", endpointPrefix + "ifname", dockerPrefix + "bridge.name ", enginePrivate + "x"} {
@@ -125,7 +126,7 @@ func (p *parsed) publish() {
 
 // names looks at all names that the kernel gets, and at those by which containers are linked.
 func (p *parsed) names() {
-	links := append(p.n.Trusted.All(), p.n.Bridge, p.e.HostLink(), p.e.ContainerLink(), p.e.PrefixIn(p.n)+"0", p.e.PrefixIn(p.n)+"999")
+	links := append(slices.Concat(p.n.Trusted.All(), p.n.Exposure.Links.All(), p.e.Exposure.Links.All()), p.n.Bridge, p.e.HostLink(), p.e.ContainerLink(), p.e.PrefixIn(p.n)+"0", p.e.PrefixIn(p.n)+"999")
 	for _, name := range links {
 		if err := state.CheckLinkName(name); err != nil {
 			p.t.Errorf("a link would be named %q: %v", name, err)
@@ -141,23 +142,18 @@ func (p *parsed) names() {
 // rules compares the rules with those of a network with plain names: values make none of the words and lines.
 func (p *parsed) rules() {
 	other := p.e
+	other.Exposure = state.Exposure{}
 	other.ID, other.Links = state.EndpointID(id(2)), []string{p.e.Name, "web"}
-	plain := p.n
+	plain, plainEndpoint := p.n, p.e
 	plain.Bridge = "br-plain"
-	plain.Trusted = ""
-	if names := p.n.Trusted.All(); len(names) > 0 {
-		for i, name := range names {
-			names[i] = fmt.Sprintf("eth%d", slices.Index(p.n.Trusted.All(), name))
-		}
-		plain.Trusted = state.LinkNames(strings.Join(names, ":"))
-	}
-	render := func(n state.Network) map[string]string {
-		policy := firewall.Render(state.Snapshot{Networks: []state.Network{n}, Endpoints: []state.Endpoint{p.e, other}}, firewall.Host{Loopback: true})
+	plain.Trusted, plain.Exposure.Links, plainEndpoint.Exposure.Links = renamed(p.n.Trusted), renamed(p.n.Exposure.Links), renamed(p.e.Exposure.Links)
+	render := func(n state.Network, e state.Endpoint) map[string]string {
+		policy := firewall.Render(state.Snapshot{Networks: []state.Network{n}, Endpoints: []state.Endpoint{e, other}}, firewall.Host{Loopback: true})
 		return map[string]string{
 			"iptables": iptables.Render(policy.V4).Text(), "ip6tables": iptables.Render(policy.V6).Text(), "nft": nftables.Render(policy, false).Text(),
 		}
 	}
-	got, want := render(p.n), render(plain)
+	got, want := render(p.n, p.e), render(plain, plainEndpoint)
 	for program, text := range got {
 		if shape(text) != shape(want[program]) {
 			p.t.Errorf("%+v makes words of its own in the rules of %s:\n%s", p.n, program, text)
@@ -166,6 +162,15 @@ func (p *parsed) rules() {
 			p.t.Errorf("no rule of %s names bridge %s", program, p.n.Bridge)
 		}
 	}
+}
+
+// renamed gives links plain names, the same one to the same link.
+func renamed(l state.LinkNames) state.LinkNames {
+	names := l.All()
+	for i, name := range names {
+		names[i] = fmt.Sprintf("eth%d", slices.Index(l.All(), name))
+	}
+	return state.LinkNames(strings.Join(names, ":"))
 }
 
 // shape is the number of lines, of words, and of characters that begin or end something.

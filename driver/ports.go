@@ -38,6 +38,9 @@ func (d *Driver) ProgramExternalConnectivity(ctx context.Context, r *network.Pro
 		return err // an internal network publishes nothing, as with Docker
 	}
 	requests, err := d.portRequests(n, r.Options)
+	if err == nil {
+		err = checkServed(e.Exposure.Under(n.Exposure), requests)
+	}
 	if err != nil {
 		return err
 	}

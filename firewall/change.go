@@ -9,7 +9,7 @@ import (
 )
 
 // Change is what a change of the state means for a policy: what is in Before goes, and what is in After comes. Both hold only
-// what is touched, of the slices Networks, Ports, Open and Links, and of Networks all or none. What is in neither is the same in both
+// what is touched, of the slices Networks, Ports, Open, Links and Limits, and of Networks all or none. What is in neither is the same in both
 // policies, and has neither a container's address nor a place on the host in common with what is. All else that makes
 // rules is the same.
 type Change struct{ Before, After Policy }
@@ -18,7 +18,7 @@ type Change struct{ Before, After Policy }
 func (c Change) IsEmpty() bool {
 	for _, p := range []Policy{c.Before, c.After} {
 		for _, f := range p.Families() {
-			if len(f.Networks)+len(f.Ports)+len(f.Open)+len(f.Links) > 0 {
+			if len(f.Networks)+len(f.Ports)+len(f.Open)+len(f.Links)+len(f.Limits) > 0 {
 				return false
 			}
 		}
@@ -112,9 +112,11 @@ func (t touched) of(s state.Snapshot) state.Snapshot {
 func renderPart(s state.Snapshot, t touched, h Host, v6 bool) Family {
 	part := t.of(s)
 	if t.networks {
-		return renderFamily(part, h, v6)
+		return renderFamily(part, s, h, v6)
 	}
 	f := Family{V6: v6}
+	f.Limits = limits(part, h, v6)
+	f.exposure(s, h)
 	if !slices.ContainsFunc(s.Networks, func(n state.Network) bool { return !n.Family(v6).IsZero() || stranger(n, v6) }) {
 		return f // nothing of the family is on the host
 	}
@@ -127,6 +129,7 @@ func renderPart(s state.Snapshot, t touched, h Host, v6 bool) Family {
 // sameRules reports whether both have the same rules, whatever they have of elements.
 func sameRules(a, b Family) bool {
 	return a.HasBridges() == b.HasBridges() && a.Guard == b.Guard && a.Loopback == b.Loopback &&
+		a.Limited == b.Limited && a.Learns == b.Learns && a.LearnedTime == b.LearnedTime &&
 		a.BridgeNetfilter == b.BridgeNetfilter && slices.Equal(a.DockerBridges, b.DockerBridges)
 }
 
@@ -155,6 +158,10 @@ func (t touched) meets(c state.Change, rendered Change) bool {
 			for _, p := range f.Ports {
 				numbers[p.HostPort/64] |= 1 << (p.HostPort % 64)
 				spots[spot{p.Proto, p.HostPort, p.Host}] = true
+			}
+			for _, l := range f.Limits {
+				numbers[l.Port/64] |= 1 << (l.Port % 64)
+				spots[spot{l.Proto, l.Port, l.Host}] = true
 			}
 		}
 	}

@@ -18,6 +18,8 @@ func TestRenderChange(t *testing.T) {
 			NoIPv6: rapid.Bool().Draw(t, "no IPv6"), Loopback: rapid.Bool().Draw(t, "loopback"),
 			DockerBridges: []string{"br-1", "docker0"},
 		}
+		modes := statetest.Modes(t)
+		host.Publish, host.Auto = modes.Inherit, modes.Auto
 		s := statetest.Draw(t)
 		for _, n := range s.Networks {
 			if rapid.Bool().Draw(t, "proxied") {
@@ -50,6 +52,8 @@ func exchangeFamily(f, before, after Family) Family {
 	f.Links = replace(f.Links, before.Links, after.Links)
 	slices.SortFunc(f.Open, compareTarget)
 	slices.SortFunc(f.Links, compareLink)
+	f.Limits = replace(f.Limits, before.Limits, after.Limits)
+	slices.SortFunc(f.Limits, compareLimit)
 	return f
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/drawbridge-net/drawbridge/state"
 )
@@ -40,13 +41,26 @@ type Family struct {
 	BridgeNetfilter bool
 	// Latched says that there is a Latch, which must be told what has been seen.
 	Latched bool
+	// Limited says that there are Limits: ports that are not for everybody from outside. The family has them though no network has
+	// the family, since a proxy may serve its addresses.
+	Limited bool
+	Limits  []Limit
+	// Learns says that Ports are Learned, and LearnedTime for how long; 0 is DefaultLearnedTime.
+	Learns      bool
+	LearnedTime time.Duration
 }
+
+// DefaultLearnedTime is how long a client that the host let in is translated without being asked again.
+const DefaultLearnedTime = 10 * time.Second
 
 // HasBridges reports whether there are bridges of ours that packets of this family could pass.
 func (f Family) HasBridges() bool { return len(f.Networks) > 0 || f.Strangers }
 
+// HasRules reports whether there is more to do than to guard.
+func (f Family) HasRules() bool { return f.HasBridges() || f.Limited }
+
 // IsEmpty reports whether the family needs no rules at all.
-func (f Family) IsEmpty() bool { return !f.HasBridges() && !f.Guard }
+func (f Family) IsEmpty() bool { return !f.HasRules() && !f.Guard }
 
 // Network is a container network as the firewall sees it.
 type Network struct {
@@ -88,10 +102,31 @@ type Port struct {
 	Proxied  bool
 	HostPort uint16
 	Target   netip.AddrPort // the container
+	// Inside leaves to the host, with its INPUT rules and its sockets, what comes from outside: from links that are no bridges of
+	// ours. Containers and the host itself are translated as ever.
+	Inside bool
+	// Learned translates who comes from outside all the same, where the host let him in a moment ago. Who cannot do it leaves it at
+	// Inside.
+	Learned bool
 }
 
 // Forwarded reports whether packets of others than the host itself come by the port: by a loopback address none do.
 func (p Port) Forwarded() bool { return !p.Host.IsLoopback() }
+
+// Limit says who from outside may come to a published port, at the host's address or at the container's own. No two of a family are
+// of one place.
+type Limit struct {
+	Proto state.Proto
+	// Host is an address of the host or, with Direct, of the container; the zero Addr stands for every address of the host.
+	Host   netip.Addr
+	Port   uint16
+	Direct bool
+	Of     state.EndpointID // that publishes it
+	// BySource admits only the sources in From, which may be nobody. Links, unless empty, are the only links by which one may come.
+	BySource bool
+	From     state.Prefixes // of the family
+	Links    state.LinkNames
+}
 
 // Host is what Render must know beside the state.
 type Host struct {
@@ -104,6 +139,9 @@ type Host struct {
 	BarsLoopback bool
 	// DockerBridges are the bridges of Docker's own driver found on the host.
 	DockerBridges []string
+	// Publish and Auto are what state.PublishInherit and state.PublishAuto come to (state.Modes); LearnedTime is that of Family.
+	Publish, Auto state.Publish
+	LearnedTime   time.Duration
 	// BridgeNetfilter is true where the kernel has br_netfilter, which may show
 	// frames that stay within a bridge to the firewall as if they were forwarded
 	// (net.bridge.bridge-nf-call-iptables).
@@ -114,8 +152,11 @@ type Host struct {
 
 func (h Host) equal(o Host) bool {
 	return h.NoIPv6 == o.NoIPv6 && h.Loopback == o.Loopback && slices.Equal(h.Proxied, o.Proxied) && h.BarsLoopback == o.BarsLoopback &&
-		h.BridgeNetfilter == o.BridgeNetfilter && h.Latched == o.Latched && slices.Equal(h.DockerBridges, o.DockerBridges)
+		h.Publish == o.Publish && h.Auto == o.Auto && h.LearnedTime == o.LearnedTime && h.Latched == o.Latched &&
+		h.BridgeNetfilter == o.BridgeNetfilter && slices.Equal(h.DockerBridges, o.DockerBridges)
 }
+
+func (h Host) modes() state.Modes { return state.Modes{Inherit: h.Publish, Auto: h.Auto} }
 
 // leadsLoopback reports whether loopback addresses may lead to the network by translation.
 func (h Host) leadsLoopback(n state.Network) bool {
@@ -133,6 +174,11 @@ type Settings struct {
 	BarsLoopback func() bool
 	// Latch is held while there are bridges; nil for none.
 	Latch Latch
+	// Publish says what state.PublishInherit and state.PublishAuto come to at the moment; nil for state.PublishDNAT both. It is asked
+	// with each Apply and Follow, as Loopback is.
+	Publish func() (inherit, auto state.Publish)
+	// LearnedTime is that of Family.
+	LearnedTime time.Duration
 }
 
 // proxied returns the networks to which loopback addresses may not lead by translation.
@@ -150,8 +196,13 @@ func (s Settings) proxied(snap state.Snapshot) []state.NetworkID {
 func (s Settings) completer(snap state.Snapshot) func(Host) Host {
 	proxied := s.proxied(snap)
 	barred := s.BarsLoopback != nil && s.BarsLoopback()
+	var inherit, auto state.Publish
+	if s.Publish != nil {
+		inherit, auto = s.Publish()
+	}
 	return func(h Host) Host {
 		h.NoIPv6, h.Loopback, h.Proxied, h.Latched = s.NoIPv6, s.Loopback != nil, proxied, s.Latch != nil
+		h.Publish, h.Auto, h.LearnedTime = inherit, auto, s.LearnedTime
 		h.BarsLoopback = h.BarsLoopback || barred
 		return h
 	}

@@ -11,14 +11,15 @@ import (
 // Render returns the policy of a state on a host. It is total and deterministic, and
 // a state from which something was removed renders like one that never had it.
 func Render(s state.Snapshot, h Host) Policy {
-	p := Policy{V4: renderFamily(s, h, false), V6: Family{V6: true}}
+	p := Policy{V4: renderFamily(s, s, h, false), V6: Family{V6: true}}
 	if !h.NoIPv6 {
-		p.V6 = renderFamily(s, h, true)
+		p.V6 = renderFamily(s, s, h, true)
 	}
 	return p
 }
 
-func renderFamily(s state.Snapshot, h Host, v6 bool) Family {
+// renderFamily renders s, which may be a part of the whole state: what kinds of rules there are is asked of that.
+func renderFamily(s, whole state.Snapshot, h Host, v6 bool) Family {
 	f := Family{
 		V6:        v6,
 		Networks:  networks(s, v6),
@@ -27,6 +28,8 @@ func renderFamily(s state.Snapshot, h Host, v6 bool) Family {
 	}
 	f.Loopback = !v6 && slices.ContainsFunc(s.Networks, h.leadsLoopback)
 	f.Latched = h.Latched && f.HasBridges()
+	f.Limits = limits(s, h, v6)
+	f.exposure(whole, h)
 	if f.HasBridges() {
 		f.Links = linksOf(s, v6)
 		f.Ports, f.Open = ports(s, h, f)
@@ -88,6 +91,7 @@ func ports(s state.Snapshot, h Host, f Family) (redirected []Port, open []Target
 			continue
 		}
 		leads := f.Loopback && !h.BarsLoopback && h.leadsLoopback(n)
+		exposure := s.Exposure(e)
 		for _, p := range e.Ports {
 			target, ok := p.Target(e, f.V6)
 			loopback := leads && p.Proto != state.SCTP
@@ -97,7 +101,12 @@ func ports(s state.Snapshot, h Host, f Family) (redirected []Port, open []Target
 				open = append(open, Target{p.Proto, target})
 			default:
 				host := specific(p.HostIP)
-				redirected = append(redirected, Port{Proto: p.Proto, Host: host, Proxied: f.Loopback && !loopback && !host.IsValid(), HostPort: p.HostPort, Target: target})
+				port := Port{Proto: p.Proto, Host: host, Proxied: f.Loopback && !loopback && !host.IsValid(), HostPort: p.HostPort, Target: target}
+				if port.Forwarded() {
+					mode := h.modes().Of(exposure, p.Proto)
+					port.Inside, port.Learned = mode != state.PublishDNAT, mode == state.PublishLearned && p.Proto != state.SCTP
+				}
+				redirected = append(redirected, port)
 			}
 		}
 	}

@@ -113,7 +113,7 @@ func (e Endpoint) Validate(n Network) error {
 	if e.MAC.IsZero() || e.MAC.isMulticast() {
 		return fmt.Errorf("MAC address %s cannot be given to a container: its first octet must be even and it must not be all zero", e.MAC)
 	}
-	return nil
+	return e.Exposure.check(n)
 }
 
 func checkEndpointAddr(p netip.Prefix, s Subnet) error {

@@ -63,6 +63,40 @@ func (s Snapshot) Exposure(e Endpoint) Exposure {
 	return e.Exposure.Under(n.Exposure)
 }
 
+// Limited reports whether some clients from outside are kept from the ports, though others may come.
+func (e Exposure) Limited() bool { return e.From != "" || e.Links != "" }
+
+// check refuses what network n cannot have.
+func (e Exposure) check(n Network) error {
+	routed := !n.V4.IsZero() && n.V4.Mode == ModeRouted || !n.V6.IsZero() && n.V6.Mode == ModeRouted
+	if routed && (e.Publish == PublishHost || e.Publish == PublishLearned) {
+		return fmt.Errorf("drawbridge.publish=%s is not possible with gateway mode routed, where clients go to the containers' own addresses and the host's INPUT rules are never asked: say who may come with drawbridge.publish.from or drawbridge.publish.iface, or choose gateway mode nat", e.Publish)
+	}
+	return nil
+}
+
+// Modes are what PublishInherit and PublishAuto come to at the moment: neither of them is one of the two. What is empty is
+// PublishDNAT.
+type Modes struct{ Inherit, Auto Publish }
+
+// Of returns how clients from outside come to a port of a protocol. No socket of ours serves SCTP: where nobody chose a mode for the
+// port, it is translated.
+func (m Modes) Of(e Exposure, proto Proto) Publish {
+	mode := e.Publish
+	switch mode {
+	case PublishInherit:
+		mode = cmp.Or(m.Inherit, PublishDNAT)
+	case PublishAuto:
+		mode = cmp.Or(m.Auto, PublishDNAT)
+	default:
+		return mode
+	}
+	if proto == SCTP && mode != PublishLocalhost {
+		return PublishDNAT
+	}
+	return mode
+}
+
 // Prefixes is a list of prefixes of both families, written with commas between them and sorted. It is comparable.
 type Prefixes string
 

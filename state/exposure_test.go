@@ -25,6 +25,32 @@ func TestParsePrefixes(t *testing.T) {
 	}
 }
 
+func TestModes(t *testing.T) {
+	decided := Modes{Inherit: PublishHost, Auto: PublishLearned}
+	for _, c := range []struct {
+		modes Modes
+		mode  Publish
+		proto Proto
+		want  Publish
+	}{
+		{Modes{}, PublishInherit, TCP, PublishDNAT},
+		{Modes{}, PublishAuto, UDP, PublishDNAT},
+		{Modes{}, PublishHost, TCP, PublishHost},
+		{decided, PublishInherit, TCP, PublishHost},
+		{decided, PublishAuto, UDP, PublishLearned},
+		{decided, PublishDNAT, TCP, PublishDNAT},
+		{decided, PublishInherit, SCTP, PublishDNAT},
+		{decided, PublishAuto, SCTP, PublishDNAT},
+		{decided, PublishLocalhost, SCTP, PublishLocalhost},
+		{Modes{Inherit: PublishLocalhost}, PublishInherit, SCTP, PublishLocalhost},
+		{decided, PublishHost, SCTP, PublishHost}, // which the driver refuses
+	} {
+		if got := c.modes.Of(Exposure{Publish: c.mode}, c.proto); got != c.want {
+			t.Errorf("%q with %s and %+v is %s, not %s", c.mode, c.proto, c.modes, got, c.want)
+		}
+	}
+}
+
 func TestExposure(t *testing.T) {
 	network := Exposure{Publish: PublishHost, From: "192.0.2.0/24", Links: "eth0"}
 	n, e := Network{ID: "n", Exposure: network}, Endpoint{ID: "e", Network: "n"}

@@ -186,6 +186,9 @@ func (n Network) Validate() error {
 	if !n.Internal && (n.V4.Mode == ModeIsolated || n.V6.Mode == ModeIsolated) {
 		return errors.New("gateway mode isolated is for internal networks: add --internal, or choose nat or routed")
 	}
+	if err := n.Exposure.check(n); err != nil {
+		return err
+	}
 	return n.validateMTU()
 }
 

@@ -24,6 +24,8 @@ var migrations = []migration{
 	func(*bolt.Tx) error { return nil },
 	// 4: the file has a checksum, which every upgrade makes anew. An older program would not keep it.
 	func(*bolt.Tx) error { return nil },
+	// 5: networks and endpoints say by whom their published ports are reached, and how. A program of format 4 would open them to all.
+	func(*bolt.Tx) error { return nil },
 }
 
 // newerError is a file that a newer program wrote.

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/drawbridge-net/drawbridge/state"
 )
 
 // mark is a migration that leaves a name in meta and wants the names before it.
@@ -92,7 +94,7 @@ func TestFormat2(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, version := marks(t, s); version != "4" {
+	if _, version := marks(t, s); version != "5" {
 		t.Errorf("version %s", version)
 	}
 	sameState(t, s, old)
@@ -127,5 +129,50 @@ func TestFormat2(t *testing.T) {
 		if !n.Seen {
 			t.Errorf("network %s is forgotten to be seen", n.ID)
 		}
+	}
+}
+
+// TestFormat4: a file of the format before exposures opens whole and keeps them from then on; the program that wrote it, which would
+// open to all what they close, is refused.
+func TestFormat4(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	old, err := open(path, migrations[:3])
+	if err != nil {
+		t.Fatal(err)
+	}
+	update(t, old, fill)
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameState(t, s, old)
+	exposure := state.Exposure{Publish: state.PublishLocalhost, From: "192.0.2.0/24,2001:db8::/32", Links: "eth0:wg0"}
+	update(t, s, func(tx *Tx) {
+		for _, n := range tx.Networks() {
+			n.Exposure = exposure
+			tx.PutNetwork(n)
+		}
+		for _, e := range tx.EndpointsOf(tx.Networks()[0].ID) {
+			e.Exposure = state.Exposure{From: exposure.From}
+			tx.PutEndpoint(e)
+		}
+	})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(path, migrations[:3]); err == nil || !strings.Contains(err.Error(), "newer version") {
+		t.Errorf("the older program opens it: %v", err)
+	}
+	again, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	sameState(t, again, s)
+	if got := again.Snapshot().Networks[0].Exposure; got != exposure {
+		t.Errorf("exposure %+v", got)
 	}
 }

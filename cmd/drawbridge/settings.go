@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/drawbridge-net/drawbridge/driver"
+	"github.com/drawbridge-net/drawbridge/firewall"
 	"github.com/drawbridge-net/drawbridge/internal/spelling"
 	"github.com/drawbridge-net/drawbridge/ipam"
 	"github.com/drawbridge-net/drawbridge/state"
@@ -28,7 +29,8 @@ type settings struct {
 	mtu                                int
 	addressPools                       []string
 	backend, latch, firewalld          string
-	logLevel                           string
+	logLevel, publish                  string
+	learnedTime                        time.Duration
 	engineSockets                      []string
 	gcGrace                            time.Duration
 }
@@ -37,6 +39,8 @@ type parsed struct {
 	driver driver.Options
 	pools  []ipam.BasePool
 	level  slog.Level
+	// publish is the mode of networks and endpoints that do not say.
+	publish state.Publish
 	// engines are the sockets of the engines to ask, none with off.
 	engines []string
 }
@@ -52,6 +56,8 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.BoolVar(&s.icc, "icc", true, "containers of a network reach each other, on networks that do not say (enable_icc)")
 	f.StringVar(&s.ip, "ip", "0.0.0.0", "host address of published ports that name none (0.0.0.0 for all addresses of both families, :: for all of IPv6)")
 	f.BoolVar(&s.userlandProxy, "userland-proxy", true, "serve published ports by a proxy where they are not translated: on ::1 and, of some networks, 127.0.0.1; with false nobody does")
+	f.StringVar(&s.publish, "publish", "auto", "how clients from outside come to published ports of networks that do not say (drawbridge.publish): dnat, past the host's INPUT rules, as with Docker; host or learned, as those rules say; localhost, not at all; auto, learned where a firewall of the host is active and dnat elsewhere")
+	f.DurationVar(&s.learnedTime, "learned-time", firewall.DefaultLearnedTime, "for how long a client that the host's INPUT rules let in is translated before they are asked again (drawbridge.publish=learned)")
 	f.IntVar(&s.mtu, "mtu", 0, "MTU of networks that name none, in bytes (0: that of the link with the default route)")
 	f.StringArrayVar(&s.addressPools, "default-address-pool", nil, "where subnets are taken from: base=10.0.0.0/8,size=24 (repeatable)")
 	f.StringVar(&s.backend, "firewall-backend", "auto", "how rules are written: iptables, nftables, or auto, which follows Docker")
@@ -61,6 +67,9 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.DurationVar(&s.gcGrace, "gc-grace", 5*time.Minute, "how long the engine must have missed a network or an address pool before it is removed; endpoints go after a minute at most")
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
 }
+
+// maxLearnedTime bounds how long a verdict of the host's firewall may be old.
+const maxLearnedTime = 5 * time.Minute
 
 // untranslated says what becomes of connections to 127.0.0.1 that the kernel does not translate.
 func (s *settings) untranslated() string {
@@ -171,6 +180,12 @@ func (s *settings) parseAll() (parsed, error) {
 	}
 	if !s.iptables && !s.userlandProxy {
 		return p, fmt.Errorf("with --iptables=false only the proxy serves published ports: leave --userland-proxy on")
+	}
+	if p.publish, err = state.ParsePublish(s.publish); err != nil {
+		return p, fmt.Errorf("--publish %w", err)
+	}
+	if s.learnedTime < time.Second || s.learnedTime > maxLearnedTime {
+		return p, fmt.Errorf("--learned-time %s is not possible: give 1s to 5m", s.learnedTime)
 	}
 	if s.gcGrace < time.Second {
 		return p, fmt.Errorf("--gc-grace %s is too short: give 1s or more", s.gcGrace)

@@ -25,6 +25,7 @@ func FuzzSettings(f *testing.F) {
 		"IP": {"::", "fe80::1%eth0", "224.0.0.1", "::ffff:10.0.0.1", "localhost"}, "MTU": {"67", "-1", "0x500"}, "GC_GRACE": {"1ns", "5m"},
 		"DEFAULT_ADDRESS_POOL": {"base=10.0.0.0/8,size=24 base=fd00::/8,size=64", "size=\"24"}, "ENGINE_SOCKET": {"/run/a /run/b", "off /x", "off"},
 		"ICC": {"maybe"}, "LOG_LEVEL": {"info+3", "loud\n"}, "FIREWALL_BACKEND": {"nftables", ""},
+		"PUBLISH": {"learned", "auto\n"}, "LEARNED_TIME": {"300s", "1ns"},
 	} {
 		for _, value := range values {
 			f.Add(slices.Index(names, environmentPrefix+which), value, slices.Index(names, environmentPrefix+"STATE"), "/tmp/x")
@@ -59,6 +60,9 @@ func FuzzSettings(f *testing.F) {
 		}
 		if len(p.pools) == 0 {
 			t.Error("there are no address pools")
+		}
+		if !slices.Contains(state.PublishModes(), string(p.publish)) || s.learnedTime < time.Second || s.learnedTime > 5*time.Minute {
+			t.Errorf("mode %q or time %s is taken", p.publish, s.learnedTime)
 		}
 		for _, path := range p.engines {
 			if !filepath.IsAbs(path) {

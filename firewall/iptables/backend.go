@@ -150,7 +150,7 @@ func (b *Backend) follow(ctx context.Context, last seen, w firewall.Wanted) erro
 	change, ok := firewall.Change{}, false
 	if w.Change != nil {
 		change, ok = w.Change(last.host)
-		ok = ok && sameSources(change.Before.V4, change.After.V4) && sameSources(change.Before.V6, change.After.V6)
+		ok = ok && sameRules(change.Before.V4, change.After.V4) && sameRules(change.Before.V6, change.After.V6)
 	}
 	if ok && change.IsEmpty() {
 		return nil
@@ -308,10 +308,11 @@ func (b *Backend) writeChange(ctx context.Context, variant string, have tablesOf
 	}, errors.Join(err4, err6)
 }
 
-// sameSources reports whether a change leaves alone the rules for networks that have a source address of their own.
-func sameSources(before, after firewall.Family) bool {
+// sameRules reports whether a change leaves alone the rules for networks that have a source address of their own, and those for
+// ports that only some links lead to.
+func sameRules(before, after firewall.Family) bool {
 	n := namesOf(after.V6)
-	return slices.Equal(postrouting(before, n).Rules, postrouting(after, n).Rules)
+	return slices.Equal(postrouting(before, n).Rules, postrouting(after, n).Rules) && slices.Equal(hostLimits(before), hostLimits(after))
 }
 
 // applyChange does what apply does.

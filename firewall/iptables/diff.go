@@ -52,7 +52,7 @@ func changePorts(d dump, before, after []firewall.Port) change {
 	if slices.Equal(before, after) {
 		return c // perhaps there are no chains at all
 	}
-	gone, come := dnatChange(before, after)
+	gone, come := dnat.change(before, after)
 	have := map[string][]string{}
 	for _, chain := range slices.Concat(gone, come) {
 		if rules, ok := d["nat"][chain.Name]; ok {

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/drawbridge-net/drawbridge/firewall"
+	"github.com/drawbridge-net/drawbridge/state"
 )
 
 // drawFamily returns a policy of one family, empty in one of five.
@@ -41,6 +42,18 @@ func drawFamily(t *rapid.T, label string, v6 bool) firewall.Family {
 	f.Guard = rapid.Bool().Draw(t, label+" guard")
 	f.BridgeNetfilter = rapid.Bool().Draw(t, label+" br_netfilter")
 	f.Ports = randomPorts(rapid.Uint64().Draw(t, label+" seed"), rapid.SampledFrom([]int{0, 1, 10, 40, 200}).Draw(t, label+" ports"), v6)
+	for i := range f.Ports {
+		f.Ports[i].Inside = rapid.IntRange(0, 2).Draw(t, label+" inside") == 0
+	}
+	if f.Limited = rapid.Bool().Draw(t, label+" limited"); f.Limited {
+		for i, p := range randomPorts(rapid.Uint64().Draw(t, label+" limits"), rapid.SampledFrom([]int{1, 5, 40}).Draw(t, label+" how many"), v6) {
+			f.Limits = append(f.Limits, firewall.Limit{
+				Proto: p.Proto, Host: p.Host, Port: p.HostPort, Direct: p.Host.IsValid() && i%3 == 0, BySource: i%2 == 0,
+				From:  state.JoinPrefixes([]netip.Prefix{allAddrs(v6), single(container(v6, i))}),
+				Links: rapid.SampledFrom([]state.LinkNames{"", "eth0", "eth1:eth0"}).Draw(t, label+" links"),
+			})
+		}
+	}
 	f.DockerBridges = rapid.SampledFrom([][]string{nil, {"docker0"}, {"br-a", "docker0"}}).Draw(t, label+" docker")
 	return f
 }

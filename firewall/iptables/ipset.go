@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -189,7 +190,7 @@ func (k *kernelSets) create(s Set) error {
 // revision names the oldest revision of a type that has all we use, so that old kernels
 // are served too (linux/net/netfilter/ipset/ip_set_hash_*.c).
 func revision(setType string) uint8 {
-	if setType == hashIPPort || setType == hashIPPortIP {
+	if slices.Contains([]string{hashIPPort, hashIPPortIP, hashNetPort, hashIPPortNet}, setType) {
 		return 1 // the first with sctp; and 0 means "choose" to the library
 	}
 	return 0
@@ -216,33 +217,45 @@ func (e Element) entry(replace bool) *netlink.IPSetEntry {
 	out := &netlink.IPSetEntry{
 		IP: e.Prefix.Addr().AsSlice(), IFace: e.Iface, Replace: replace,
 	}
+	if e.Proto == 0 || !e.Prefix.IsSingleIP() { // types with an address in its place take no length
+		out.CIDR = uint8(e.Prefix.Bits())
+	}
 	if e.Proto != 0 {
 		proto, port := uint8(e.Proto), e.Port
 		out.Protocol, out.Port = &proto, &port
-		if e.Peer.IsValid() {
-			out.IP2 = e.Peer.AsSlice()
-		}
-		return out // hash:ip,port takes no prefix length
 	}
-	out.CIDR = uint8(e.Prefix.Bits())
+	if e.Peer.IsValid() {
+		out.IP2 = e.Peer.Addr().AsSlice()
+		if !e.Peer.IsSingleIP() {
+			out.CIDR2 = uint8(e.Peer.Bits())
+		}
+	}
 	return out
 }
 
 func fromEntry(e netlink.IPSetEntry) (Element, bool) {
-	addr, ok := netip.AddrFromSlice(e.IP)
+	prefix, ok := prefixOf(e.IP, e.CIDR)
 	if !ok {
 		return Element{}, false
 	}
-	out := Element{Iface: e.IFace}
-	bits := addr.BitLen()
+	out := Element{Prefix: prefix, Iface: e.IFace}
 	if e.Port != nil && e.Protocol != nil {
 		out.Proto, out.Port = state.Proto(*e.Protocol), *e.Port
-	} else if e.CIDR != 0 {
-		bits = int(e.CIDR)
 	}
-	out.Prefix = netip.PrefixFrom(addr, bits)
-	out.Peer, _ = netip.AddrFromSlice(e.IP2)
+	out.Peer, _ = prefixOf(e.IP2, e.CIDR2)
 	return out, true
+}
+
+// prefixOf reads an address with a length, or without for a single one.
+func prefixOf(ip net.IP, bits uint8) (netip.Prefix, bool) {
+	addr, ok := netip.AddrFromSlice(ip)
+	if !ok {
+		return netip.Prefix{}, false
+	}
+	if bits == 0 {
+		bits = uint8(addr.BitLen())
+	}
+	return netip.PrefixFrom(addr, int(bits)), true
 }
 
 // stray says that a set is not there any more, or has not as many elements as were left in it. Each is told of once: who looks at it

@@ -27,9 +27,12 @@ func refuse(n names, f firewall.Family) Chain {
 		{Match: join(fromOurs, invalid, inSet(n.masquerade, "src")), Why: "belongs to no connection, and would leave untranslated", Target: "DROP"},
 		{Match: fromInternal, Why: "internal network, out", Target: "DROP"},
 		{Match: toInternal, Why: "internal network, in", Target: "DROP"},
-		{Match: join(fromMade, "-m set ! --match-set "+n.nets+" src,src"), Why: "source is not of the network", Target: "DROP"},
-		{Match: join(fromOurs, inSet(n.subnets, "src"), "-m set ! --match-set "+n.nets+" src,src"), Why: "source is of another network", Target: "DROP"},
+		{Match: join(fromMade, notInSet(n.nets, "src,src")), Why: "source is not of the network", Target: "DROP"},
+		{Match: join(fromOurs, inSet(n.subnets, "src"), notInSet(n.nets, "src,src")), Why: "source is of another network", Target: "DROP"},
 		{Match: join(fromOthers, inSet(n.subnets, "src")), Why: "source is of a container network", Target: "DROP"},
+	}...)
+	rules = append(rules, limitHere(f, n)...)
+	rules = append(rules, []Rule{
 		pass(published, "published port"),
 		pass(join(toOurs, inSet(n.open, "dst,dst")), "published port of a routed network"),
 		pass(join(toOurs, "-p "+n.icmp, inSet(n.routed, "dst")), "ICMP to a routed network"),

@@ -146,7 +146,7 @@ func (b *Backend) Docker(ctx context.Context) (Docker, error) {
 // renderMarked returns the rules of one family that accept packets with the bit.
 func renderMarked(f firewall.Family, bit uint32) Ruleset {
 	r := Ruleset{V6: f.V6}
-	if f.HasBridges() {
+	if f.HasRules() {
 		r.Tables = []Table{
 			{Name: "mangle", User: []string{chainUser}, Jumps: []Jump{toUser}},
 			filter(permitMarked(bit)),

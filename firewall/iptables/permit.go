@@ -13,8 +13,9 @@ func permit(n names, f firewall.Family) Chain {
 	accept := func(match, why string) Rule { return Rule{Match: match, Why: why, Target: "ACCEPT"} }
 	rules = append(rules, apart(n, published, accept)...)
 	rules = append(rules, within(n, f, accept)...)
+	rules = append(rules, Rule{Match: fromInternal, Why: "internal network, out", Target: "DROP"})
+	rules = append(rules, limitHere(f, n)...)
 	return Chain{Name: chainForward, Rules: append(rules, []Rule{
-		{Match: fromInternal, Why: "internal network, out", Target: "DROP"},
 		accept(published, "published port"),
 		accept(join(toOurs, inSet(n.open, "dst,dst")), "published port of a routed network"),
 		accept(join(toOurs, "-p "+n.icmp, inSet(n.routed, "dst")), "ICMP to a routed network"),

@@ -155,7 +155,7 @@ func TestDNATTree(t *testing.T) {
 		n := rapid.SampledFrom([]int{0, 1, leaf, leaf + 1, 100, 1000, 10000}).Draw(t, "ports")
 		ports := randomPorts(rapid.Uint64().Draw(t, "seed"), n, v6)
 		tr := tracer{chains: map[string]Chain{}}
-		for _, c := range dnat(ports) {
+		for _, c := range dnat.chains(ports) {
 			if _, twice := tr.chains[c.Name]; twice {
 				t.Fatalf("two chains are called %s", c.Name)
 			}
@@ -199,8 +199,8 @@ func index(ports []firewall.Port) map[uint16][]firewall.Port {
 func TestDNATChangeIsSmall(t *testing.T) {
 	ports := randomPorts(7, 10000, false)
 	without := slices.Delete(slices.Clone(ports), 5000, 5001)
-	have := loaded(map[string][]Chain{"nat": dnat(without)})
-	lines, _ := changeChains(have["nat"], Table{Name: "nat", Chains: dnat(ports)})
+	have := loaded(map[string][]Chain{"nat": dnat.chains(without)})
+	lines, _ := changeChains(have["nat"], Table{Name: "nat", Chains: dnat.chains(ports)})
 	if len(lines) == 0 || len(lines) > 3*leaf {
 		t.Errorf("one port more changes %d lines", len(lines))
 	}

@@ -13,7 +13,8 @@ const (
 	chainForward     = prefix + "-FORWARD" // in mangle: refuse; in filter: permit
 	chainMSS         = prefix + "-MSS"
 	chainOutput      = prefix + "-OUTPUT"
-	chainPrerouting  = prefix + "-PREROUTING"
+	chainPrerouting  = prefix + "-PREROUTING" // in mangle: loopback addresses; in nat: published ports
+	chainLimit       = prefix + "-LIMIT"
 	chainPass        = prefix + "-PASS"        // only gone to
 	chainUnprotected = prefix + "-UNPROTECTED" // in mangle
 	chainOpen        = prefix + "-OPEN"        // its like in filter
@@ -30,7 +31,7 @@ const (
 // guard to keep, nothing else is there.
 func Render(f firewall.Family) Ruleset {
 	r := Ruleset{V6: f.V6}
-	if f.HasBridges() {
+	if f.HasRules() {
 		n := namesOf(f.V6)
 		r.Sets = sets(f, n)
 		open := unprotected(chainOpen, f.DockerBridges, Rule{Why: "unprotected network", Target: "ACCEPT"})
@@ -75,6 +76,10 @@ func mangle(f firewall.Family, n names) Table {
 		t.Chains = append(t.Chains, loopbackGuard(n))
 		t.Jumps = append(t.Jumps, Jump{From: "PREROUTING", Place: Bottom, Rule: Rule{Match: fromOurs, Why: "loopback addresses", Target: chainPrerouting}})
 	}
+	if f.Limited {
+		t.Chains = append(t.Chains, limit(f, n)...)
+		t.Jumps = append(t.Jumps, limited)
+	}
 	return t
 }
 
@@ -106,13 +111,13 @@ func nat(f firewall.Family, n names) Table {
 	}
 	return Table{
 		Name:   "nat",
-		Chains: append(dnat(f.Ports), postrouting(f, n)),
+		Chains: append(dnat.chains(f.Ports), outside(n), postrouting(f, n)),
 		Jumps: []Jump{
 			{From: "PREROUTING", Place: Bottom, Rule: Rule{
 				// A reply to a link-local client would need its interface, which NAT
 				// does not keep (RFC 4007, section 6).
 				Match: join(byFamily(f.V6, "", "! -s fe80::/10"), "! -d "+n.loopback, local),
-				Why:   "published ports", Target: chainDNAT,
+				Why:   "published ports", Target: chainPrerouting,
 			}},
 			{From: "OUTPUT", Place: Bottom, Rule: Rule{
 				Match: output,
@@ -136,6 +141,13 @@ type names struct {
 	apart       string // subnet and bridge of each network that keeps its containers apart
 	links       string // container port, and the container that may reach it
 
+	insideOn string // ports of one address of the host that are not translated for who comes from outside
+	inside   string // those of all addresses: each has two prefixes, which are all addresses
+	// Ports that only some sources may reach, and these sources: of one address, which may be a container's, and of all.
+	sourcedOn, comersOn, sourced, comers string
+	// Ports of a container that only by some links one may reach, and the container's address with these links.
+	linkedOn, ways string
+
 	loopback string // prefix
 	icmp     string // protocol
 }
@@ -147,6 +159,9 @@ func namesOf(v6 bool) names {
 		nets: set("nets"), subnets: set("subnets"), masquerade: set("masq"), ports: set("ports"),
 		open: set("open"), routed: set("routed"), unprotected: set("unprotected"), trusted: set("trusted"),
 		apart: set("apart"), links: set("links"),
+		insideOn: set("inside-on"), inside: set("inside"),
+		sourcedOn: set("sourced-on"), comersOn: set("comers-on"), sourced: set("sourced"), comers: set("comers"),
+		linkedOn: set("linked-on"), ways: set("ways"),
 		loopback: byFamily(v6, "127.0.0.0/8", "::1/128"),
 		icmp:     byFamily(v6, "icmp", "ipv6-icmp"),
 	}
@@ -155,10 +170,14 @@ func namesOf(v6 bool) names {
 // setType returns the type of the set with the name.
 func (n names) setType(name string) string {
 	switch name {
-	case n.nets, n.trusted, n.apart:
+	case n.nets, n.trusted, n.apart, n.ways:
 		return hashNetIface
-	case n.ports, n.open:
+	case n.ports, n.open, n.insideOn, n.sourcedOn, n.linkedOn:
 		return hashIPPort
+	case n.inside, n.sourced, n.comers:
+		return hashNetPort
+	case n.comersOn:
+		return hashIPPortNet
 	case n.links:
 		return hashIPPortIP
 	}
@@ -195,12 +214,21 @@ const (
 	invalid       = "-m conntrack --ctstate INVALID"
 	fresh         = "-m conntrack --ctstate NEW,INVALID"
 	answering     = "-m conntrack ! --ctstate NEW,INVALID"
+
+	notEstablished = "-m conntrack ! --ctstate RELATED,ESTABLISHED"
+	// notLo is what does not come from the host itself.
+	notLo = "! -i lo"
 )
 
 // inSet matches a packet against a set; dimensions are src and dst as in ipset(8): for an
 // interface src is the incoming one.
 func inSet(name, dimensions string) string {
 	return "-m set --match-set " + name + " " + dimensions
+}
+
+// notInSet is inSet for packets that are not in the set.
+func notInSet(name, dimensions string) string {
+	return "-m set ! --match-set " + name + " " + dimensions
 }
 
 func join(parts ...string) string {

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/drawbridge-net/drawbridge/firewall"
+	"github.com/drawbridge-net/drawbridge/state"
 )
 
 var ruleGen = rapid.Custom(func(t *rapid.T) Rule {
@@ -55,6 +56,10 @@ func TestEveryRuleIsRecognised(t *testing.T) {
 	f := firewall.Family{
 		Networks: []firewall.Network{{Prefix: netip.MustParsePrefix("10.1.0.0/24"), Bridge: "br-one", Masquerade: true, SNAT: netip.MustParseAddr("192.0.2.7")}},
 		Guard:    true, BridgeNetfilter: true, Ports: randomPorts(1, 100, false), DockerBridges: []string{"docker0"},
+		Limited: true,
+	}
+	for port := range uint16(20) {
+		f.Limits = append(f.Limits, firewall.Limit{Proto: state.TCP, Port: 1000 + port, Links: "eth0:eth1"})
 	}
 	comment := regexp.MustCompile(`^[A-Za-z0-9 ,:'-]{1,200}$`)
 	for _, v6 := range []bool{false, true} {
@@ -92,10 +97,17 @@ func TestEveryRuleIsRecognised(t *testing.T) {
 	}
 }
 
-// TestNumberOfRules: networks do not add rules.
+// TestNumberOfRules: networks do not add rules, nor do ports that are limited to sources or left to the host.
 func TestNumberOfRules(t *testing.T) {
 	count := func(networks int) int {
-		f := firewall.Family{Networks: make([]firewall.Network, networks)}
+		f := firewall.Family{Networks: make([]firewall.Network, networks), Ports: randomPorts(1, 10, false), Limited: true}
+		for i := range f.Ports {
+			f.Ports[i].Inside = i < networks
+			if i < networks {
+				p := f.Ports[i]
+				f.Limits = append(f.Limits, firewall.Limit{Proto: p.Proto, Host: p.Host, Port: p.HostPort, BySource: true, From: "192.0.2.0/24"})
+			}
+		}
 		n := 0
 		for _, table := range Render(f).Tables {
 			n += len(table.Jumps)

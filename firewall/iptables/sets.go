@@ -15,6 +15,9 @@ const (
 	hashNet      = "hash:net"
 	hashIPPort   = "hash:ip,port"
 	hashIPPortIP = "hash:ip,port,ip"
+	hashNetPort  = "hash:net,port"
+
+	hashIPPortNet = "hash:ip,port,net"
 )
 
 // Element is a member of a set; which fields count depends on the set's type.
@@ -24,15 +27,12 @@ type Element struct {
 	Iface  string
 	Proto  state.Proto
 	Port   uint16
-	Peer   netip.Addr // the second address
+	Peer   netip.Prefix // the second address, or a prefix
 }
 
 // String returns the element as ipset(8) writes it.
 func (e Element) String() string {
-	s := e.Prefix.String()
-	if e.Prefix.IsSingleIP() {
-		s = e.Prefix.Addr().String()
-	}
+	s := prefixText(e.Prefix)
 	if e.Iface != "" {
 		s += "," + e.Iface
 	}
@@ -40,15 +40,23 @@ func (e Element) String() string {
 		s += "," + e.Proto.String() + ":" + portText(e.Port)
 	}
 	if e.Peer.IsValid() {
-		s += "," + e.Peer.String()
+		s += "," + prefixText(e.Peer)
 	}
 	return s
+}
+
+func prefixText(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
 }
 
 // sets returns the family's sets, all of them even when empty: the skeleton names them.
 func sets(f firewall.Family, n names) []Set {
 	all := map[string]*Set{}
-	order := []string{n.nets, n.subnets, n.masquerade, n.ports, n.open, n.routed, n.unprotected, n.trusted, n.apart, n.links}
+	order := []string{n.nets, n.subnets, n.masquerade, n.ports, n.open, n.routed, n.unprotected, n.trusted, n.apart, n.links,
+		n.insideOn, n.inside, n.sourcedOn, n.comersOn, n.sourced, n.comers, n.linkedOn, n.ways}
 	for _, name := range order {
 		all[name] = &Set{Name: name, Type: n.setType(name), V6: f.V6}
 	}
@@ -60,13 +68,19 @@ func sets(f firewall.Family, n names) []Set {
 		if p.Forwarded() {
 			add(n.ports, targetElement(firewall.Target{Proto: p.Proto, Addr: p.Target}))
 		}
+		if p.Inside {
+			addPlace(add, n.insideOn, n.inside, f.V6, Element{Prefix: single(p.Host), Proto: p.Proto, Port: p.HostPort})
+		}
+	}
+	for _, l := range f.Limits {
+		addLimit(add, n, f.V6, l)
 	}
 	for _, t := range f.Open {
 		add(n.open, targetElement(t))
 	}
 	for _, l := range f.Links {
 		e := targetElement(l.To)
-		e.Peer = l.From
+		e.Peer = single(l.From)
 		add(n.links, e)
 	}
 	out := make([]Set, 0, len(order))
@@ -100,7 +114,7 @@ func addNetwork(add func(string, Element), n names, network firewall.Network) {
 
 func targetElement(t firewall.Target) Element {
 	addr := t.Addr.Addr()
-	return Element{Prefix: netip.PrefixFrom(addr, addr.BitLen()), Proto: t.Proto, Port: t.Addr.Port()}
+	return Element{Prefix: single(addr), Proto: t.Proto, Port: t.Addr.Port()}
 }
 
 // sorted removes doubles too: one container port may be published on several host ports.
@@ -117,6 +131,7 @@ func compareElement(a, b Element) int {
 		cmp.Compare(a.Iface, b.Iface),
 		cmp.Compare(a.Proto, b.Proto),
 		cmp.Compare(a.Port, b.Port),
-		a.Peer.Compare(b.Peer),
+		a.Peer.Addr().Compare(b.Peer.Addr()),
+		cmp.Compare(a.Peer.Bits(), b.Peer.Bits()),
 	)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +18,8 @@ type editor interface {
 	read() (*held, error)
 	commit(generation uint32, edits []edit) (took time.Duration, err error)
 	check(edits []edit) error
+	// hasElements reports whether a set of our table has any; one that is not there has none.
+	hasElements(set string) (bool, error)
 	dockerBridges() ([]string, error)
 	dockerTable() (bool, error)
 	close()
@@ -44,6 +47,8 @@ type Backend struct {
 	// Committed, if set, is told of each transaction how long the kernel took for it: from when it was sent to the answer.
 	Committed func(took time.Duration)
 
+	// mu is held by each method that uses what follows: ForgetLearned is called by another goroutine than the others.
+	mu        sync.Mutex
 	kernel    editor
 	neighbour Neighbour
 	host      firewall.HostReader
@@ -106,6 +111,12 @@ func (b *Backend) Close() { b.kernel.close() }
 
 // Sync implements firewall.Backend.
 func (b *Backend) Sync(ctx context.Context, w firewall.Wanted) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.whole(ctx, w)
+}
+
+func (b *Backend) whole(ctx context.Context, w firewall.Wanted) error {
 	var err error
 	for range attempts {
 		if err = b.sync(ctx, w); !errors.Is(err, errChanged) || ctx.Err() != nil {
@@ -117,14 +128,16 @@ func (b *Backend) Sync(ctx context.Context, w firewall.Wanted) error {
 
 // Follow implements firewall.Backend: it asks for the generation, and for more only where that has changed.
 func (b *Backend) Follow(ctx context.Context, w firewall.Wanted) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	gen, err := b.kernel.generation()
 	if err != nil || !b.known || gen != b.gen || b.looked.IsZero() {
-		return b.Sync(ctx, w)
+		return b.whole(ctx, w)
 	}
 	if err := b.write(ctx, w, false); !errors.Is(err, errChanged) {
 		return err
 	}
-	return b.Sync(ctx, w)
+	return b.whole(ctx, w)
 }
 
 func (b *Backend) sync(ctx context.Context, w firewall.Wanted) error {
@@ -187,6 +200,8 @@ func (b *Backend) report(w firewall.Wanted, read bool, before *held, mended []st
 
 // Inspect implements firewall.Backend.
 func (b *Backend) Inspect(ctx context.Context, w firewall.Wanted) ([]string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	others, installed, compare, err := b.neighbour.Inspect(ctx)
 	if err != nil {
 		return nil, err
@@ -290,14 +305,19 @@ func (b *Backend) apply(edits []edit, w firewall.Wanted) error {
 		if b.Committed != nil {
 			b.Committed(took)
 		}
-		if b.gen++; b.gen == 0 {
-			b.gen++ // as the kernel does
-		}
-		b.known = true
+		b.gen, b.known = next(b.gen), true
 	}
 	host, alone := b.seen, b.alone.Load()
 	b.have = func() *held { return Render(w.Policy(host), alone).holds() }
 	return nil
+}
+
+// next is the generation behind another, which is never 0.
+func next(gen uint32) uint32 {
+	if gen++; gen == 0 {
+		gen++
+	}
+	return gen
 }
 
 // Rules implements firewall.Backend: the table, and what iptables is told.
@@ -314,13 +334,19 @@ func (b *Backend) Rules(p firewall.Policy) string {
 
 // Generation returns the number of the host's nf_tables rules, which each change of anybody raises. It must not be called
 // while another method runs.
-func (b *Backend) Generation() (uint32, error) { return b.kernel.generation() }
+func (b *Backend) Generation() (uint32, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.kernel.generation()
+}
 
 // Variant names the backend, for people.
 func (b *Backend) Variant() string { return "nftables" }
 
 // Usable returns why the kernel cannot take our table, nil if it can. It changes nothing.
 func (b *Backend) Usable() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if _, err := b.kernel.generation(); err != nil {
 		return err
 	}

@@ -119,7 +119,8 @@ func TestFollowIsWhole(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := newBed()
 		loopback := statetest.Loopback(t)
-		plane := firewall.NewPlane(b, firewall.Settings{Loopback: loopback})
+		modes := statetest.Modes(t)
+		plane := firewall.NewPlane(b, firewall.Settings{Loopback: loopback, Publish: func() (inherit, auto state.Publish) { return modes.Inherit, modes.Auto }})
 		s := statetest.Draw(t)
 		do := func(what string, err error) {
 			if err != nil {
@@ -127,6 +128,7 @@ func TestFollowIsWhole(t *testing.T) {
 			}
 			host := b.seen
 			host.Loopback, host.Proxied = true, statetest.Proxied(s, loopback)
+			host.Publish, host.Auto = modes.Inherit, modes.Auto
 			have, _ := b.kernel.read()
 			want := Render(firewall.Render(s, host), false)
 			if edits := difference(have, want); len(edits) > 0 {
@@ -140,7 +142,10 @@ func TestFollowIsWhole(t *testing.T) {
 		for range 6 {
 			last := s
 			s = statetest.Next(t, s)
-			switch rapid.IntRange(0, 5).Draw(t, "how") {
+			switch rapid.IntRange(0, 6).Draw(t, "how") {
+			case 6:
+				modes = statetest.Modes(t) // a firewall of the host came or went
+				do("with other modes", plane.Follow(t.Context(), state.Compare(last, s)))
 			case 0:
 				do("whole", plane.Apply(t.Context(), s))
 			case 1:

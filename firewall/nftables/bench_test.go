@@ -40,6 +40,7 @@ func BenchmarkNothingToDo(b *testing.B) {
 // nowhere is a kernel that takes everything.
 type nowhere struct{ editor }
 
+func (nowhere) hasElements(string) (bool, error)                      { return false, nil }
 func (nowhere) generation() (uint32, error)                           { return 0, nil }
 func (nowhere) commit(uint32, []edit) (took time.Duration, err error) { return 0, nil }
 

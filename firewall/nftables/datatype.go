@@ -58,6 +58,9 @@ func (s Set) flags() uint32 {
 	if len(s.Value) > 0 {
 		f |= unix.NFT_SET_MAP
 	}
+	if s.Timeout > 0 {
+		f |= unix.NFT_SET_TIMEOUT | unix.NFT_SET_EVAL
+	}
 	return f
 }
 

@@ -20,6 +20,7 @@ type (
 	deleteTable    struct{}
 	addSet         struct{ Set }
 	deleteSet      struct{ name string }
+	flushSet       struct{ name string }
 	addElements    struct{ Set } // Elements are those to add
 	deleteElements struct{ Set }
 	addChain       struct{ Chain } // without its rules
@@ -35,6 +36,7 @@ func (addTable) String() string         { return "adding the table" }
 func (deleteTable) String() string      { return "removing the table" }
 func (e addSet) String() string         { return "adding set " + e.Name }
 func (e deleteSet) String() string      { return "removing set " + e.name }
+func (e flushSet) String() string       { return "emptying set " + e.name }
 func (e addElements) String() string    { return "adding to set " + e.Name + " " + e.some() }
 func (e deleteElements) String() string { return "removing from set " + e.Name + " " + e.some() }
 func (e addChain) String() string       { return "adding chain " + e.Name }

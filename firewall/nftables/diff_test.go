@@ -1,9 +1,12 @@
 package nftables
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -16,6 +19,10 @@ func drawFamily(t *rapid.T, v6 bool) firewall.Family {
 	f := firewall.Family{
 		V6: v6, Guard: rapid.Bool().Draw(t, "guard"), Loopback: rapid.Bool().Draw(t, "loopback"),
 		Strangers: rapid.Bool().Draw(t, "strangers"), BridgeNetfilter: rapid.Bool().Draw(t, "netfilter"),
+		Limited: rapid.Bool().Draw(t, "limited"), Learns: rapid.Bool().Draw(t, "learns"),
+	}
+	if f.Learns {
+		f.LearnedTime = rapid.SampledFrom([]time.Duration{0, time.Second, 1500 * time.Millisecond}).Draw(t, "time")
 	}
 	addr := func(n int) netip.Addr {
 		if v6 {
@@ -47,6 +54,8 @@ func drawFamily(t *rapid.T, v6 bool) firewall.Family {
 		} else {
 			p.Proxied = f.Loopback && is("proxied")
 		}
+		p.Inside = is("inside")
+		p.Learned = p.Inside && f.Learns && is("learned")
 		target := addr(rapid.IntRange(1, 2).Draw(t, "target"))
 		first := rapid.IntRange(1, 30).Draw(t, "first")
 		shift := rapid.IntRange(0, 1).Draw(t, "shift")
@@ -55,10 +64,43 @@ func drawFamily(t *rapid.T, v6 bool) firewall.Family {
 			f.Ports = append(f.Ports, p)
 		}
 	}
+	if f.Limited {
+		f.Limits = drawLimits(t, f.V6, addr)
+	}
 	if rapid.Bool().Draw(t, "docker") {
 		f.DockerBridges = []string{"docker0"}
 	}
 	return f
+}
+
+// drawLimits returns rows of limits, no two of one place, in the order in which a policy has them.
+func drawLimits(t *rapid.T, v6 bool, addr func(int) netip.Addr) []firewall.Limit {
+	var out []firewall.Limit
+	for i := range rapid.IntRange(0, 3).Draw(t, "limits") {
+		l := firewall.Limit{
+			Proto: rapid.SampledFrom([]state.Proto{state.TCP, state.UDP}).Draw(t, "proto"),
+			Of:    state.EndpointID(rapid.SampledFrom([]string{"a", "b"}).Draw(t, "of")),
+			Links: rapid.SampledFrom([]state.LinkNames{"", "eth0", "eth1:eth0:eth1"}).Draw(t, "by"),
+		}
+		l.BySource = l.Links == "" || rapid.Bool().Draw(t, "by source")
+		if l.BySource {
+			l.From = rapid.SampledFrom(map[bool][]state.Prefixes{
+				false: {"", "0.0.0.0/0", "192.0.2.0/24,192.0.2.7/32,198.51.100.7/32"}, true: {"", "::/0", "2001:db8::/32,2001:db8::1/128,2001:db9::1/128"},
+			}[v6]).Draw(t, "from")
+		}
+		if host := rapid.IntRange(0, 2).Draw(t, "host"); host > 0 {
+			l.Host = addr(100 + host)
+		}
+		first := 100*i + rapid.IntRange(1, 30).Draw(t, "first")
+		for port := range rapid.IntRange(1, 5).Draw(t, "length") {
+			l.Port = uint16(first + port)
+			out = append(out, l)
+		}
+	}
+	slices.SortFunc(out, func(a, b firewall.Limit) int {
+		return cmp.Or(cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port, b.Port), b.Host.Compare(a.Host))
+	})
+	return out
 }
 
 func drawPolicy(t *rapid.T) firewall.Policy {

@@ -35,6 +35,8 @@ func (k *kernel) dockerBridges() ([]string, error) {
 
 // Docker reports whether dockerd keeps its rules in nftables.
 func (b *Backend) Docker() (bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	return b.kernel.dockerTable()
 }
 

@@ -40,6 +40,11 @@ func (f *fakeKernel) dockerBridges() ([]string, error) { return f.docker, nil }
 func (f *fakeKernel) dockerTable() (bool, error)       { return f.docker != nil, nil }
 func (f *fakeKernel) close()                           {}
 
+func (f *fakeKernel) hasElements(set string) (bool, error) {
+	f.asked++
+	return f.table != nil && len(f.table.sets[set].Elements) > 0, nil
+}
+
 func (f *fakeKernel) check(edits []edit) error {
 	_, err := applied(f.table, edits)
 	return err
@@ -53,6 +58,9 @@ func (f *fakeKernel) read() (*held, error) {
 	h := &held{chains: map[string]heldChain{}, sets: map[string]heldSet{}}
 	for name, s := range f.table.sets {
 		h.sets[name] = heldSet{kind: s.kind(), elements: s.Elements}
+		if s.kind().learns() {
+			h.sets[name] = heldSet{kind: s.kind()}
+		}
 	}
 	for name, c := range f.table.chains {
 		var ids []string
@@ -127,6 +135,13 @@ func (t *fakeTable) apply(e edit) error {
 		return t.addElements(e.Set)
 	case deleteElements:
 		return t.deleteElements(e.Set)
+	case flushSet:
+		s, ok := t.sets[e.name]
+		if !ok {
+			return unix.ENOENT
+		}
+		s.Elements = nil
+		t.sets[e.name] = s
 	case addChain:
 		if _, ok := t.chains[e.Name]; ok {
 			return unix.EEXIST
@@ -160,7 +175,11 @@ func (t *fakeTable) deleteSet(name string) error {
 	if _, ok := t.sets[name]; !ok {
 		return unix.ENOENT
 	}
-	if t.refers(func(x expr.Any) bool { l, ok := x.(*expr.Lookup); return ok && l.SetName == name }) {
+	if t.refers(func(x expr.Any) bool {
+		l, ok := x.(*expr.Lookup)
+		d, adds := x.(*expr.Dynset)
+		return ok && l.SetName == name || adds && d.SetName == name
+	}) {
 		return unix.EBUSY
 	}
 	delete(t.sets, name)
@@ -204,6 +223,10 @@ func (t *fakeTable) addRule(r addRule) error {
 			}
 			if x.IsDestRegSet != (len(s.Value) > 0) {
 				return unix.EINVAL
+			}
+		case *expr.Dynset:
+			if s, ok := t.sets[x.SetName]; !ok || !s.kind().learns() {
+				return unix.ENOENT
 			}
 		case *expr.Verdict:
 			if _, ok := t.chains[x.Chain]; x.Chain != "" && !ok {

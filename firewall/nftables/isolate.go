@@ -12,7 +12,7 @@ import (
 //
 // The set of networks pairs a subnet with its bridge. Looked up with the destination and the incoming interface it
 // says that a packet stays in its network: true for bridged packets where br_netfilter shows them.
-func refuse(n names, latched bool) Chain {
+func refuse(f firewall.Family, n names) Chain {
 	c := Chain{Name: n.forward}
 	add := func(why string, parts ...Part) { c.Rules = append(c.Rules, rule(why, parts...)) }
 	pass := then(chainPermit)
@@ -35,6 +35,9 @@ func refuse(n names, latched bool) Chain {
 	add("source is not of the network", fromMade, notIn(n.nets, n.from, iif), drop)
 	add("source is of another network", fromOurs, in(n.subnets, n.from), notIn(n.nets, n.from, iif), drop)
 	add("source is of a container network", fromOthers, in(n.subnets, n.from), drop)
+	if f.Limited {
+		add("who may come to a container", fromOthers, toOurs, jump(n.limitHere))
+	}
 	c.Rules = append(c.Rules, inwards(n, pass)...)
 	add("not published, or another network", toOurs, drop)
 	// What was redirected is what Docker publishes. It is told first: a packet of no connection has no status to
@@ -42,7 +45,7 @@ func refuse(n names, latched bool) Chain {
 	add("published by Docker", fromOurs, redirected, pass)
 	add("a bridge of Docker", fromOurs, in(n.docker, oif), drop)
 	add("outwards", fromOurs, in(n.nets, n.from, iif), pass)
-	if latched {
+	if f.Latched {
 		add("left to others, for the latch", fromOurs, setPassed)
 	}
 	return c

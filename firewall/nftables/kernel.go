@@ -238,15 +238,9 @@ func (k *kernel) read() (*held, error) {
 	named := func(kind uint16) func([]byte) []byte {
 		return func(buf []byte) []byte { return attrName(buf, kind, k.table) }
 	}
-	var comment string
-	var flags uint32
-	err := k.ask(unix.NFT_MSG_GETTABLE, false, named(unix.NFTA_TABLE_NAME), func(m message) { comment, flags = readTable(m) })
-	h.broken = flags != k.flags
-	if errors.Is(err, unix.ENOENT) {
-		return nil, nil
-	}
-	if err == nil && comment != tableComment {
-		return nil, foreign(k.table)
+	exists, err := k.look(h)
+	if err == nil && !exists || errors.Is(err, foreign(k.table)) {
+		return nil, err
 	}
 	if err == nil {
 		err = k.ask(unix.NFT_MSG_GETCHAIN, true, named(unix.NFTA_CHAIN_TABLE), func(m message) { h.readChain(k.table, m) })
@@ -261,12 +255,32 @@ func (k *kernel) read() (*held, error) {
 		return nil, fmt.Errorf("reading nftables: %w", err)
 	}
 	for name, s := range h.sets {
+		if s.kind.learns() {
+			continue
+		}
 		if s.elements, err = k.elements(unix.NFPROTO_INET, k.table, name, s.kind); err != nil {
 			return nil, fmt.Errorf("reading set %s of nftables: %w", name, err)
 		}
 		h.sets[name] = s
 	}
 	return h, nil
+}
+
+// look reports whether the table is there; one of its name that is not ours is foreign.
+func (k *kernel) look(h *held) (bool, error) {
+	var comment string
+	var flags uint32
+	err := k.ask(unix.NFT_MSG_GETTABLE, false, func(buf []byte) []byte {
+		return attrName(buf, unix.NFTA_TABLE_NAME, k.table)
+	}, func(m message) { comment, flags = readTable(m) })
+	h.broken = flags != k.flags
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return false, nil
+	case err == nil && comment != tableComment:
+		return true, foreign(k.table)
+	}
+	return err == nil, err
 }
 
 func readTable(m message) (comment string, flags uint32) {
@@ -345,6 +359,10 @@ func (h *held) readSet(m message) {
 			k.valueType = number(data)
 		case unix.NFTA_SET_DATA_LEN:
 			k.valueLen = number(data)
+		case unix.NFTA_SET_TIMEOUT:
+			if len(data) == 8 {
+				k.timeout = binary.BigEndian.Uint64(data)
+			}
 		}
 	}
 	h.sets[name] = heldSet{kind: k}
@@ -405,6 +423,18 @@ func (k *kernel) elements(family byte, table, set string, kd kind) ([]Element, e
 		closeIntervals(out, ends)
 	}
 	return out, err
+}
+
+// hasElements implements editor.
+func (k *kernel) hasElements(set string) (bool, error) {
+	if exists, err := k.look(&held{}); err != nil || !exists {
+		return false, err
+	}
+	found, err := k.elements(unix.NFPROTO_INET, tableName, set, kind{})
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return len(found) > 0, err
 }
 
 func readElement(data []byte) (e Element, end bool) {

@@ -107,13 +107,23 @@ var (
 	established = ctBits("ct state established,related", expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
 	invalid     = ctBits("ct state invalid", expr.CtKeySTATE, expr.CtStateBitINVALID)
 	redirected  = ctBits("ct status dnat", expr.CtKeySTATUS, ipsDstNAT)
-	answering   = Part{
+	// unestablished is also what of no connection is known.
+	unestablished = Part{
+		Text: "ct state ! established,related",
+		Exprs: []expr.Any{
+			&expr.Ct{Key: expr.CtKeySTATE, Register: reg}, masked(native(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)), equal(native(0)),
+		},
+	}
+	answering = Part{
 		Text: "ct state ! invalid,new",
 		Exprs: []expr.Any{
 			&expr.Ct{Key: expr.CtKeySTATE, Register: reg}, masked(native(expr.CtStateBitINVALID | expr.CtStateBitNEW)), equal(native(0)),
 		},
 	}
 )
+
+// notLo matches what does not come from the host itself.
+var notLo = Part{Text: `iifname != "lo"`, Exprs: []expr.Any{iif.load(reg), unequal([]byte(packName("lo")))}}
 
 // ipsDstNAT is IPS_DST_NAT of the kernel's nf_conntrack_common.h.
 const ipsDstNAT = 1 << 5

@@ -140,6 +140,10 @@ func (e addSet) encode(b *batch) {
 		if k.flags&nftables.NFT_SET_CONCAT != 0 {
 			buf = nest(buf, unix.NFTA_SET_DESC, e.description)
 		}
+		if k.learns() {
+			buf = attr(buf, unix.NFTA_SET_TIMEOUT, binary.BigEndian.AppendUint64(nil, k.timeout)...)
+			buf = nest(buf, unix.NFTA_SET_DESC, func(buf []byte) []byte { return attr32(buf, unix.NFTA_SET_DESC_SIZE, e.Size) })
+		}
 		order := uint32(byteOrderBigEndian)
 		if len(e.Key) == 1 && e.Key[0].magic == ifname.magic {
 			order = byteOrderHost
@@ -164,6 +168,14 @@ func (e deleteSet) encode(b *batch) {
 	b.request(unix.NFT_MSG_DELSET, 0, func(buf []byte) []byte {
 		buf = attrName(buf, unix.NFTA_SET_TABLE, b.table)
 		return attrName(buf, unix.NFTA_SET_NAME, e.name)
+	})
+}
+
+// encode names no element, which stands for all.
+func (e flushSet) encode(b *batch) {
+	b.request(unix.NFT_MSG_DELSETELEM, 0, func(buf []byte) []byte {
+		buf = attrName(buf, unix.NFTA_SET_ELEM_LIST_TABLE, b.table)
+		return attrName(buf, unix.NFTA_SET_ELEM_LIST_SET, e.name)
 	})
 }
 

@@ -79,3 +79,9 @@ func TestOptions(t *testing.T) {
 		t.Run("iptables"+variant, func(t *testing.T) { firewalltest.Options(t, variant, inLab) })
 	}
 }
+
+func TestExposures(t *testing.T) {
+	for _, variant := range variants {
+		t.Run("iptables"+variant, func(t *testing.T) { firewalltest.Exposures(t, variant, inLab) })
+	}
+}

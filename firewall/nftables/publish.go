@@ -14,22 +14,42 @@ import (
 // alone, where to. A map of intervals cannot shift a port's number; it holds ranges that keep theirs.
 func published(n names) Chain {
 	return Chain{Name: n.published, Rules: []Rule{
-		rule("published ports of one address", n.dnat(n.here, true, n.to, l4, toPort)),
-		rule("published ranges of one address", n.dnat(n.hereRanges, false, n.to, l4, toPort)),
-		rule("published ports", n.dnat(n.everywhere, true, l4, toPort)),
-		rule("published ranges", n.dnat(n.ranges, false, l4, toPort)),
+		rule("published ports of one address", n.dnat(n.leads.here, true, n.to, l4, toPort)),
+		rule("published ranges of one address", n.dnat(n.leads.hereRanges, false, n.to, l4, toPort)),
+		rule("published ports", n.dnat(n.leads.everywhere, true, l4, toPort)),
+		rule("published ranges", n.dnat(n.leads.ranges, false, l4, toPort)),
 	}}
 }
 
 // fromOutside leads to published ports. A reply to a link-local client would need its interface, which NAT does not
 // keep (RFC 4007, section 6).
-func fromOutside(n names) Rule {
+func fromOutside(n names) []Rule {
 	parts := []Part{n.only()}
 	if n.v6 {
 		parts = append(parts, n.from.notIn(netip.MustParsePrefix("fe80::/10")))
 	}
-	return rule("published ports", append(parts, n.noLoopback, isLocal, jump(n.published))...)
+	parts = append(parts, n.noLoopback, isLocal)
+	return []Rule{
+		rule("published ports, from outside", append(slices.Clip(parts), fromOthers, notLo, jump(n.outside))...),
+		rule("published ports", append(slices.Clip(parts), jump(n.published))...),
+	}
 }
+
+// outside leaves to the host what comes from outside to ports that are not translated for it. Those of all addresses count before
+// what others publish on one of them, so that in doubt nothing is translated.
+func outside(f firewall.Family, n names) Chain {
+	c := Chain{Name: n.outside}
+	if f.Learns {
+		c.Rules = append(c.Rules, rule("the host let him in", in(n.learned, n.visit()...), back))
+	}
+	for _, p := range n.inside.holding(n) {
+		c.Rules = append(c.Rules, rule("left to the host", p, accept))
+	}
+	return c
+}
+
+// visit is who comes by which link to which port of the host.
+func (n names) visit() []field { return []field{n.from, iif, n.to, l4, toPort} }
 
 func fromHost(f firewall.Family, n names) []Rule {
 	const why = "published ports, from the host"
@@ -89,7 +109,7 @@ func runs(ports []firewall.Port) []run {
 }
 
 func follows(a, b firewall.Port) bool {
-	return a.Proto == b.Proto && a.Host == b.Host && a.Proxied == b.Proxied && a.Target.Addr() == b.Target.Addr() &&
+	return a.Proto == b.Proto && a.Host == b.Host && a.Proxied == b.Proxied && a.Inside == b.Inside && a.Learned == b.Learned && a.Target.Addr() == b.Target.Addr() &&
 		int(a.HostPort)+1 == int(b.HostPort) && a.HostPort == a.Target.Port() && b.HostPort == b.Target.Port()
 }
 
@@ -97,9 +117,12 @@ func follows(a, b firewall.Port) bool {
 func addPorts(add func(set string, e Element), n names, ports []firewall.Port) {
 	var targets []targetRange
 	for _, r := range runs(ports) {
-		one, many := n.everywhere, n.ranges
-		if r.Host.IsValid() {
-			one, many = n.here, n.hereRanges
+		one, many := n.leads.of(r)
+		if r.Inside {
+			n.inside.add(add, r)
+		}
+		if r.Learned {
+			n.learning.add(add, r)
 		}
 		if r.Proxied {
 			for port := range r.ports() {
@@ -122,6 +145,25 @@ func addPorts(add func(set string, e Element), n names, ports []firewall.Port) {
 	for _, t := range merged(targets) {
 		add(n.portRanges, Element{Key: packPlace(t.addr, t.proto, t.first), End: packPlace(t.addr, t.proto, t.last)})
 	}
+}
+
+// of returns the sets for a single port of the row, and for all.
+func (p places) of(r run) (one, many string) {
+	if r.Host.IsValid() {
+		return p.here, p.hereRanges
+	}
+	return p.everywhere, p.ranges
+}
+
+// add adds a row to sets.
+func (p places) add(add func(set string, e Element), r run) {
+	one, many := p.of(r)
+	place := packPlace(r.Host, r.Proto, r.HostPort)
+	if r.isRange() {
+		add(many, Element{Key: place, End: packPlace(r.Host, r.Proto, r.last)})
+		return
+	}
+	add(one, Element{Key: place})
 }
 
 // targetRange is a row of ports of a container.

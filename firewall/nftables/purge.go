@@ -20,6 +20,8 @@ func (b *Backend) Purge(ctx context.Context) error {
 // RemoveTable removes the table and nothing of iptables, for a host on which that has taken over. A table of that name
 // that is not ours stays.
 func (b *Backend) RemoveTable(ctx context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.looked = time.Time{} // what iptables has by now is not known
 	var err error
 	for range attempts {
@@ -54,6 +56,8 @@ func lacking(err error) bool {
 
 // Leftover reports whether our table is on the host.
 func (b *Backend) Leftover(context.Context) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	have, err := b.kernel.read()
 	return err == nil && have != nil
 }
@@ -77,6 +81,14 @@ func sample() firewall.Policy {
 				f.Ports = append(f.Ports, firewall.Port{Proto: state.TCP, Host: at, HostPort: port, Target: netip.AddrPortFrom(addr(two), port)})
 			}
 		}
+		f.Limited, f.Learns = true, true
+		for port := uint16(9000); port < 9000+leastRange; port++ { // a single one, and a range
+			for _, at := range []netip.Addr{{}, addr(host)} {
+				f.Ports = append(f.Ports, firewall.Port{Proto: state.TCP, Host: at, HostPort: port, Target: netip.AddrPortFrom(addr(two), port), Inside: true, Learned: true})
+				f.Limits = append(f.Limits, firewall.Limit{Proto: state.TCP, Host: at, Port: port, BySource: true, From: state.JoinPrefixes([]netip.Prefix{netip.MustParsePrefix(prefix)}), Links: "eth0"})
+			}
+		}
+		f.Ports = append(f.Ports, firewall.Port{Proto: state.UDP, HostPort: 55, Target: netip.AddrPortFrom(addr(two), 5353), Inside: true, Learned: true})
 		if f.Loopback {
 			f.Ports = append(f.Ports, firewall.Port{Proto: state.UDP, Proxied: true, HostPort: 54, Target: netip.AddrPortFrom(addr(two), 5353)})
 		}

@@ -1,6 +1,8 @@
 package nftables
 
 import (
+	"net/netip"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/firewall"
@@ -15,6 +17,7 @@ const (
 	chainPrerouting  = "prerouting"
 	chainOutput      = "output"
 	chainPostrouting = "postrouting"
+	chainInput       = "input"
 	chainGuard       = "guard"
 	chainPermit      = "permit" // only gone to
 )
@@ -30,6 +33,7 @@ const (
 //	prerouting   -150     nft's mangle: before the destination changes, since what it guards are addresses of the host.
 //	output       -150     The same place on the way out of the host: redirects to linked containers.
 //	postrouting  -300     nft's raw, the first: nobody behind the forward hook sees our mark.
+//	input        1000     Behind whoever refuses: what comes here was let in by all of them. Only where ports are learned.
 //	guard        1000     Behind whatever refuses or counts. Only where no iptables can do it, see Backend.
 var bases = map[string]Base{
 	chainForward:     {"filter", unix.NF_INET_FORWARD, -2},
@@ -39,12 +43,13 @@ var bases = map[string]Base{
 	chainPrerouting:  {"filter", unix.NF_INET_PRE_ROUTING, -150},
 	chainOutput:      {"filter", unix.NF_INET_LOCAL_OUT, -150},
 	chainPostrouting: {"filter", unix.NF_INET_POST_ROUTING, -300},
+	chainInput:       {"filter", unix.NF_INET_LOCAL_IN, 1000},
 	chainGuard:       {"filter", unix.NF_INET_FORWARD, 1000},
 }
 
 // order is that in which base chains are written; the chains of the families come before.
 var order = []string{
-	chainPrerouting, chainDestination, chainForward, chainOutput, chainOutputNAT, chainPostrouting, chainSource, chainGuard,
+	chainPrerouting, chainDestination, chainInput, chainForward, chainOutput, chainOutputNAT, chainPostrouting, chainSource, chainGuard,
 }
 
 // Render returns the table of a policy. alone says that there is no iptables on the host, so that the guard is
@@ -55,13 +60,13 @@ func Render(p firewall.Policy, alone bool) Ruleset {
 	bridges := false
 	for _, f := range p.Families() {
 		n := namesOf(f.V6)
-		if f.HasBridges() {
+		if f.HasRules() {
 			bridges = true
 			r.Sets = append(r.Sets, sets(f, n)...)
 			r.family(base, f, n)
 		}
 		if f.Guard && alone {
-			if !f.HasBridges() {
+			if !f.HasRules() {
 				r.Sets = append(r.Sets, dockerSet(f, n))
 			}
 			base[chainGuard] = append(base[chainGuard], guard(f, n)...)
@@ -81,11 +86,19 @@ func Render(p firewall.Policy, alone bool) Ruleset {
 // family adds the chains of a family, and to the base chains what leads to them.
 func (r *Ruleset) family(base map[string][]Rule, f firewall.Family, n names) {
 	add := func(chain string, rules ...Rule) { base[chain] = append(base[chain], rules...) }
-	r.Chains = append(r.Chains, refuse(n, f.Latched), published(n), sources(f, n))
+	r.Chains = append(r.Chains, refuse(f, n), published(n), outside(f, n), sources(f, n))
 	if f.Loopback {
 		add(chainPrerouting, loopbackGuard(n)...)
 	}
-	add(chainDestination, fromOutside(n))
+	if f.Limited {
+		r.Chains = append(r.Chains, limitHere(n), limit(n))
+		add(chainPrerouting, limited(n))
+	}
+	if f.Learns {
+		r.Chains = append(r.Chains, learn(n))
+		add(chainInput, letIn(n))
+	}
+	add(chainDestination, fromOutside(n)...)
 	add(chainForward, rule("what is refused and permitted", n.only(), jump(n.forward)))
 	add(chainOutput, redirects(n))
 	add(chainOutputNAT, fromHost(f, n)...)
@@ -102,6 +115,10 @@ type names struct {
 
 	forward   string // chain: what is refused and permitted
 	published string // chain: published ports
+	outside   string // chain: published ports that are not translated for who comes from outside
+	limit     string // chain: who may come to which port of the host
+	limitHere string // chain: who may come to which port of one address
+	learn     string // chain: whom the host let in
 	sources   string // chain: masquerade
 
 	nets        string // subnet and bridge of each network
@@ -119,11 +136,46 @@ type names struct {
 	links       string // container port, and the container that may reach it
 	docker      string // bridges of Docker's own driver
 
-	here       string // map: published ports of one address of the host
-	everywhere string // map: of all its addresses
-	hereRanges string // map: many ports at a time, which keep their numbers
+	leads    places // maps: where published ports lead
+	inside   places // those that are not translated for who comes from outside
+	learning places // those of them that are learned
+	learned  string // who came from outside to which port, and was let in a moment ago
+	proxied  string // ports whose loopback addresses are left to the proxy
+
+	sourced, linked pair // ports that only some sources may reach, and that only by some links one may
+	comers, ways    pair // with which sources, and which links
+}
+
+// places are the sets and maps for ports of the host.
+type places struct {
+	here       string // of one address
+	everywhere string // of all addresses
+	hereRanges string // many ports at a time, which keep their numbers where they lead somewhere
 	ranges     string
-	proxied    string // ports whose loopback addresses are left to the proxy
+}
+
+func placesOf(name, number string) places {
+	return places{name + "_on" + number, name + "_any" + number, name + "_ranges_on" + number, name + "_ranges_any" + number}
+}
+
+// holding are the four ways to find that a packet's destination is such a port.
+func (p places) holding(n names) []Part {
+	return []Part{
+		in(p.here, n.to, l4, toPort), in(p.hereRanges, n.to, l4, toPort), in(p.everywhere, l4, toPort), in(p.ranges, l4, toPort),
+	}
+}
+
+// pair is the set for ports of one address and that for those of all addresses of the host.
+type pair struct{ here, everywhere string }
+
+func pairOf(name, number string) pair { return pair{name + "_on" + number, name + "_any" + number} }
+
+// of returns the set for a port of an address, or of all.
+func (p pair) of(host netip.Addr) string {
+	if host.IsValid() {
+		return p.here
+	}
+	return p.everywhere
 }
 
 func namesOf(v6 bool) names {
@@ -133,13 +185,17 @@ func namesOf(v6 bool) names {
 	}
 	return names{
 		family: familyOf(v6), v6: v6,
-		forward: "forward" + number, published: "published" + number, sources: "sources" + number,
+		forward: "forward" + number, published: "published" + number, outside: "outside" + number, sources: "sources" + number,
+		limit: "limit" + number, limitHere: "limit_on" + number, learn: "learn" + number,
 		nets: "nets" + number, bridges: "bridges" + number, subnets: "subnets" + number, masquerade: "masquerade" + number, snat: "snat" + number,
 		ports: "ports" + number, portRanges: "port_ranges" + number, open: "open" + number,
 		routed: "routed" + number, unprotected: "unprotected" + number, trusted: "trusted" + number,
 		apart: "apart" + number, links: "links" + number, docker: "docker" + number,
-		here: "published_on" + number, everywhere: "published_any" + number,
-		hereRanges: "ranges_on" + number, ranges: "ranges_any" + number, proxied: "proxied" + number,
+		leads:  places{"published_on" + number, "published_any" + number, "ranges_on" + number, "ranges_any" + number},
+		inside: placesOf("inside", number), learning: placesOf("learning", number),
+		learned: "learned" + number, proxied: "proxied" + number,
+		sourced: pairOf("sourced", number), linked: pairOf("linked", number),
+		comers: pairOf("comers", number), ways: pairOf("ways", number),
 	}
 }
 

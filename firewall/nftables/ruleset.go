@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"time"
 
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 )
 
 // tableName is our table, in the family inet. tableComment marks it: a table of that name without the comment is
@@ -77,6 +79,10 @@ type Set struct {
 	Key      []datatype
 	Value    []datatype
 	Interval bool
+	// Timeout, unless it is 0, is how long elements live that rules add; there are no others, and they are nobody's business but
+	// the rules'. Size is how many there may be.
+	Timeout  time.Duration
+	Size     uint32
 	Elements []Element // sorted by compareElement
 }
 
@@ -84,10 +90,14 @@ type Set struct {
 type kind struct {
 	keyType, keyLen, valueType, valueLen uint32
 	flags                                uint32
+	timeout                              uint64 // in milliseconds
 }
 
+// learns reports whether elements are added by rules.
+func (k kind) learns() bool { return k.flags&unix.NFT_SET_EVAL != 0 }
+
 func (s Set) kind() kind {
-	k := kind{flags: s.flags()}
+	k := kind{flags: s.flags(), timeout: uint64(s.Timeout.Milliseconds())}
 	k.keyType, k.keyLen = combined(s.Key)
 	k.valueType, k.valueLen = combined(s.Value)
 	return k

@@ -13,6 +13,12 @@ func sets(f firewall.Family, n names) []Set {
 	if f.Loopback {
 		order = append(order, Set{Name: n.proxied, Key: []datatype{proto, service}})
 	}
+	if f.Limited {
+		order = append(order, limitSets(n)...)
+	}
+	if f.Learns {
+		order = append(order, learnSets(f, n)...)
+	}
 	for i := range order {
 		all[order[i].Name] = &order[i]
 	}
@@ -23,10 +29,11 @@ func sets(f firewall.Family, n names) []Set {
 		addNetwork(add, n, network, around)
 		around = append(around, network)
 	}
-	for _, name := range []string{n.ports, n.everywhere} {
+	for _, name := range []string{n.ports, n.leads.everywhere} {
 		all[name].Elements = make([]Element, 0, len(f.Ports)) // most are in both
 	}
 	addPorts(add, n, f.Ports)
+	addLimits(add, n, f.Limits)
 	for _, t := range f.Open {
 		add(n.open, targetElement(t))
 	}
@@ -45,7 +52,7 @@ func declarations(n names) []Set {
 	addr := n.addr
 	pair, port := []datatype{addr, ifname}, []datatype{addr, proto, service}
 	target := []datatype{addr, service}
-	return []Set{
+	return append([]Set{
 		{Name: n.nets, Key: pair, Interval: true},
 		{Name: n.bridges, Key: []datatype{ifname, ifname}},
 		{Name: n.subnets, Key: []datatype{addr}, Interval: true},
@@ -59,10 +66,19 @@ func declarations(n names) []Set {
 		{Name: n.trusted, Key: pair, Interval: true},
 		{Name: n.apart, Key: pair, Interval: true},
 		{Name: n.links, Key: []datatype{addr, proto, service, addr}},
-		{Name: n.here, Key: port, Value: target},
-		{Name: n.hereRanges, Key: port, Value: []datatype{addr}, Interval: true},
-		{Name: n.everywhere, Key: []datatype{proto, service}, Value: target},
-		{Name: n.ranges, Key: []datatype{proto, service}, Value: []datatype{addr}, Interval: true},
+		{Name: n.leads.here, Key: port, Value: target},
+		{Name: n.leads.hereRanges, Key: port, Value: []datatype{addr}, Interval: true},
+		{Name: n.leads.everywhere, Key: []datatype{proto, service}, Value: target},
+		{Name: n.leads.ranges, Key: []datatype{proto, service}, Value: []datatype{addr}, Interval: true},
+	}, placeSets(n.inside, n)...)
+}
+
+// placeSets are those of ports of the host, without their elements.
+func placeSets(p places, n names) []Set {
+	here, everywhere := []datatype{n.addr, proto, service}, []datatype{proto, service}
+	return []Set{
+		{Name: p.here, Key: here}, {Name: p.everywhere, Key: everywhere},
+		{Name: p.hereRanges, Key: here, Interval: true}, {Name: p.ranges, Key: everywhere, Interval: true},
 	}
 }
 

@@ -12,6 +12,7 @@ var (
 	accept = Part{Text: "accept", Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}}
 	// drop counts: what a firewall refuses is the first thing that one asks it about.
 	drop       = Part{Text: "counter drop", Exprs: []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}}
+	back       = Part{Text: "return", Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}}}
 	masquerade = Part{Text: "masquerade", Exprs: []expr.Any{&expr.Masq{}}}
 
 	// clamp writes what fits both ways of the connection. The kernel only ever lowers the value (nft_exthdr.c).

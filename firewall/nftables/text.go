@@ -3,6 +3,7 @@ package nftables
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,6 +37,9 @@ func (s Set) text() string {
 	if s.Interval {
 		b.WriteString("\t\tflags interval\n")
 	}
+	if s.Timeout > 0 {
+		fmt.Fprintf(&b, "\t\tsize %d\n\t\tflags dynamic,timeout\n\t\ttimeout %s\n", s.Size, timeText(s.Timeout))
+	}
 	if len(s.Elements) > 0 {
 		var texts []string
 		for _, e := range s.Elements {
@@ -45,6 +49,14 @@ func (s Set) text() string {
 	}
 	b.WriteString("\t}\n")
 	return b.String()
+}
+
+// timeText is a time as nft takes it, which knows no fractions.
+func timeText(d time.Duration) string {
+	if d%time.Second == 0 {
+		return fmt.Sprintf("%ds", d/time.Second)
+	}
+	return fmt.Sprintf("%dms", d.Milliseconds())
 }
 
 func typeText(fields []datatype) string {
@@ -69,7 +81,7 @@ func (c Chain) text() string {
 }
 
 var hookNames = map[uint32]string{
-	unix.NF_INET_PRE_ROUTING: "prerouting", unix.NF_INET_FORWARD: "forward",
+	unix.NF_INET_PRE_ROUTING: "prerouting", unix.NF_INET_LOCAL_IN: "input", unix.NF_INET_FORWARD: "forward",
 	unix.NF_INET_LOCAL_OUT: "output", unix.NF_INET_POST_ROUTING: "postrouting",
 }
 

@@ -75,7 +75,7 @@ func network(t *rapid.T, i int) state.Network {
 	n := state.Network{
 		ID: state.NetworkID(strings.Repeat(fmt.Sprint(i), 64)), Bridge: fmt.Sprintf("br-%d", i),
 		Internal: seldom("internal"), NoICC: seldom("no icc"), Adopted: seldom("adopted"),
-		V4: subnet(t, fmt.Sprintf("10.1.%d.1/24", i)), V6: subnet(t, fmt.Sprintf("fd00:%d::1/64", i)),
+		V4: subnet(t, fmt.Sprintf("10.1.%d.1/24", i)), V6: subnet(t, fmt.Sprintf("fd00:%d::1/64", i)), Exposure: exposure(t),
 	}
 	switch {
 	case seldom("wide"): // others are within
@@ -86,6 +86,25 @@ func network(t *rapid.T, i int) state.Network {
 		n.V6 = state.Subnet{}
 	}
 	return n
+}
+
+// Modes returns what the daemon's mode and auto come to (firewall.Host).
+func Modes(t *rapid.T) state.Modes {
+	decided := []state.Publish{state.PublishInherit, state.PublishDNAT, state.PublishHost, state.PublishLearned, state.PublishLocalhost}
+	return state.Modes{Inherit: rapid.SampledFrom(decided).Draw(t, "inherit"), Auto: rapid.SampledFrom(decided).Draw(t, "auto")}
+}
+
+// exposure is nothing in particular for half of those who have one.
+func exposure(t *rapid.T) state.Exposure {
+	return state.Exposure{
+		Publish: rapid.SampledFrom([]state.Publish{
+			"", "", "", "", "", state.PublishAuto, state.PublishDNAT, state.PublishHost, state.PublishLearned, state.PublishLocalhost,
+		}).Draw(t, "publish"),
+		From: rapid.SampledFrom([]state.Prefixes{
+			"", "", "", "", "", "0.0.0.0/0,::/0", "192.0.2.0/24,192.0.2.7/32", "192.0.2.0/24,198.51.100.7/32,2001:db8::/32", "2001:db8::/32,2001:db8::1/128",
+		}).Draw(t, "from"),
+		Links: rapid.SampledFrom([]state.LinkNames{"", "", "", "", "eth0", "eth1:eth0:eth1"}).Draw(t, "by"),
+	}
 }
 
 func subnet(t *rapid.T, gateway string) state.Subnet {
@@ -110,7 +129,7 @@ func endpoint(t *rapid.T, i int) state.Endpoint {
 		Addr4: netip.MustParsePrefix(fmt.Sprintf("10.1.%d.%d/24", at, host)), Addr6: netip.MustParsePrefix(fmt.Sprintf("fd00:%d::%d/64", at, host)),
 		Name:    rapid.SampledFrom([]string{"", "", "a", "b"}).Draw(t, "name"),
 		Links:   rapid.SampledFrom([][]string{nil, nil, {"a"}, {"a", "b"}}).Draw(t, "links"),
-		Exposed: []state.ContainerPort{{Proto: state.TCP, Port: 80}},
+		Exposed: []state.ContainerPort{{Proto: state.TCP, Port: 80}}, Exposure: exposure(t),
 	}
 	if rapid.IntRange(0, 4).Draw(t, "one family") == 0 {
 		e.Addr6 = netip.Prefix{}
