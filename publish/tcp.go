@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -15,8 +16,7 @@ import (
 // tcpServer proxies the connections of one listening socket. Until there is one to be proxied that is a mere file descriptor:
 // a listener of the net package takes several times as much memory as all else that a published port needs.
 type tcpServer struct {
-	b binding
-	o *sockets
+	admission
 
 	mu       sync.Mutex
 	fd       int              // the socket until there is a listener; guarded by mu, as is what follows
@@ -33,7 +33,7 @@ func (o *sockets) openTCP(b binding) (server, error) {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 			return err
 		}
-		return shelter(fd, !o.servesAll(b), b.addr.Addr())
+		return shelter(fd)
 	})
 	if err != nil {
 		return nil, err
@@ -41,7 +41,7 @@ func (o *sockets) openTCP(b binding) (server, error) {
 	if err := unix.Listen(fd, backlog); err != nil {
 		return nil, errors.Join(os.NewSyscallError("listen", err), unix.Close(fd))
 	}
-	return &tcpServer{fd: fd, b: b, o: o}, nil
+	return &tcpServer{fd: fd, admission: admission{b: b, o: o}}, nil
 }
 
 func (t *tcpServer) descriptor() (int, error) {
@@ -51,6 +51,14 @@ func (t *tcpServer) descriptor() (int, error) {
 		return descriptorOf(t.listener)
 	}
 	return t.fd, nil
+}
+
+func (t *tcpServer) admit(r reach) error {
+	fd, err := t.descriptor()
+	if err != nil {
+		return err
+	}
+	return t.admission.admit(fd, r)
 }
 
 func (t *tcpServer) Close() error {
@@ -64,6 +72,11 @@ func (t *tcpServer) Close() error {
 	}
 	t.closed = true
 	return unix.Close(t.fd)
+}
+
+// unmapped is the address of a client: sockets of IPv4 tell it in the form of IPv6.
+func unmapped(ap netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
 // accept returns the next connection.
@@ -119,7 +132,7 @@ func (t *tcpServer) serve(ctx context.Context) {
 			continue
 		}
 		failing = false
-		if t.o.shuts(client.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()) {
+		if t.shuts(client.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()) {
 			abort(client)
 			continue
 		}
@@ -140,14 +153,12 @@ func (t *tcpServer) serve(ctx context.Context) {
 // proxy serves one client until both directions have ended.
 func (t *tcpServer) proxy(ctx context.Context, client *net.TCPConn) {
 	defer client.Close()
-	dialer := net.Dialer{Timeout: t.o.dialTimeout}
-	conn, err := dialer.DialContext(ctx, "tcp", t.b.target.String())
+	backend, err := t.connect(ctx, unmapped(client.RemoteAddr().(*net.TCPAddr).AddrPort()))
 	if err != nil {
 		t.o.logOf(t.b).Debug("connecting to the container", "target", t.b.target, "error", err)
 		abort(client)
 		return
 	}
-	backend := conn.(*net.TCPConn)
 	defer backend.Close()
 	stop := context.AfterFunc(ctx, func() {
 		abort(client)
@@ -166,6 +177,31 @@ func (t *tcpServer) proxy(ctx context.Context, client *net.TCPConn) {
 		abort(client)
 		abort(backend)
 	}
+}
+
+// connect reaches the container for a client: as the client, where that can be.
+func (t *tcpServer) connect(ctx context.Context, client netip.AddrPort) (*net.TCPConn, error) {
+	silent := false
+	if t.asClient(client.Addr()) {
+		conn, err := t.dialAs(ctx, client, min(t.o.dialTimeout, astrayWait))
+		if err == nil {
+			return conn.(*net.TCPConn), nil
+		}
+		if ctx.Err() != nil || !t.recourse(err) {
+			return nil, err
+		}
+		silent = timedOut(err)
+		t.o.logOf(t.b).Debug("connecting to the container as its client", "client", client, "error", err)
+	}
+	dialer := net.Dialer{Timeout: t.o.dialTimeout}
+	conn, err := dialer.DialContext(ctx, "tcp", t.b.target.String())
+	if err != nil {
+		return nil, err
+	}
+	if silent {
+		t.strays()
+	}
+	return conn.(*net.TCPConn), nil
 }
 
 // pump copies one direction to its end and hands the end on, while the other direction
