@@ -33,6 +33,8 @@ type Family struct {
 	DockerBridges []string
 	// Loopback leads from the host's loopback addresses to published ports by translation too. IPv6 cannot.
 	Loopback bool
+	// Divert leads what containers answer to transparent sockets of the host to these (state.MarkDivert).
+	Divert bool
 	// Guard refuses forwarding between interfaces that have nothing to do with
 	// containers, because it was us who turned the host's forwarding on.
 	Guard bool
@@ -100,6 +102,9 @@ type Host struct {
 	Proxied  []state.NetworkID
 	// BarsLoopback is that of Others. All ports are left to the proxy then; the rest of the rules stays, as the links do.
 	BarsLoopback bool
+	// Divert says that there are, or may come, transparent sockets to containers. NoSocket says that the kernel cannot tell what is
+	// for them: then all goes on without.
+	Divert, NoSocket bool
 	// DockerBridges are the bridges of Docker's own driver found on the host.
 	DockerBridges []string
 	// BridgeNetfilter is true where the kernel has br_netfilter, which may show
@@ -110,6 +115,7 @@ type Host struct {
 
 func (h Host) equal(o Host) bool {
 	return h.NoIPv6 == o.NoIPv6 && h.Loopback == o.Loopback && slices.Equal(h.Proxied, o.Proxied) && h.BarsLoopback == o.BarsLoopback &&
+		h.Divert == o.Divert && h.NoSocket == o.NoSocket &&
 		h.BridgeNetfilter == o.BridgeNetfilter && slices.Equal(h.DockerBridges, o.DockerBridges)
 }
 
@@ -117,6 +123,9 @@ func (h Host) equal(o Host) bool {
 func (h Host) leadsLoopback(n state.Network) bool {
 	return h.Loopback && !n.V4.IsZero() && !slices.Contains(h.Proxied, n.ID)
 }
+
+// diverts reports whether there is anything to be led to transparent sockets, and the kernel can tell it.
+func (h Host) diverts() bool { return h.Divert && !h.NoSocket }
 
 // Settings are the daemon's.
 type Settings struct {
@@ -127,6 +136,8 @@ type Settings struct {
 	Loopback func(state.Network) bool
 	// BarsLoopback says that the host refuses the answers all the same, beside what rules tell of it (Others); nil for never.
 	BarsLoopback func() bool
+	// Divert says whether transparent sockets may lead to containers of a state (state.Snapshot.ByHost); nil for never.
+	Divert func(state.Snapshot) bool
 }
 
 // proxied returns the networks to which loopback addresses may not lead by translation.
@@ -140,13 +151,17 @@ func (s Settings) proxied(snap state.Snapshot) []state.NetworkID {
 	return out
 }
 
+func (s Settings) diverts(snap state.Snapshot) bool { return s.Divert != nil && s.Divert(snap) }
+
 // completer returns what adds to a host that a backend found what else a policy for the state depends on.
 func (s Settings) completer(snap state.Snapshot) func(Host) Host {
 	proxied := s.proxied(snap)
 	barred := s.BarsLoopback != nil && s.BarsLoopback()
+	divert := s.diverts(snap)
 	return func(h Host) Host {
 		h.NoIPv6, h.Loopback, h.Proxied = s.NoIPv6, s.Loopback != nil, proxied
 		h.BarsLoopback = h.BarsLoopback || barred
+		h.Divert = divert
 		return h
 	}
 }
@@ -155,6 +170,8 @@ func (s Settings) completer(snap state.Snapshot) func(Host) Host {
 // call them again.
 type Wanted struct {
 	Policy func(Host) Policy
+	// Divert asks whether the kernel can tell what is for transparent sockets (Host.NoSocket).
+	Divert bool
 	// Change says what Policy differs in from the policy that the last Sync or Follow made true, if it did. It is false where that
 	// is not known, was for another host, or is more than a Change can say.
 	Change func(Host) (Change, bool)

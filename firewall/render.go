@@ -27,6 +27,7 @@ func renderFamily(s state.Snapshot, h Host, v6 bool) Family {
 	}
 	f.Loopback = !v6 && slices.ContainsFunc(s.Networks, h.leadsLoopback)
 	if f.HasBridges() {
+		f.Divert = h.diverts()
 		f.Links = linksOf(s, v6)
 		f.Ports, f.Open = ports(s, h, f)
 	}

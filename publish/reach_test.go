@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"cmp"
 	"net/netip"
 	"strings"
 	"testing"
@@ -20,7 +21,7 @@ func theNetwork(e state.Exposure) state.Network {
 func mode(p state.Publish) state.Exposure { return state.Exposure{Publish: p} }
 
 // modeAsSaid takes what an exposure says, and dnat where it says nothing.
-func modeAsSaid(e state.Exposure) state.Publish { return e.Publish.Resolve(state.PublishDNAT) }
+func modeAsSaid(e state.Exposure) state.Publish { return cmp.Or(e.Publish, state.PublishDNAT) }
 
 // TestReach: who comes to which socket, by the modes.
 func TestReach(t *testing.T) {

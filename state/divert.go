@@ -14,17 +14,6 @@ const (
 	ProtoDivert = 142
 )
 
-// Resolve returns what the mode comes to where nobody but the daemon says more, whose own mode is dnat, host or learned.
-func (p Publish) Resolve(daemon Publish) Publish {
-	switch {
-	case p != PublishInherit && p != PublishAuto:
-		return p
-	case daemon == PublishInherit:
-		return PublishDNAT
-	}
-	return daemon
-}
-
 // ByHost reports whether clients from outside come by a socket of the host.
 func (p Publish) ByHost() bool { return p == PublishHost || p == PublishLearned }
 

@@ -1,27 +1,12 @@
 package state_test
 
 import (
+	"cmp"
 	"slices"
 	"testing"
 
 	"github.com/drawbridge-net/drawbridge/state"
 )
-
-func TestResolve(t *testing.T) {
-	tests := []struct{ mode, daemon, want state.Publish }{
-		{state.PublishInherit, state.PublishInherit, state.PublishDNAT},
-		{state.PublishAuto, state.PublishInherit, state.PublishDNAT},
-		{state.PublishInherit, state.PublishHost, state.PublishHost},
-		{state.PublishAuto, state.PublishLearned, state.PublishLearned},
-		{state.PublishDNAT, state.PublishHost, state.PublishDNAT},
-		{state.PublishLocalhost, state.PublishHost, state.PublishLocalhost},
-	}
-	for _, tt := range tests {
-		if got := tt.mode.Resolve(tt.daemon); got != tt.want {
-			t.Errorf("%q under %q: %q, want %q", tt.mode, tt.daemon, got, tt.want)
-		}
-	}
-}
 
 // TestByHost: a network counts by its own mode or by that of one endpoint, and an internal one never.
 func TestByHost(t *testing.T) {
@@ -46,7 +31,7 @@ func TestByHost(t *testing.T) {
 		state.PublishHost: {"a", "c", "d", "e"},
 	} {
 		var got []state.NetworkID
-		for _, n := range s.ByHost(func(e state.Exposure) state.Publish { return e.Publish.Resolve(daemon) }) {
+		for _, n := range s.ByHost(func(e state.Exposure) state.Publish { return cmp.Or(e.Publish, daemon) }) {
 			got = append(got, n.ID)
 		}
 		if !slices.Equal(got, want) {

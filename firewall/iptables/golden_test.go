@@ -74,7 +74,7 @@ func hostOf(parts map[string]string, s state.Snapshot) firewall.Host {
 	leads := func(n state.Network) bool { return !n.Internal && !n.Adopted && !slices.Contains(proxied, n.Bridge) }
 	return firewall.Host{
 		Loopback: true, Proxied: statetest.Proxied(s, leads),
-		DockerBridges: strings.Fields(parts["docker"]), BridgeNetfilter: bridged,
+		DockerBridges: strings.Fields(parts["docker"]), BridgeNetfilter: bridged, Divert: statetest.Diverts(s),
 	}
 }
 

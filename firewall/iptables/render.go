@@ -14,6 +14,7 @@ const (
 	chainMSS         = prefix + "-MSS"
 	chainOutput      = prefix + "-OUTPUT"
 	chainPrerouting  = prefix + "-PREROUTING"
+	chainDivert      = prefix + "-DIVERT"
 	chainUnprotected = prefix + "-UNPROTECTED" // in mangle
 	chainOpen        = prefix + "-OPEN"        // its like in filter
 	chainOut         = prefix + "-OUT"         // the like of chainDocker in filter
@@ -69,6 +70,11 @@ func mangle(f firewall.Family, n names) Table {
 	if f.Loopback {
 		t.Chains = append(t.Chains, loopbackGuard(n))
 		t.Jumps = append(t.Jumps, Jump{From: "PREROUTING", Place: Bottom, Rule: Rule{Match: fromOurs, Why: "loopback addresses", Target: chainPrerouting}})
+	}
+	if f.Divert {
+		t.Chains = append(t.Chains, divert())
+		// Behind whoever writes the whole mark, and ahead of the reverse path filters of others, which are to see the way that it leads.
+		t.Jumps = append(t.Jumps, Jump{From: "PREROUTING", Place: Bottom, Rule: Rule{Match: fromOurs, Why: "answers to the host's sockets", Target: chainDivert}})
 	}
 	return t
 }

@@ -5,6 +5,8 @@ import (
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/state"
 )
 
 // What rules do.
@@ -56,14 +58,15 @@ var (
 	marked = Part{Text: fmt.Sprintf("meta mark & %#x == %#x", MarkPermitted, MarkPermitted), Exprs: []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg}, masked(native(MarkPermitted)), equal(native(MarkPermitted)),
 	}}
-	setMark   = markWith(fmt.Sprintf("meta mark | %#x", MarkPermitted), MarkPermitted)
-	clearMark = markWith(fmt.Sprintf("meta mark & %#x", ^MarkPermitted), 0)
+	setMark   = markWith(fmt.Sprintf("meta mark | %#x", MarkPermitted), MarkPermitted, MarkPermitted)
+	clearMark = markWith(fmt.Sprintf("meta mark & %#x", ^MarkPermitted), MarkPermitted, 0)
+	setDivert = markWith(fmt.Sprintf("meta mark | %#x", state.MarkDivert), state.MarkDivert, state.MarkDivert)
 )
 
-func markWith(text string, bit uint32) Part {
+func markWith(text string, bit, value uint32) Part {
 	return Part{Text: "meta mark set " + text, Exprs: []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg},
-		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: native(^MarkPermitted), Xor: native(bit)},
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: native(^bit), Xor: native(value)},
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg, SourceRegister: true},
 	}}
 }
