@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -166,14 +167,16 @@ func (t *tcpServer) proxy(ctx context.Context, client *net.TCPConn) {
 	})
 	defer stop()
 
-	ended := make(chan error, 2)
-	go func() { ended <- pump(backend, client) }()
-	go func() { ended <- pump(client, backend) }()
-	first := <-ended
-	if first != nil {
-		stopReading(client, backend)
+	oneWay := func(dst, src *net.TCPConn) error {
+		err := pump(dst, src)
+		if err != nil {
+			stopReading(client, backend)
+		}
+		return err
 	}
-	if second := <-ended; first != nil || second != nil {
+	ended := make(chan error, 1)
+	go func() { ended <- oneWay(backend, client) }()
+	if errors.Join(oneWay(client, backend), <-ended) != nil {
 		abort(client)
 		abort(backend)
 	}
@@ -205,12 +208,37 @@ func (t *tcpServer) connect(ctx context.Context, client netip.AddrPort) (*net.TC
 }
 
 // pump copies one direction to its end and hands the end on, while the other direction
-// stays open.
+// stays open. It copies no more at a time than is there: then a direction in which nothing moves has no pipe of splice(2), which
+// would be two files, and more memory than all else of a connection.
 func pump(dst, src *net.TCPConn) error {
-	if _, err := io.Copy(dst, src); err != nil {
+	raw, err := src.SyscallConn()
+	if err != nil {
 		return err
 	}
-	return dst.CloseWrite()
+	for {
+		there, err := available(raw)
+		if err != nil {
+			return err
+		}
+		// Where there is something to read and it is nothing, it is the end, or an error.
+		n, err := io.Copy(dst, &io.LimitedReader{R: src, N: int64(max(there, 1))})
+		switch {
+		case err != nil:
+			return err
+		case n == 0:
+			return dst.CloseWrite()
+		}
+	}
+}
+
+// available blocks until a read has something to return, and says how many bytes that are.
+func available(raw syscall.RawConn) (n int, err error) {
+	if err = waitReadable(raw); err != nil {
+		return 0, err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { n, failed = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	return n, errors.Join(err, failed)
 }
 
 // stopReading ends the second direction after the first one broke. From a connection that is still alive nothing more
