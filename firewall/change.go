@@ -120,6 +120,7 @@ func renderPart(s state.Snapshot, t touched, h Host, v6 bool) Family {
 	if !slices.ContainsFunc(s.Networks, func(n state.Network) bool { return !n.Family(v6).IsZero() || stranger(n, v6) }) {
 		return f // nothing of the family is on the host
 	}
+	f.Divert = h.diverts()
 	f.Loopback = !v6 && slices.ContainsFunc(s.Networks, h.leadsLoopback)
 	f.Ports, f.Open = ports(part, h, f)
 	f.Links = linksOf(part, v6)
@@ -128,7 +129,7 @@ func renderPart(s state.Snapshot, t touched, h Host, v6 bool) Family {
 
 // sameRules reports whether both have the same rules, whatever they have of elements.
 func sameRules(a, b Family) bool {
-	return a.HasBridges() == b.HasBridges() && a.Guard == b.Guard && a.Loopback == b.Loopback &&
+	return a.HasBridges() == b.HasBridges() && a.Guard == b.Guard && a.Loopback == b.Loopback && a.Divert == b.Divert &&
 		a.Limited == b.Limited && a.Learns == b.Learns && a.LearnedTime == b.LearnedTime &&
 		a.BridgeNetfilter == b.BridgeNetfilter && slices.Equal(a.DockerBridges, b.DockerBridges)
 }

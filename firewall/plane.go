@@ -57,6 +57,7 @@ func (p *Plane) bring(
 	p.halfway = true
 	err := act(ctx, Wanted{
 		Policy: func(h Host) Policy { return Render(s, meet(h)) },
+		Divert: p.settings.diverts(s),
 		Last: func() (Policy, bool) {
 			if last == nil || !whole {
 				return Policy{}, false
@@ -86,7 +87,10 @@ func (p *Plane) bring(
 
 // Inspect tells how the firewall differs from s.
 func (p *Plane) Inspect(ctx context.Context, s state.Snapshot) ([]state.Difference, error) {
-	found, err := p.backend.Inspect(ctx, Wanted{Policy: func(h Host) Policy { return Render(s, p.settings.completer(s)(h)) }})
+	found, err := p.backend.Inspect(ctx, Wanted{
+		Policy: func(h Host) Policy { return Render(s, p.settings.completer(s)(h)) },
+		Divert: p.settings.diverts(s),
+	})
 	if err == nil && p.settings.Latch != nil {
 		var more []string
 		v4, v6 := latched(s, p.settings.completer(s)(Host{}))
@@ -113,6 +117,14 @@ func (p *Plane) DockerBridges() []string {
 		return *found
 	}
 	return nil
+}
+
+// Undiverted names what the kernel lacks to lead containers' answers to transparent sockets, "" for nothing as far as is known.
+func (p *Plane) Undiverted() string {
+	if last := p.applied.Load(); last != nil && last.host.NoSocket {
+		return "the kernel module nft_socket or xt_socket"
+	}
+	return ""
 }
 
 // Rules returns what Apply last made true, as text; empty before the first success.

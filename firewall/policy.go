@@ -34,6 +34,8 @@ type Family struct {
 	DockerBridges []string
 	// Loopback leads from the host's loopback addresses to published ports by translation too. IPv6 cannot.
 	Loopback bool
+	// Divert leads what containers answer to transparent sockets of the host to these (state.MarkDivert).
+	Divert bool
 	// Guard refuses forwarding between interfaces that have nothing to do with
 	// containers, because it was us who turned the host's forwarding on.
 	Guard bool
@@ -137,6 +139,9 @@ type Host struct {
 	Proxied  []state.NetworkID
 	// BarsLoopback is that of Others. All ports are left to the proxy then; the rest of the rules stays, as the links do.
 	BarsLoopback bool
+	// Divert says that there are, or may come, transparent sockets to containers. NoSocket says that the kernel cannot tell what is
+	// for them: then all goes on without.
+	Divert, NoSocket bool
 	// DockerBridges are the bridges of Docker's own driver found on the host.
 	DockerBridges []string
 	// Publish and Auto are what state.PublishInherit and state.PublishAuto come to (state.Modes); LearnedTime is that of Family.
@@ -153,6 +158,7 @@ type Host struct {
 func (h Host) equal(o Host) bool {
 	return h.NoIPv6 == o.NoIPv6 && h.Loopback == o.Loopback && slices.Equal(h.Proxied, o.Proxied) && h.BarsLoopback == o.BarsLoopback &&
 		h.Publish == o.Publish && h.Auto == o.Auto && h.LearnedTime == o.LearnedTime && h.Latched == o.Latched &&
+		h.Divert == o.Divert && h.NoSocket == o.NoSocket &&
 		h.BridgeNetfilter == o.BridgeNetfilter && slices.Equal(h.DockerBridges, o.DockerBridges)
 }
 
@@ -162,6 +168,9 @@ func (h Host) modes() state.Modes { return state.Modes{Inherit: h.Publish, Auto:
 func (h Host) leadsLoopback(n state.Network) bool {
 	return h.Loopback && !n.V4.IsZero() && !slices.Contains(h.Proxied, n.ID)
 }
+
+// diverts reports whether there is anything to be led to transparent sockets, and the kernel can tell it.
+func (h Host) diverts() bool { return h.Divert && !h.NoSocket }
 
 // Settings are the daemon's.
 type Settings struct {
@@ -179,6 +188,8 @@ type Settings struct {
 	Publish func() (inherit, auto state.Publish)
 	// LearnedTime is that of Family.
 	LearnedTime time.Duration
+	// Divert says whether transparent sockets may lead to containers of a state (state.Snapshot.ByHost); nil for never.
+	Divert func(state.Snapshot) bool
 }
 
 // proxied returns the networks to which loopback addresses may not lead by translation.
@@ -192,10 +203,13 @@ func (s Settings) proxied(snap state.Snapshot) []state.NetworkID {
 	return out
 }
 
+func (s Settings) diverts(snap state.Snapshot) bool { return s.Divert != nil && s.Divert(snap) }
+
 // completer returns what adds to a host that a backend found what else a policy for the state depends on.
 func (s Settings) completer(snap state.Snapshot) func(Host) Host {
 	proxied := s.proxied(snap)
 	barred := s.BarsLoopback != nil && s.BarsLoopback()
+	divert := s.diverts(snap)
 	var inherit, auto state.Publish
 	if s.Publish != nil {
 		inherit, auto = s.Publish()
@@ -204,6 +218,7 @@ func (s Settings) completer(snap state.Snapshot) func(Host) Host {
 		h.NoIPv6, h.Loopback, h.Proxied, h.Latched = s.NoIPv6, s.Loopback != nil, proxied, s.Latch != nil
 		h.Publish, h.Auto, h.LearnedTime = inherit, auto, s.LearnedTime
 		h.BarsLoopback = h.BarsLoopback || barred
+		h.Divert = divert
 		return h
 	}
 }
@@ -212,6 +227,8 @@ func (s Settings) completer(snap state.Snapshot) func(Host) Host {
 // call them again.
 type Wanted struct {
 	Policy func(Host) Policy
+	// Divert asks whether the kernel can tell what is for transparent sockets (Host.NoSocket).
+	Divert bool
 	// Change says what Policy differs in from the policy that the last Sync or Follow made true, if it did. It is false where that
 	// is not known, was for another host, or is more than a Change can say.
 	Change func(Host) (Change, bool)

@@ -31,6 +31,7 @@ func renderFamily(s, whole state.Snapshot, h Host, v6 bool) Family {
 	f.Limits = limits(s, h, v6)
 	f.exposure(whole, h)
 	if f.HasBridges() {
+		f.Divert = h.diverts()
 		f.Links = linksOf(s, v6)
 		f.Ports, f.Open = ports(s, h, f)
 	}

@@ -188,6 +188,21 @@ func (e editor) RouteAdd(route *netlink.Route) error {
 	return e.journal.change("route.add", func() error { return e.Handle.RouteAdd(route) })
 }
 
+// RouteDel is noted by those who know why.
+func (e editor) RouteDel(route *netlink.Route) error {
+	return e.journal.change("route.delete", func() error { return e.Handle.RouteDel(route) })
+}
+
+// RuleAdd is noted by those who know why.
+func (e editor) RuleAdd(rule *netlink.Rule) error {
+	return e.journal.change("rule.add", func() error { return e.Handle.RuleAdd(rule) })
+}
+
+// RuleDel is noted by those who know why.
+func (e editor) RuleDel(rule *netlink.Rule) error {
+	return e.journal.change("rule.delete", func() error { return e.Handle.RuleDel(rule) })
+}
+
 // NeighAdd is noted by those who know why.
 func (e editor) NeighAdd(n *netlink.Neigh) error {
 	return e.journal.change("neighbour.add", func() error { return e.Handle.NeighAdd(n) })

@@ -22,6 +22,8 @@ type Links struct {
 	KeepForwarding bool
 	// Report is told, once for each reason, why there is a bridge to which they are not (see LeadsLoopback).
 	Report func(reason string)
+	// Mode says by which way clients from outside come to what is exposed (publish.Options.Mode); nil is dnat.
+	Mode func(state.Exposure) state.Publish
 	// NoLinksV6 keeps linked containers apart in IPv6, where no rule says what may pass between them.
 	NoLinksV6 bool
 
@@ -41,6 +43,7 @@ type Links struct {
 	unguarded unguarded
 	settled   *settled
 	switches  switches
+	diverted  diverted
 	// classifier is the kind of the guards' filters.
 	classifier string
 	// inside is what passes have seen of the ends of joined endpoints in their containers.
@@ -194,6 +197,7 @@ func (l *Links) activate(p part, s state.Snapshot) error {
 	if err := l.forward(s); err != nil {
 		return err
 	}
+	diverted := l.divert(p, s)
 	have, err := l.look(p)
 	if err != nil {
 		return err
@@ -209,7 +213,7 @@ func (l *Links) activate(p part, s state.Snapshot) error {
 	if p.whole && !l.journal.looking {
 		l.settled.prune(have)
 	}
-	var errs []error
+	errs := []error{diverted}
 	for _, n := range p.networks {
 		l.journal.about = state.Scope{Network: n.ID}
 		err := errors.Join(l.raiseBridge(have, n), l.bindNeighbours(have, bound, n, s.Endpoints), l.ensureProxies(have, n, s.Endpoints))
@@ -343,5 +347,6 @@ func (l *Links) Purge() ([]string, error) {
 			bridges = append(bridges, name)
 		}
 	}
-	return bridges, errors.Join(errors.Join(l.removeStale(have, state.Snapshot{})...), l.reaper.reap())
+	err = errors.Join(errors.Join(l.removeStale(have, state.Snapshot{})...), l.reaper.reap())
+	return bridges, errors.Join(err, l.divert(wholeOf(state.Snapshot{}), state.Snapshot{}))
 }

@@ -146,8 +146,7 @@ type route struct {
 
 // routes calls f with the routes of a family in one table, or in all (RT_TABLE_UNSPEC).
 func (s scanner) routes(ctx context.Context, family int, table uint32, f func(route)) error {
-	header := &nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(family), Table: uint8(table)}}
-	err := s.scan(ctx, unix.RTM_GETROUTE, unix.RTM_NEWROUTE, header, func(m []byte) {
+	err := s.scan(ctx, unix.RTM_GETROUTE, unix.RTM_NEWROUTE, routeRequest{family, table}, func(m []byte) {
 		if r, ok := readRoute(m, family); ok && (table == unix.RT_TABLE_UNSPEC || r.table == table) {
 			f(r)
 		}
@@ -156,6 +155,25 @@ func (s scanner) routes(ctx context.Context, family int, table uint32, f func(ro
 		return nil // the table is not there yet
 	}
 	return err
+}
+
+// routeRequest asks for routes. A table's number may be larger than the header has room for.
+type routeRequest struct {
+	family int
+	table  uint32
+}
+
+// Len implements nl.NetlinkRequestData.
+func (r routeRequest) Len() int { return len(r.Serialize()) }
+
+// Serialize implements nl.NetlinkRequestData.
+func (r routeRequest) Serialize() []byte {
+	header := nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(r.family)}}
+	if r.table < 1<<8 {
+		header.Table = uint8(r.table)
+		return header.Serialize()
+	}
+	return append(header.Serialize(), nl.NewRtAttr(unix.RTA_TABLE, nl.Uint32Attr(r.table)).Serialize()...)
 }
 
 // readRoute leaves out what is no route of the family: those of multicast, and those that are cached.

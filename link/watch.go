@@ -15,7 +15,7 @@ import (
 )
 
 // Watch calls changed, with a reason for the log, when somebody else changes what a pass keeps as it should be: a link of ours,
-// its addresses, its guard, or the host's forwarding; and when a bridge of somebody else comes or goes, which the firewall's isolation
+// its addresses, its guard, the rules that lead to transparent sockets, or the host's forwarding; and when a bridge of somebody else comes or goes, which the firewall's isolation
 // depends on, or a port of a bridge of ours. It does so until ctx ends. Of our own work it says nothing.
 func (l *Links) Watch(ctx context.Context, changed func(reason string)) error {
 	for repeated := false; ; repeated = true {
@@ -34,6 +34,7 @@ func (l *Links) Watch(ctx context.Context, changed func(reason string)) error {
 var groups = []uint{
 	unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
 	unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF, unix.RTNLGRP_TC,
+	unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
 }
 
 // eventRoom is what the kernel keeps for us of events that we have not read: some hundred containers that come at once.
@@ -56,6 +57,9 @@ func (l *Links) watch(ctx context.Context, repeated bool, changed func(reason st
 		}
 	}()
 	_ = socket.SetReceiveBufferSize(eventRoom, true) // with less they are lost earlier
+	if err := leaveOutRoutes(socket.GetFd()); err != nil {
+		return err
+	}
 	own, err := newScanner()
 	if err != nil {
 		return err
@@ -147,6 +151,8 @@ func (w *watcher) note(messages []syscall.NetlinkMessage, touched map[int]bool) 
 			w.noteForwarding(m.Data)
 		case unix.RTM_DELQDISC, unix.RTM_DELTFILTER: // what goes with its link is not told
 			w.noteFilter(m.Data)
+		case unix.RTM_DELRULE, unix.RTM_DELROUTE:
+			w.noteDiverted(m.Header.Type, m.Data)
 		}
 	}
 }

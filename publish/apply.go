@@ -1,13 +1,11 @@
 package publish
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
 	"maps"
-	"slices"
 
 	"github.com/drawbridge-net/drawbridge/state"
 )
@@ -29,12 +27,11 @@ func (p *Publisher) Follow(ctx context.Context, c state.Change) error {
 		return ctx.Err()
 	}
 	var changed []state.Endpoint
-	for id := range c.Endpoints {
-		if e, ok := c.To.Endpoint(id); ok {
+	for _, e := range c.To.Endpoints { // in their order
+		if c.Endpoints[e.ID] || c.Networks[e.Network] { // whose exposure may differ
 			changed = append(changed, e)
 		}
 	}
-	slices.SortFunc(changed, func(a, b state.Endpoint) int { return cmp.Compare(a.ID, b.ID) })
 	return p.bring(ctx, c.To, newPlan(changed), func() iter.Seq[*socket] { return p.heldFor(c.Endpoints) })
 }
 
@@ -70,7 +67,7 @@ func (p *Publisher) apply(ctx context.Context, s state.Snapshot, want *plan, con
 	if p.closed {
 		return errClosed
 	}
-	p.servers.inner.Store(innerOf(s))
+	p.servers.nets.Store(netsOf(s))
 	// First what goes, so that a port can move from one endpoint to another.
 	for held := range concerned() {
 		if !p.stays(held, s, want) {
@@ -78,7 +75,7 @@ func (p *Publisher) apply(ctx context.Context, s state.Snapshot, want *plan, con
 		}
 	}
 	for _, b := range want.bindings {
-		err := p.publish(ctx, b)
+		err := p.publish(ctx, s, b)
 		if err != nil && ctx.Err() != nil {
 			return err
 		}
@@ -103,17 +100,6 @@ func (p *Publisher) heldFor(endpoints map[state.EndpointID]bool) iter.Seq[*socke
 	}
 }
 
-// innerOf returns the subnets of internal networks.
-func innerOf(s state.Snapshot) *[]state.Subnet {
-	var out []state.Subnet
-	for _, n := range s.Networks {
-		if n.Internal {
-			out = append(out, n.Subnets()...)
-		}
-	}
-	return &out
-}
-
 // stays decides about a socket that is held.
 func (p *Publisher) stays(held *socket, s state.Snapshot, want *plan) bool {
 	wanted, ok := want.at[held.place()]
@@ -129,8 +115,8 @@ func (p *Publisher) stays(held *socket, s state.Snapshot, want *plan) bool {
 	return !gone
 }
 
-// publish holds one socket of the state and serves its clients.
-func (p *Publisher) publish(ctx context.Context, b binding) error {
+// publish holds one socket of the state, and serves the clients that it has in s.
+func (p *Publisher) publish(ctx context.Context, s state.Snapshot, b binding) error {
 	held, ok := p.held[b.place()]
 	if ok && held.binding != b {
 		return &conflict{at: b.place(), holder: &held.binding}
@@ -144,6 +130,9 @@ func (p *Publisher) publish(ctx context.Context, b binding) error {
 		}
 	}
 	held.reserved = false
+	if err := held.server.admit(p.reach(s, b)); err != nil {
+		return fmt.Errorf("admitting clients to port %s: %w", b.place(), err)
+	}
 	p.serve(held)
 	return nil
 }

@@ -125,6 +125,8 @@ type fakeServer struct {
 
 func (s *fakeServer) serve(context.Context) { <-s.closed }
 
+func (s *fakeServer) admit(reach) error { return nil }
+
 func (s *fakeServer) Close() error {
 	s.kernel.mu.Lock()
 	defer s.kernel.mu.Unlock()

@@ -193,10 +193,6 @@ func occupy(t *testing.T, network, addr string) place {
 	return place{state.UDP, unmapped(c.LocalAddr().(*net.UDPAddr).AddrPort())}
 }
 
-func unmapped(ap netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-}
-
 func FuzzParseSocket(f *testing.F) {
 	f.Add(procHeading)
 	f.Add(procLine("127.0.0.1:8080", "0A", 1))

@@ -23,6 +23,11 @@ type Options struct {
 	ServeAllV6 bool
 	// NoProxy only reserves: no client is served here (--userland-proxy=false).
 	NoProxy bool
+	// Mode says by which way clients from outside come to what is exposed: dnat, host, learned or localhost. It is asked for each
+	// endpoint with each Apply and Follow; nil is dnat. A port that changes its way keeps its socket and connections.
+	Mode func(state.Exposure) state.Publish
+	// Undiverted names what the host lacks to lead containers' answers to transparent sockets (see the manual); "" and nil for nothing.
+	Undiverted func() string
 	// Log gets what happens to single connections (debug) and lasting failures to accept
 	// them (warn). None means silence.
 	Log *slog.Logger
@@ -79,6 +84,9 @@ func New(o Options) *Publisher {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Mode == nil {
+		o.Mode = func(state.Exposure) state.Publish { return state.PublishDNAT }
+	}
 	opener := &sockets{
 		serveAll:    o.ServeAll,
 		serveAllV6:  o.ServeAllV6,
@@ -88,6 +96,8 @@ func New(o Options) *Publisher {
 		udpSessions: cmp.Or(o.UDPSessions, 1024),
 		conns:       make(chan struct{}, cmp.Or(o.MaxConns, defaultConns())),
 		log:         o.Log,
+		mode:        o.Mode,
+		undiverted:  o.Undiverted,
 	}
 	return &Publisher{
 		proc: procfs(cmp.Or(o.Proc, "/proc")),

@@ -2,11 +2,11 @@ package publish
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
-	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -22,6 +22,8 @@ type server interface {
 	// serve blocks until the server is closed and all that it started has ended. ctx
 	// ends the connections.
 	serve(ctx context.Context)
+	// admit says who is let in from now on; before, nobody is but the host itself. Connections that are there go on.
+	admit(reach) error
 	// Close gives the place back before it returns.
 	Close() error
 }
@@ -54,19 +56,11 @@ type sockets struct {
 	udpSessions int
 	conns       chan struct{} // one element for each TCP connection in flight
 	log         *slog.Logger
-	// inner are the subnets of internal networks, whose containers come to no other network.
-	inner atomic.Pointer[[]state.Subnet]
-}
-
-// shuts reports whether a client is refused at a socket that serves everyone. No rule stands between it and a container of
-// an internal network, which may reach the host.
-func (o *sockets) shuts(client netip.Addr) bool {
-	client = client.Unmap()
-	inner := o.inner.Load()
-	return inner != nil && slices.ContainsFunc(*inner, func(s state.Subnet) bool {
-		own, _ := s.BridgeAddr()
-		return s.Prefix.Contains(client) && client != own.Addr() // which the host has
-	})
+	mode        func(state.Exposure) state.Publish
+	undiverted  func() string // nil for never
+	nets        atomic.Pointer[nets]
+	pairs       pairs
+	told        sync.Map // features of which lacks has told
 }
 
 // open binds b's socket. Errors are those of socket(2), setsockopt(2), bind(2) and listen(2).
@@ -79,7 +73,7 @@ func (o *sockets) open(ctx context.Context, b binding) (server, error) {
 	case b.port.Proto == state.TCP:
 		return o.openTCP(b)
 	}
-	lc := net.ListenConfig{Control: control(!o.servesAll(b), b.addr.Addr())}
+	lc := net.ListenConfig{Control: configure}
 	network := "udp4"
 	if b.addr.Addr().Is6() {
 		network = "udp6" // implies V6ONLY
@@ -101,37 +95,25 @@ func (o *sockets) servesAll(b binding) bool {
 	return b.addr.Addr().Is4() != b.target.Addr().Is4() || o.serveAll || o.serveAllV6 && b.addr.Addr().Is6()
 }
 
-// control returns the settings of a socket of UDP that is to be bound to ip. The net package applies
-// them between socket(2) and bind(2), so that there is no moment without them.
-func control(guarded bool, ip netip.Addr) func(network, address string, c syscall.RawConn) error {
-	return func(network, _ string, c syscall.RawConn) error {
-		var err error
-		if e := c.Control(func(fd uintptr) { err = configure(int(fd), network, guarded, ip) }); e != nil {
-			return e
+// configure sets up a socket of UDP. The net package does it between socket(2) and bind(2), so that there is no moment without.
+func configure(network, _ string, c syscall.RawConn) error {
+	var failed error
+	err := c.Control(func(fd uintptr) {
+		if failed = shelter(int(fd)); failed != nil {
+			return
 		}
-		return err
-	}
+		// A socket must learn which address a client used, to answer from it, and by which link it came.
+		if network == "udp4" {
+			failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+		} else {
+			failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+		}
+	})
+	return errors.Join(err, failed)
 }
 
-func configure(fd int, network string, guarded bool, ip netip.Addr) error {
-	if err := shelter(fd, guarded, ip); err != nil {
-		return err
-	}
-	// A socket on all addresses must learn which one a client used, to answer from it.
-	switch {
-	case !ip.IsUnspecified():
-		return nil
-	case network == "udp4":
-		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
-	}
-	return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
-}
-
-// shelter keeps what does not come by the loopback interface from a socket that is not for everyone.
-func shelter(fd int, guarded bool, ip netip.Addr) error {
-	if !guarded && !ip.IsLoopback() {
-		return nil
-	}
+// shelter keeps what does not come by the loopback interface from a socket. Whoever else may come is admitted later.
+func shelter(fd int) error {
 	if err := attach(fd, guard); err != nil {
 		return fmt.Errorf("attaching the loopback filter: %w", err)
 	}

@@ -81,7 +81,7 @@ func TestEverySocketHasTheGuard(t *testing.T) {
 		name     string
 		serveAll bool
 		ip       string
-		guarded  bool
+		guarded  bool // when served
 	}{
 		{"v4", false, "0.0.0.0", true},
 		{"v6", false, "::", true},
@@ -96,16 +96,23 @@ func TestEverySocketHasTheGuard(t *testing.T) {
 		for _, proto := range []state.Proto{state.TCP, state.UDP} {
 			t.Run(tt.name+" "+proto.String(), func(t *testing.T) {
 				p := realPublisher(t, Options{ServeAll: tt.serveAll})
-				reserve(t, p, endpoint("a", c4, c6), ephemeral(proto, tt.ip, 80))
-				want := 0
-				if tt.guarded {
-					want = len(guard)
-				}
-				for _, s := range p.held {
-					fd, err := s.server.(sleeper).descriptor()
-					if got := getFilter(fd); got != want || err != nil {
-						t.Errorf("%s: filter of %d instructions, want %d (%v)", s.place(), got, want, err)
+				check := func(want int) {
+					t.Helper()
+					for _, s := range p.held {
+						fd, err := s.server.(sleeper).descriptor()
+						if got := getFilter(fd); got != want || err != nil {
+							t.Errorf("%s: filter of %d instructions, want %d (%v)", s.place(), got, want, err)
+						}
 					}
+				}
+				e := endpoint("a", c4, c6)
+				e.Ports = reserve(t, p, e, ephemeral(proto, tt.ip, 80))
+				check(len(guard))
+				apply(t, p, e)
+				if tt.guarded {
+					check(len(guard))
+				} else {
+					check(len(everything))
 				}
 			})
 		}
@@ -129,7 +136,7 @@ func TestGuardComesBeforeBind(t *testing.T) {
 			if network[:3] == "tcp" {
 				fd, err := bind(netip.AddrPortFrom(ip, 0), unix.SOCK_STREAM, unix.IPPROTO_TCP, func(fd int) error {
 					defer check(fd)
-					return shelter(fd, true, ip)
+					return shelter(fd)
 				})
 				if err != nil {
 					t.Fatal(err)
@@ -138,7 +145,7 @@ func TestGuardComesBeforeBind(t *testing.T) {
 				return
 			}
 			lc := net.ListenConfig{Control: func(n, a string, c syscall.RawConn) error {
-				if err := control(true, ip)(n, a, c); err != nil {
+				if err := configure(n, a, c); err != nil {
 					return err
 				}
 				return c.Control(func(fd uintptr) { check(int(fd)) })

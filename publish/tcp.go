@@ -5,8 +5,10 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,8 +17,7 @@ import (
 // tcpServer proxies the connections of one listening socket. Until there is one to be proxied that is a mere file descriptor:
 // a listener of the net package takes several times as much memory as all else that a published port needs.
 type tcpServer struct {
-	b binding
-	o *sockets
+	admission
 
 	mu       sync.Mutex
 	fd       int              // the socket until there is a listener; guarded by mu, as is what follows
@@ -33,7 +34,7 @@ func (o *sockets) openTCP(b binding) (server, error) {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 			return err
 		}
-		return shelter(fd, !o.servesAll(b), b.addr.Addr())
+		return shelter(fd)
 	})
 	if err != nil {
 		return nil, err
@@ -41,7 +42,7 @@ func (o *sockets) openTCP(b binding) (server, error) {
 	if err := unix.Listen(fd, backlog); err != nil {
 		return nil, errors.Join(os.NewSyscallError("listen", err), unix.Close(fd))
 	}
-	return &tcpServer{fd: fd, b: b, o: o}, nil
+	return &tcpServer{fd: fd, admission: admission{b: b, o: o}}, nil
 }
 
 func (t *tcpServer) descriptor() (int, error) {
@@ -51,6 +52,14 @@ func (t *tcpServer) descriptor() (int, error) {
 		return descriptorOf(t.listener)
 	}
 	return t.fd, nil
+}
+
+func (t *tcpServer) admit(r reach) error {
+	fd, err := t.descriptor()
+	if err != nil {
+		return err
+	}
+	return t.admission.admit(fd, r)
 }
 
 func (t *tcpServer) Close() error {
@@ -64,6 +73,11 @@ func (t *tcpServer) Close() error {
 	}
 	t.closed = true
 	return unix.Close(t.fd)
+}
+
+// unmapped is the address of a client: sockets of IPv4 tell it in the form of IPv6.
+func unmapped(ap netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
 // accept returns the next connection.
@@ -119,7 +133,7 @@ func (t *tcpServer) serve(ctx context.Context) {
 			continue
 		}
 		failing = false
-		if t.o.shuts(client.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()) {
+		if t.shuts(client.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()) {
 			abort(client)
 			continue
 		}
@@ -140,14 +154,12 @@ func (t *tcpServer) serve(ctx context.Context) {
 // proxy serves one client until both directions have ended.
 func (t *tcpServer) proxy(ctx context.Context, client *net.TCPConn) {
 	defer client.Close()
-	dialer := net.Dialer{Timeout: t.o.dialTimeout}
-	conn, err := dialer.DialContext(ctx, "tcp", t.b.target.String())
+	backend, err := t.connect(ctx, unmapped(client.RemoteAddr().(*net.TCPAddr).AddrPort()))
 	if err != nil {
 		t.o.logOf(t.b).Debug("connecting to the container", "target", t.b.target, "error", err)
 		abort(client)
 		return
 	}
-	backend := conn.(*net.TCPConn)
 	defer backend.Close()
 	stop := context.AfterFunc(ctx, func() {
 		abort(client)
@@ -155,26 +167,78 @@ func (t *tcpServer) proxy(ctx context.Context, client *net.TCPConn) {
 	})
 	defer stop()
 
-	ended := make(chan error, 2)
-	go func() { ended <- pump(backend, client) }()
-	go func() { ended <- pump(client, backend) }()
-	first := <-ended
-	if first != nil {
-		stopReading(client, backend)
+	oneWay := func(dst, src *net.TCPConn) error {
+		err := pump(dst, src)
+		if err != nil {
+			stopReading(client, backend)
+		}
+		return err
 	}
-	if second := <-ended; first != nil || second != nil {
+	ended := make(chan error, 1)
+	go func() { ended <- oneWay(backend, client) }()
+	if errors.Join(oneWay(client, backend), <-ended) != nil {
 		abort(client)
 		abort(backend)
 	}
 }
 
+// connect reaches the container for a client: as the client, where that can be.
+func (t *tcpServer) connect(ctx context.Context, client netip.AddrPort) (*net.TCPConn, error) {
+	silent := false
+	if t.asClient(client.Addr()) {
+		conn, err := t.dialAs(ctx, client, min(t.o.dialTimeout, astrayWait))
+		if err == nil {
+			return conn.(*net.TCPConn), nil
+		}
+		if ctx.Err() != nil || !t.recourse(err) {
+			return nil, err
+		}
+		silent = timedOut(err)
+		t.o.logOf(t.b).Debug("connecting to the container as its client", "client", client, "error", err)
+	}
+	dialer := net.Dialer{Timeout: t.o.dialTimeout}
+	conn, err := dialer.DialContext(ctx, "tcp", t.b.target.String())
+	if err != nil {
+		return nil, err
+	}
+	if silent {
+		t.strays()
+	}
+	return conn.(*net.TCPConn), nil
+}
+
 // pump copies one direction to its end and hands the end on, while the other direction
-// stays open.
+// stays open. It copies no more at a time than is there: then a direction in which nothing moves has no pipe of splice(2), which
+// would be two files, and more memory than all else of a connection.
 func pump(dst, src *net.TCPConn) error {
-	if _, err := io.Copy(dst, src); err != nil {
+	raw, err := src.SyscallConn()
+	if err != nil {
 		return err
 	}
-	return dst.CloseWrite()
+	for {
+		there, err := available(raw)
+		if err != nil {
+			return err
+		}
+		// Where there is something to read and it is nothing, it is the end, or an error.
+		n, err := io.Copy(dst, &io.LimitedReader{R: src, N: int64(max(there, 1))})
+		switch {
+		case err != nil:
+			return err
+		case n == 0:
+			return dst.CloseWrite()
+		}
+	}
+}
+
+// available blocks until a read has something to return, and says how many bytes that are.
+func available(raw syscall.RawConn) (n int, err error) {
+	if err = waitReadable(raw); err != nil {
+		return 0, err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { n, failed = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	return n, errors.Join(err, failed)
 }
 
 // stopReading ends the second direction after the first one broke. From a connection that is still alive nothing more

@@ -9,6 +9,10 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -351,6 +355,78 @@ func TestTCPDialTimeout(t *testing.T) {
 	p := realPublisher(t, Options{DialTimeout: 1}) // a nanosecond: over before it began
 	_, port := published(t, p, containerAt(at), state.TCP, "", at)
 	wantReset(t, "127.0.0.1", port)
+}
+
+// TestTCPSlowReader: a client that does not read holds its container up. What is between them is bounded, and none of it is lost.
+func TestTCPSlowReader(t *testing.T) {
+	var sent atomic.Int64
+	stop := make(chan struct{})
+	at := tcpContainer(t, "127.0.0.77", func(c *net.TCPConn) {
+		block := make([]byte, 1<<16)
+		for {
+			n, err := c.Write(block)
+			sent.Add(int64(n))
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
+	p := realPublisher(t, Options{})
+	_, port := published(t, p, containerAt(at), state.TCP, "", at)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	c := dial(t, "127.0.0.1", port)
+	last := int64(-1)
+	eventually(t, "the container is held up", func() bool {
+		now := sent.Load()
+		still := now > 0 && now == last
+		last = now
+		time.Sleep(100 * time.Millisecond) // much longer than a block takes
+		return still
+	})
+	runtime.ReadMemStats(&after)
+	// Buffers of four sockets, of which the kernel's default is some MiB, and a pipe.
+	if last > 32<<20 || int64(after.HeapInuse)-int64(before.HeapInuse) > 4<<20 {
+		t.Errorf("%d MiB were taken from the container, the heap grew by %d KiB", last>>20, (int64(after.HeapInuse)-int64(before.HeapInuse))>>10)
+	}
+	close(stop)
+	got, err := io.Copy(io.Discard, c)
+	if err != nil || got != sent.Load() {
+		t.Errorf("%d of %d bytes arrived: %v", got, sent.Load(), err)
+	}
+}
+
+// TestTCPKeepsAlive: the kernel asks after both peers of a connection that says nothing, so that one whose peer is gone ends.
+func TestTCPKeepsAlive(t *testing.T) {
+	at := tcpContainer(t, "127.0.0.77", func(c *net.TCPConn) { io.Copy(c, c) })
+	p := realPublisher(t, Options{})
+	_, port := published(t, p, containerAt(at), state.TCP, "", at)
+	c := dial(t, "127.0.0.1", port)
+	c.Write([]byte("x"))
+	io.ReadFull(c, make([]byte, 1))
+	const established, keepalive = "01", "02:"
+	hex := func(n uint16) string { return fmt.Sprintf(":%04X", n) }
+	eventually(t, "both are asked after", func() bool {
+		text, err := os.ReadFile("/proc/net/tcp")
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, backend := false, false
+		for line := range strings.Lines(string(text)) {
+			f := strings.Fields(line)
+			if f[3] != established || !strings.HasPrefix(f[5], keepalive) {
+				continue
+			}
+			client = client || strings.HasSuffix(f[1], hex(port))
+			backend = backend || strings.HasSuffix(f[2], hex(at.Port()))
+		}
+		return client && backend
+	})
 }
 
 func TestPauseEndsWithContext(t *testing.T) {

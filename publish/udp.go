@@ -19,10 +19,9 @@ import (
 // udpServer proxies the datagrams of one socket. Each client gets a session with a socket of
 // its own towards the container, so that answers find their way back.
 type udpServer struct {
+	admission
 	conn *net.UDPConn
 	raw  syscall.RawConn
-	b    binding
-	o    *sockets
 
 	running sync.WaitGroup
 	oob     []byte // of the receiving goroutine, made with the first datagram
@@ -40,6 +39,7 @@ type flow struct {
 
 type session struct {
 	backend *net.UDPConn
+	as      *pair        // that backend has, if it bears the client's address
 	reply   []byte       // the control message that sets the source of answers
 	used    atomic.Int64 // when the last datagram passed, as time since epoch
 }
@@ -57,10 +57,18 @@ func newUDPServer(conn *net.UDPConn, b binding, o *sockets) (*udpServer, error) 
 		conn.Close()
 		return nil, err
 	}
-	return &udpServer{conn: conn, raw: raw, b: b, o: o, sessions: map[flow]*session{}}, nil
+	return &udpServer{admission: admission{b: b, o: o}, conn: conn, raw: raw, sessions: map[flow]*session{}}, nil
 }
 
 func (u *udpServer) descriptor() (int, error) { return descriptorOf(u.conn) }
+
+func (u *udpServer) admit(r reach) error {
+	fd, err := u.descriptor()
+	if err != nil {
+		return err
+	}
+	return u.admission.admit(fd, r)
+}
 
 func (u *udpServer) Close() error { return u.conn.Close() }
 
@@ -95,10 +103,12 @@ func (u *udpServer) receive() error {
 	if err != nil {
 		return err
 	}
-	if u.o.shuts(client.Addr()) {
+	client = unmapped(client)
+	local, link := u.arrival(u.oob[:oobn])
+	if u.shuts(client.Addr()) || u.shutsLink(link) {
 		return nil
 	}
-	u.forward(flow{client, u.local(u.oob[:oobn])}, buf[:n])
+	u.forward(flow{client, local}, buf[:n])
 	return nil
 }
 
@@ -111,25 +121,25 @@ func waitReadable(raw syscall.RawConn) error {
 	})
 }
 
-// local returns the address that a client used.
-func (u *udpServer) local(oob []byte) netip.Addr {
-	if !u.b.addr.Addr().IsUnspecified() {
-		return u.b.addr.Addr()
-	}
+// arrival returns the address that a client used, and the link by which it came.
+func (u *udpServer) arrival(oob []byte) (local netip.Addr, link int) {
 	var dst net.IP
 	if u.b.addr.Addr().Is4() {
 		var cm ipv4.ControlMessage
 		if cm.Parse(oob) == nil {
-			dst = cm.Dst
+			dst, link = cm.Dst, cm.IfIndex
 		}
 	} else {
 		var cm ipv6.ControlMessage
 		if cm.Parse(oob) == nil {
-			dst = cm.Dst
+			dst, link = cm.Dst, cm.IfIndex
 		}
 	}
-	ip, _ := netip.AddrFromSlice(dst)
-	return ip
+	if !u.b.addr.Addr().IsUnspecified() {
+		return u.b.addr.Addr(), link
+	}
+	local, _ = netip.AddrFromSlice(dst)
+	return local, link
 }
 
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
@@ -174,15 +184,36 @@ func (u *udpServer) session(f flow) (*session, error) {
 	if len(u.sessions) >= u.o.udpSessions {
 		u.endOldest()
 	}
-	backend, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(u.b.target)) // sends nothing, cannot block
+	s, err := u.dial(f.client)
 	if err != nil {
 		return nil, err
 	}
-	s := &session{backend: backend, reply: u.source(f.local)}
+	s.reply = u.source(f.local)
 	s.touch()
 	u.sessions[f] = s
 	u.running.Go(func() { u.answer(f, s) })
 	return s, nil
+}
+
+// dial makes the socket of a session: as the client, where that can be. It sends nothing, and cannot block.
+func (u *udpServer) dial(client netip.AddrPort) (*session, error) {
+	as := pair{client, u.b.target}
+	if u.asClient(client.Addr()) && u.o.pairs.take(as) {
+		backend, err := u.dialAs(context.Background(), client, 0)
+		if err == nil {
+			return &session{backend: backend.(*net.UDPConn), as: &as}, nil
+		}
+		u.o.pairs.give(as)
+		if !u.recourse(err) {
+			return nil, err
+		}
+		u.o.logOf(u.b).Debug("sending to the container as its client", "client", client, "error", err)
+	}
+	backend, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(u.b.target))
+	if err != nil {
+		return nil, err
+	}
+	return &session{backend: backend}, nil
 }
 
 // answer sends the container's datagrams to the session's client until both have been silent.
@@ -225,7 +256,7 @@ func (u *udpServer) answerOne(raw syscall.RawConn, f flow, s *session) error {
 	return nil
 }
 
-// end forgets the session before it closes its socket, so that who meets the closed
+// end closes the session's socket and forgets the session at once, so that who meets the closed
 // socket gets a new session.
 func (u *udpServer) end(f flow, s *session) {
 	u.mu.Lock()
@@ -234,10 +265,13 @@ func (u *udpServer) end(f flow, s *session) {
 }
 
 func (u *udpServer) drop(f flow, s *session) {
+	s.backend.Close()
 	if u.sessions[f] == s {
 		delete(u.sessions, f)
+		if s.as != nil {
+			u.o.pairs.give(*s.as)
+		}
 	}
-	s.backend.Close()
 }
 
 // endOldest makes room. u.mu is held.

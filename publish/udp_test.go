@@ -343,7 +343,7 @@ func TestUDPSource(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			u := &udpServer{b: binding{addr: netip.AddrPortFrom(netip.MustParseAddr(tt.bound), 53)}}
+			u := &udpServer{admission: admission{b: binding{addr: netip.AddrPortFrom(netip.MustParseAddr(tt.bound), 53)}}}
 			if got := u.source(tt.local); (got != nil) != tt.set {
 				t.Errorf("control message %x", got)
 			}

@@ -17,6 +17,9 @@ type unserved struct{ socket *os.File }
 
 func (unserved) serve(ctx context.Context) { <-ctx.Done() }
 
+// admit implements server: only rules lead anybody to the container.
+func (unserved) admit(reach) error { return nil }
+
 func (u unserved) Close() error {
 	if u.socket == nil {
 		return nil

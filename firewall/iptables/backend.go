@@ -50,6 +50,8 @@ type Backend struct {
 	strays []func() (reason string)
 	// seen is what is there as of the last Sync or Follow, nil if somebody has to look.
 	seen *seen
+	// noSocket says that the kernel or iptables lacks the match for sockets, nil until that was asked.
+	noSocket *bool
 }
 
 // seen is what the host was found to have, or was given, at one generation.
@@ -147,6 +149,13 @@ func (b *Backend) Follow(ctx context.Context, w firewall.Wanted) error {
 }
 
 func (b *Backend) follow(ctx context.Context, last seen, w firewall.Wanted) error {
+	variant, err := b.choose(ctx)
+	if err != nil {
+		return err
+	}
+	if last.host.NoSocket, err = b.lacksSocket(ctx, variant, w); err != nil {
+		return err
+	}
 	change, ok := firewall.Change{}, false
 	if w.Change != nil {
 		change, ok = w.Change(last.host)
@@ -156,10 +165,6 @@ func (b *Backend) follow(ctx context.Context, last seen, w firewall.Wanted) erro
 		return nil
 	}
 	b.seen = nil
-	variant, err := b.choose(ctx)
-	if err != nil {
-		return err
-	}
 	var result written
 	if ok {
 		result, err = b.writeChange(ctx, variant, last.tables, change)
@@ -182,6 +187,9 @@ func (b *Backend) sync(ctx context.Context, variant string, again bool, w firewa
 		return err
 	}
 	host := b.host.Read(have.others())
+	if host.NoSocket, err = b.lacksSocket(ctx, variant, w); err != nil {
+		return err
+	}
 	have.failed = again
 	result, err := b.write(ctx, variant, have, w.Policy(host))
 	if err != nil {
@@ -194,6 +202,22 @@ func (b *Backend) sync(ctx context.Context, variant string, again bool, w firewa
 		w.Report(func(last firewall.Policy) []string { return b.foreign(have, result, last) })
 	}
 	return nil
+}
+
+// lacksSocket reports whether the kernel or iptables lacks the match for sockets. It asks once, when the match is wanted.
+func (b *Backend) lacksSocket(ctx context.Context, variant string, w firewall.Wanted) (bool, error) {
+	if !w.Divert {
+		return false, nil
+	}
+	if b.noSocket == nil {
+		_, err := b.run(ctx, Table{Name: "mangle", Chains: []Chain{divert()}}.text(), program(false)+variant+"-restore", "--noflush", "--test")
+		if slow(ctx, err) {
+			return false, errors.Join(ctx.Err(), err)
+		}
+		lacks := err != nil
+		b.noSocket = &lacks
+	}
+	return *b.noSocket, nil
 }
 
 // remember keeps what the tables hold now, if nobody else has changed any since the generation before.

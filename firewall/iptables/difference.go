@@ -142,7 +142,11 @@ func (b *Backend) Inspect(ctx context.Context, w firewall.Wanted) ([]string, err
 	if err != nil {
 		return nil, err
 	}
-	return b.compare(have, w.Policy(b.host.Read(have.others())))
+	host := b.host.Read(have.others())
+	if host.NoSocket, err = b.lacksSocket(ctx, variant, w); err != nil {
+		return nil, err
+	}
+	return b.compare(have, w.Policy(host))
 }
 
 // differences says how both families' rules differ, as far as they could be read.

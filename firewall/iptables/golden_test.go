@@ -75,7 +75,7 @@ func hostOf(parts map[string]string, s state.Snapshot) firewall.Host {
 	leads := func(n state.Network) bool { return !n.Internal && !n.Adopted && !slices.Contains(proxied, n.Bridge) }
 	return firewall.Host{
 		Loopback: true, Proxied: statetest.Proxied(s, leads),
-		DockerBridges: strings.Fields(parts["docker"]), BridgeNetfilter: bridged, Latched: latched,
+		DockerBridges: strings.Fields(parts["docker"]), BridgeNetfilter: bridged, Latched: latched, Divert: statetest.Diverts(s),
 	}
 }
 

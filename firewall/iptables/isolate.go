@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/drawbridge-net/drawbridge/firewall"
+	"github.com/drawbridge-net/drawbridge/state"
 )
 
 // refuse is the chain that drops what must not be forwarded. It runs in mangle, before all
@@ -104,6 +105,14 @@ func loopbackGuard(n names) Chain {
 	return Chain{Name: chainPrerouting, Rules: []Rule{
 		{Match: "-d " + n.loopback, Why: "loopback belongs to the host", Target: "DROP"},
 		{Match: "-s " + n.loopback, Why: "loopback belongs to the host", Target: "DROP"},
+	}}
+}
+
+// divert marks what containers answer to transparent sockets of ours, so that it is led to the host (state.MarkDivert). The socket may
+// be anybody's: he has it for the same reason.
+func divert() Chain {
+	return Chain{Name: chainDivert, Rules: []Rule{
+		{Match: "-m socket --transparent", Why: "to a transparent socket", Target: fmt.Sprintf("MARK --set-xmark %#x/%#[1]x", state.MarkDivert)},
 	}}
 }
 

@@ -15,6 +15,7 @@ const (
 	chainOutput      = prefix + "-OUTPUT"
 	chainPrerouting  = prefix + "-PREROUTING" // in mangle: loopback addresses; in nat: published ports
 	chainLimit       = prefix + "-LIMIT"
+	chainDivert      = prefix + "-DIVERT"
 	chainPass        = prefix + "-PASS"        // only gone to
 	chainUnprotected = prefix + "-UNPROTECTED" // in mangle
 	chainOpen        = prefix + "-OPEN"        // its like in filter
@@ -79,6 +80,11 @@ func mangle(f firewall.Family, n names) Table {
 	if f.Limited {
 		t.Chains = append(t.Chains, limit(f, n)...)
 		t.Jumps = append(t.Jumps, limited)
+	}
+	if f.Divert {
+		t.Chains = append(t.Chains, divert())
+		// Behind whoever writes the whole mark, and ahead of the reverse path filters of others, which are to see the way that it leads.
+		t.Jumps = append(t.Jumps, Jump{From: "PREROUTING", Place: Bottom, Rule: Rule{Match: fromOurs, Why: "answers to the host's sockets", Target: chainDivert}})
 	}
 	return t
 }

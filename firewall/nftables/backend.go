@@ -77,6 +77,8 @@ type Backend struct {
 	seen      firewall.Host // what the last Sync found
 	unlisted  error
 	unsettled time.Time
+	// noSocket says that the kernel does not take the rule that looks for sockets, nil until that was asked.
+	noSocket *bool
 }
 
 // attempts is how often a change is tried anew when somebody changed rules between our reading and our writing.
@@ -153,6 +155,7 @@ func (b *Backend) sync(ctx context.Context, w firewall.Wanted) error {
 // iptables must accept comes after it. around says that the rules of iptables were read, which may be others than were
 // left there.
 func (b *Backend) write(ctx context.Context, w firewall.Wanted, around bool) error {
+	b.seen.NoSocket = w.Divert && b.lacksSocket()
 	change, ok := firewall.Change{}, false
 	if b.known && b.made && w.Change != nil {
 		change, ok = w.Change(b.seen)
@@ -216,7 +219,9 @@ func (b *Backend) Inspect(ctx context.Context, w firewall.Wanted) ([]string, err
 	}
 	b.listBridges()
 	others.Bridges = append(others.Bridges, bridges...)
-	policy := w.Policy(b.host.Read(others))
+	host := b.host.Read(others)
+	host.NoSocket = w.Divert && b.lacksSocket()
+	policy := w.Policy(host)
 	out := words(tableName, have, Render(policy, !installed))
 	if !installed {
 		return out, nil
@@ -350,11 +355,23 @@ func (b *Backend) Usable() error {
 	if _, err := b.kernel.generation(); err != nil {
 		return err
 	}
-	edits := difference(nil, Render(sample(), true))
-	if err := b.kernel.check(edits); err != nil {
+	p := sample()
+	p.V4.Divert, p.V6.Divert = !b.lacksSocket(), !b.lacksSocket() // it can be done without
+	if err := b.kernel.check(difference(nil, Render(p, true))); err != nil {
 		return fmt.Errorf("the kernel does not take the rules: %w", err)
 	}
 	return nil
+}
+
+// lacksSocket reports whether the kernel does not take the rule that looks for sockets. It asks once.
+func (b *Backend) lacksSocket() bool {
+	if b.noSocket == nil {
+		rules := []Rule{divert(namesOf(false)), divert(namesOf(true))}
+		err := b.kernel.check(difference(nil, Ruleset{Chains: []Chain{{Name: chainDivert, Base: bases[chainDivert], Rules: rules}}}))
+		lacks := err != nil
+		b.noSocket = &lacks
+	}
+	return *b.noSocket
 }
 
 var _ firewall.Backend = (*Backend)(nil)

@@ -82,6 +82,6 @@ func readState(t *testing.T, file string) (state.Snapshot, firewall.Host) {
 	leads := func(n state.Network) bool { return !n.Internal && !n.Adopted && !slices.Contains(proxied, n.Bridge) }
 	return s, firewall.Host{
 		Loopback: true, Proxied: statetest.Proxied(s, leads),
-		DockerBridges: strings.Fields(parts["docker"]), BridgeNetfilter: bridged, Latched: latched,
+		DockerBridges: strings.Fields(parts["docker"]), BridgeNetfilter: bridged, Latched: latched, Divert: statetest.Diverts(s),
 	}
 }

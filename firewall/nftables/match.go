@@ -244,6 +244,11 @@ var isLocal = Part{Text: "fib daddr type local", Exprs: []expr.Any{
 	&expr.Fib{Register: reg, FlagDADDR: true, ResultADDRTYPE: true}, equal(native(unix.RTN_LOCAL)),
 }}
 
+// toTransparent matches packets to a socket that was bound to an address which the host need not have.
+var toTransparent = Part{Text: "socket transparent 1", Exprs: []expr.Any{
+	&expr.Socket{Key: expr.SocketKeyTransparent, Register: reg}, equal([]byte{1}),
+}}
+
 // syn matches the packets that carry the segment size.
 var syn = Part{Text: "tcp flags & (syn | rst) == syn", Exprs: []expr.Any{
 	l4.load(reg), equal([]byte{unix.IPPROTO_TCP}), transport(13, 1)(reg), masked([]byte{0x06}), equal([]byte{0x02}),

@@ -14,6 +14,12 @@ func permit() Chain {
 	}}
 }
 
+// divert marks what containers answer to transparent sockets of ours, so that it is led to the host (state.MarkDivert). The socket may
+// be anybody's: he has it for the same reason.
+func divert(n names) Rule {
+	return rule("to a transparent socket", n.only(), fromOurs, toTransparent, setDivert)
+}
+
 // unmark takes the bit off what was permitted, on its way out. Others' packets keep theirs.
 func unmark(n names) []Rule {
 	return []Rule{

@@ -15,6 +15,7 @@ const (
 	chainOutputNAT   = "dstnat_output"
 	chainSource      = "srcnat"
 	chainPrerouting  = "prerouting"
+	chainDivert      = "divert"
 	chainOutput      = "output"
 	chainPostrouting = "postrouting"
 	chainInput       = "input"
@@ -31,6 +32,8 @@ const (
 //	dstnat_output -99     The same for what the host itself sends.
 //	srcnat        101     Masquerade, behind nft's srcnat (100), for the same reason.
 //	prerouting   -150     nft's mangle: before the destination changes, since what it guards are addresses of the host.
+//	divert       -149     Behind mangle, where others may write the whole mark, and ahead of the reverse path filters of others (firewalld's
+//	                      is at -140), which are to see the way that the mark leads.
 //	output       -150     The same place on the way out of the host: redirects to linked containers.
 //	postrouting  -300     nft's raw, the first: nobody behind the forward hook sees our mark.
 //	input        1000     Behind whoever refuses: what comes here was let in by all of them. Only where ports are learned.
@@ -41,6 +44,7 @@ var bases = map[string]Base{
 	chainOutputNAT:   {"nat", unix.NF_INET_LOCAL_OUT, -99},
 	chainSource:      {"nat", unix.NF_INET_POST_ROUTING, 101},
 	chainPrerouting:  {"filter", unix.NF_INET_PRE_ROUTING, -150},
+	chainDivert:      {"filter", unix.NF_INET_PRE_ROUTING, -149},
 	chainOutput:      {"filter", unix.NF_INET_LOCAL_OUT, -150},
 	chainPostrouting: {"filter", unix.NF_INET_POST_ROUTING, -300},
 	chainInput:       {"filter", unix.NF_INET_LOCAL_IN, 1000},
@@ -49,7 +53,7 @@ var bases = map[string]Base{
 
 // order is that in which base chains are written; the chains of the families come before.
 var order = []string{
-	chainPrerouting, chainDestination, chainInput, chainForward, chainOutput, chainOutputNAT, chainPostrouting, chainSource, chainGuard,
+	chainPrerouting, chainDivert, chainDestination, chainInput, chainForward, chainOutput, chainOutputNAT, chainPostrouting, chainSource, chainGuard,
 }
 
 // Render returns the table of a policy. alone says that there is no iptables on the host, so that the guard is
@@ -97,6 +101,9 @@ func (r *Ruleset) family(base map[string][]Rule, f firewall.Family, n names) {
 	if f.Learns {
 		r.Chains = append(r.Chains, learn(n))
 		add(chainInput, letIn(n))
+	}
+	if f.Divert {
+		add(chainDivert, divert(n))
 	}
 	add(chainDestination, fromOutside(n)...)
 	add(chainForward, rule("what is refused and permitted", n.only(), jump(n.forward)))

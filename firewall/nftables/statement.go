@@ -5,6 +5,8 @@ import (
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/state"
 )
 
 // What rules do.
@@ -57,6 +59,7 @@ var (
 	marked    = hasMark(MarkPermitted)
 	setMark   = markWith(fmt.Sprintf("meta mark | %#x", MarkPermitted), MarkPermitted, MarkPermitted)
 	clearMark = markWith(fmt.Sprintf("meta mark & %#x", ^MarkPermitted), MarkPermitted, 0)
+	setDivert = markWith(fmt.Sprintf("meta mark | %#x", state.MarkDivert), state.MarkDivert, state.MarkDivert)
 )
 
 func hasMark(bit uint32) Part {

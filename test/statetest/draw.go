@@ -42,6 +42,12 @@ func Proxied(s state.Snapshot, leads func(state.Network) bool) []state.NetworkID
 	return out
 }
 
+// Diverts reports whether containers of the state may be reached by transparent sockets (firewall.Host), where the daemon's mode is
+// dnat.
+func Diverts(s state.Snapshot) bool {
+	return len(s.ByHost(func(e state.Exposure) state.Publish { return e.Publish })) > 0
+}
+
 // Next returns a state that one or two changes make of another, most of them of a container.
 func Next(t *rapid.T, s state.Snapshot) state.Snapshot {
 	s.Revision++
