@@ -178,11 +178,16 @@ func (u *udpServer) session(f flow) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
+	return u.begin(f, backend), nil
+}
+
+// begin has the datagrams of the container answered. u.mu is held.
+func (u *udpServer) begin(f flow, backend *net.UDPConn) *session {
 	s := &session{backend: backend, reply: u.source(f.local)}
 	s.touch()
 	u.sessions[f] = s
 	u.running.Go(func() { u.answer(f, s) })
-	return s, nil
+	return s
 }
 
 // answer sends the container's datagrams to the session's client until both have been silent.

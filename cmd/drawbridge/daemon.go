@@ -23,8 +23,8 @@ import (
 	"github.com/drawbridge-net/drawbridge/ipam"
 	"github.com/drawbridge-net/drawbridge/link"
 	"github.com/drawbridge-net/drawbridge/plugin"
-	"github.com/drawbridge-net/drawbridge/publish"
 	"github.com/drawbridge-net/drawbridge/reconcile"
+	"github.com/drawbridge-net/drawbridge/relay"
 	"github.com/drawbridge-net/drawbridge/state"
 	"github.com/drawbridge-net/drawbridge/store"
 )
@@ -129,7 +129,7 @@ func refuseLeftover(ctx context.Context, s settings) error {
 }
 
 func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p parsed, log *slog.Logger) error {
-	planes, err := d.newPlanes(s, log)
+	planes, err := d.newPlanes(s, p.level, log)
 	if err != nil {
 		return err
 	}
@@ -152,6 +152,7 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	d.tasks["sweep"] = func(ctx context.Context) error { return sweep(ctx, network, addresses, log) }
 	garbage := newCollector(st, network, addresses, s, p, log)
 	d.tasks["garbage"] = garbage.Run
+	d.tasks["relay"] = func(ctx context.Context) error { return planes.ports.Watch(ctx, loop.Hurry) }
 	d.tasks["links"] = func(ctx context.Context) error { return planes.links.Watch(ctx, loop.Trigger) }
 	d.tasks["kernel settings"] = func(ctx context.Context) error { return planes.links.WatchSettings(ctx, loop.Trigger) }
 	if planes.rules != nil {
@@ -253,13 +254,13 @@ type planes struct {
 	sysctl  link.Sysctl
 	links   *link.Links
 	flows   *link.Flows
-	ports   *publish.Publisher
+	ports   *relay.Client
 	backend *backends // nil with --iptables=false, as are the next two
 	rules   *firewall.Plane
 	zones   *firewalld.Plane // nil with --firewalld=off too
 }
 
-func (d *daemonParts) newPlanes(s settings, log *slog.Logger) (*planes, error) {
+func (d *daemonParts) newPlanes(s settings, level slog.Level, log *slog.Logger) (*planes, error) {
 	p := &planes{sysctl: link.Sysctl{Root: "/proc/sys"}}
 	var err error
 	if p.links, err = link.New(p.sysctl); err != nil {
@@ -273,7 +274,10 @@ func (d *daemonParts) newPlanes(s settings, log *slog.Logger) (*planes, error) {
 		return nil, err
 	}
 	d.onEnd(p.flows.Close)
-	p.ports = publish.New(publish.Options{ServeAll: !s.iptables, ServeAllV6: !s.ip6tables, NoProxy: !s.userlandProxy, Log: log})
+	p.ports = relay.New(relay.Options{
+		Socket: s.relaySocket, Start: relay.Spawn(s.relaySocket), Log: log, Level: level,
+		Settings: relay.Settings{ServeAll: !s.iptables, ServeAllV6: !s.ip6tables, NoProxy: !s.userlandProxy},
+	})
 	d.onClose(p.ports)
 	if !s.iptables {
 		return p, nil

@@ -37,6 +37,7 @@ var allowed = map[string][]string{
 	"firewall/nftables": {"firewall", "state", "internal"},
 	"firewalld":         {"state", "internal"},
 	"publish":           {"state", "internal"},
+	"relay":             {"publish", "state", "internal"}, // the process in which that plane lives
 
 	"engine":  {"state", "internal"},
 	"collect": {"state", "store", "internal"},
