@@ -130,10 +130,12 @@ docs: deps ## Write the generated parts of the documentation and the expected ru
 	$(GO) test -count=1 -tags kernel ./firewall/iptables -run TestDocumentation -update
 
 .PHONY: install
-install: build ## Install the program and its systemd unit
+install: build ## Install the program and its systemd units
 	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/sbin/drawbridge
-	install -D -m 0644 packaging/drawbridge.service $(DESTDIR)/etc/systemd/system/drawbridge.service
-	sed -i 's|/usr/local/sbin|$(PREFIX)/sbin|' $(DESTDIR)/etc/systemd/system/drawbridge.service
+	for unit in drawbridge.service drawbridge-relay.service drawbridge-relay.socket; do \
+		install -D -m 0644 packaging/$$unit $(DESTDIR)/etc/systemd/system/$$unit && \
+		sed -i 's|/usr/local/sbin|$(PREFIX)/sbin|' $(DESTDIR)/etc/systemd/system/$$unit || exit 1; \
+	done
 	@echo 'Now: systemctl daemon-reload && systemctl enable --now drawbridge'
 
 .PHONY: clean

@@ -79,17 +79,19 @@ func (b *bench) memory(ctx context.Context, before map[*subject]float64) {
 	})
 }
 
-// pss is the memory of the plugin's daemon, or of Docker's proxies, in KiB. Pages that processes share count in parts:
-// the proxies are many of one program.
+// pss is the memory of the plugin's daemon and of its relay, or of Docker's proxies, in KiB. Pages that processes share count in
+// parts: the proxies are many of one program.
 func (s *subject) pss() float64 {
-	if s.daemon != nil {
-		return pssOf(s.daemon.Pid)
-	}
 	var sum float64
+	beside, daemon := "docker-proxy", 0
+	if s.daemon != nil {
+		beside, daemon = "drawbridge", s.daemon.Pid
+		sum = pssOf(daemon)
+	}
 	mine, _ := os.Readlink(filepath.Join(s.proc(), "ns/pid"))
 	for _, pid := range execs.Pids() {
 		name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-		if strings.TrimSpace(string(name)) != "docker-proxy" {
+		if strings.TrimSpace(string(name)) != beside || pid == daemon {
 			continue
 		}
 		if ns, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid)); ns == mine {

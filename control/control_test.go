@@ -382,6 +382,7 @@ func TestWriteStatus(t *testing.T) {
 	full := Status{
 		Version: "1.2.3", Since: time.Date(2026, 3, 4, 5, 6, 7, 0, time.FixedZone("X", 3600)), Backend: "iptables",
 		Revision: 42, Applied: 41, Networks: 2, Endpoints: 3, Ports: 4, Pools: 5,
+		Relay:  &Relay{PID: 4711, Version: "1.2.2", Sockets: 12, Connections: 3},
 		Notes:  []string{"network 0123: as it\nhappens"},
 		Errors: []string{"bridge br-web is in the zone public", "two\nlines\tand a tab"},
 	}
@@ -399,6 +400,7 @@ networks           2
 endpoints          3
 published ports    4
 address pools      5
+relay              process 4711, version 1.2.2, 12 sockets, 3 connections
 note               network 0123: as it happens
 error              bridge br-web is in the zone public
 error              two lines and a tab
@@ -412,6 +414,7 @@ networks           0
 endpoints          0
 published ports    0
 address pools      0
+relay              -
 `[1:]},
 	}
 	for _, row := range rows {

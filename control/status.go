@@ -23,11 +23,23 @@ type Status struct {
 	Ports     int `json:"ports"` // rows of /v1/ports: a port in both families counts twice
 	Pools     int `json:"pools"`
 
+	// Relay is the process that holds published ports; it is left out while none is needed.
+	Relay *Relay `json:"relay,omitempty"`
+
 	// Notes say what is different here from what is usual, and is no error; empty, not null, if there is nothing to say.
 	Notes []string `json:"notes"`
 
 	// Errors of the last pass, one sentence each; empty, not null, if there are none.
 	Errors []string `json:"errors"`
+}
+
+// Relay is the process that holds published ports and serves them where they are not translated.
+type Relay struct {
+	PID         int       `json:"pid"`
+	Version     string    `json:"version"` // of its program
+	Since       time.Time `json:"since"`
+	Sockets     int       `json:"sockets"`
+	Connections int       `json:"connections"` // of TCP, under way by the proxy
 }
 
 // Healthy reports whether the last pass left the kernel as it should be.

@@ -46,6 +46,7 @@ func WriteStatus(w io.Writer, s Status) error {
 		line("endpoints", s.Endpoints)
 		line("published ports", s.Ports)
 		line("address pools", s.Pools)
+		line("relay", relay(s.Relay))
 		for _, n := range s.Notes {
 			line("note", oneLine(n))
 		}
@@ -53,6 +54,14 @@ func WriteStatus(w io.Writer, s Status) error {
 			line("error", oneLine(e))
 		}
 	})
+}
+
+// relay says in words who holds published ports.
+func relay(r *Relay) string {
+	if r == nil {
+		return orNone("")
+	}
+	return fmt.Sprintf("process %d, version %s, %d sockets, %d connections", r.PID, r.Version, r.Sockets, r.Connections)
 }
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

@@ -26,7 +26,7 @@ func limitsOf(s state.Snapshot, h Host, e state.Endpoint, v6 bool) []Limit {
 		return nil
 	}
 	exposure := s.Exposure(e)
-	closed := h.modes().Of(exposure, state.TCP) == state.PublishLocalhost // with every protocol
+	closed := h.Modes.Of(exposure, state.TCP) == state.PublishLocalhost // with every protocol
 	if !closed && !exposure.Limited() {
 		return nil
 	}
@@ -66,7 +66,7 @@ func learns(s state.Snapshot, h Host, e state.Endpoint, v6 bool) bool {
 	if n, ok := s.Network(e.Network); !ok || n.Internal || len(e.Ports) == 0 {
 		return false
 	}
-	if h.modes().Of(s.Exposure(e), state.TCP) != state.PublishLearned {
+	if h.Modes.Of(s.Exposure(e), state.TCP) != state.PublishLearned {
 		return false
 	}
 	return slices.ContainsFunc(e.Ports, func(p state.Port) bool {

@@ -144,9 +144,9 @@ type Host struct {
 	Divert, NoSocket bool
 	// DockerBridges are the bridges of Docker's own driver found on the host.
 	DockerBridges []string
-	// Publish and Auto are what state.PublishInherit and state.PublishAuto come to (state.Modes); LearnedTime is that of Family.
-	Publish, Auto state.Publish
-	LearnedTime   time.Duration
+	// Modes are what state.PublishInherit and state.PublishAuto come to; LearnedTime is that of Family.
+	Modes       state.Modes
+	LearnedTime time.Duration
 	// BridgeNetfilter is true where the kernel has br_netfilter, which may show
 	// frames that stay within a bridge to the firewall as if they were forwarded
 	// (net.bridge.bridge-nf-call-iptables).
@@ -157,12 +157,10 @@ type Host struct {
 
 func (h Host) equal(o Host) bool {
 	return h.NoIPv6 == o.NoIPv6 && h.Loopback == o.Loopback && slices.Equal(h.Proxied, o.Proxied) && h.BarsLoopback == o.BarsLoopback &&
-		h.Publish == o.Publish && h.Auto == o.Auto && h.LearnedTime == o.LearnedTime && h.Latched == o.Latched &&
+		h.Modes == o.Modes && h.LearnedTime == o.LearnedTime && h.Latched == o.Latched &&
 		h.Divert == o.Divert && h.NoSocket == o.NoSocket &&
 		h.BridgeNetfilter == o.BridgeNetfilter && slices.Equal(h.DockerBridges, o.DockerBridges)
 }
-
-func (h Host) modes() state.Modes { return state.Modes{Inherit: h.Publish, Auto: h.Auto} }
 
 // leadsLoopback reports whether loopback addresses may lead to the network by translation.
 func (h Host) leadsLoopback(n state.Network) bool {
@@ -185,7 +183,7 @@ type Settings struct {
 	Latch Latch
 	// Publish says what state.PublishInherit and state.PublishAuto come to at the moment; nil for state.PublishDNAT both. It is asked
 	// with each Apply and Follow, as Loopback is.
-	Publish func() (inherit, auto state.Publish)
+	Publish func() state.Modes
 	// LearnedTime is that of Family.
 	LearnedTime time.Duration
 	// Divert says whether transparent sockets may lead to containers of a state (state.Snapshot.ByHost); nil for never.
@@ -210,13 +208,13 @@ func (s Settings) completer(snap state.Snapshot) func(Host) Host {
 	proxied := s.proxied(snap)
 	barred := s.BarsLoopback != nil && s.BarsLoopback()
 	divert := s.diverts(snap)
-	var inherit, auto state.Publish
+	var modes state.Modes
 	if s.Publish != nil {
-		inherit, auto = s.Publish()
+		modes = s.Publish()
 	}
 	return func(h Host) Host {
 		h.NoIPv6, h.Loopback, h.Proxied, h.Latched = s.NoIPv6, s.Loopback != nil, proxied, s.Latch != nil
-		h.Publish, h.Auto, h.LearnedTime = inherit, auto, s.LearnedTime
+		h.Modes, h.LearnedTime = modes, s.LearnedTime
 		h.BarsLoopback = h.BarsLoopback || barred
 		h.Divert = divert
 		return h

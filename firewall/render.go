@@ -104,7 +104,7 @@ func ports(s state.Snapshot, h Host, f Family) (redirected []Port, open []Target
 				host := specific(p.HostIP)
 				port := Port{Proto: p.Proto, Host: host, Proxied: f.Loopback && !loopback && !host.IsValid(), HostPort: p.HostPort, Target: target}
 				if port.Forwarded() {
-					mode := h.modes().Of(exposure, p.Proto)
+					mode := h.Modes.Of(exposure, p.Proto)
 					port.Inside, port.Learned = mode != state.PublishDNAT, mode == state.PublishLearned && p.Proto != state.SCTP
 				}
 				redirected = append(redirected, port)

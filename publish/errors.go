@@ -60,7 +60,7 @@ func refuse(at place, err error) error {
 	case errors.Is(err, syscall.EINVAL) && ip.IsLinkLocalUnicast():
 		return because("%s is a link-local address, which is not unique on this host: give another address or none", ip)
 	case errors.Is(err, syscall.EMFILE):
-		return because("drawbridge has as many files open as it may: raise the limit (LimitNOFILE= in its systemd unit, ulimit -n elsewhere)")
+		return because("drawbridge has as many files open as it may: raise the limit (LimitNOFILE= in drawbridge-relay.service, ulimit -n elsewhere)")
 	case errors.Is(err, syscall.ENFILE):
 		return because("this host has as many files open as it may: raise the sysctl fs.file-max")
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):

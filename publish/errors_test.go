@@ -22,7 +22,7 @@ func TestRefuse(t *testing.T) {
 		{"no v6", "[::]:80", syscall.EAFNOSUPPORT, "port [::]:80/tcp cannot be published: this host has no IPv6"},
 		{"no v4", "0.0.0.0:80", syscall.EAFNOSUPPORT, "port 0.0.0.0:80/tcp cannot be published: this host has no IPv4"},
 		{"link-local", "[fe80::1]:80", syscall.EINVAL, "port [fe80::1]:80/tcp cannot be published: fe80::1 is a link-local address, which is not unique on this host: give another address or none"},
-		{"files of the process", "0.0.0.0:80", syscall.EMFILE, "port 0.0.0.0:80/tcp cannot be published: drawbridge has as many files open as it may: raise the limit (LimitNOFILE= in its systemd unit, ulimit -n elsewhere)"},
+		{"files of the process", "0.0.0.0:80", syscall.EMFILE, "port 0.0.0.0:80/tcp cannot be published: drawbridge has as many files open as it may: raise the limit (LimitNOFILE= in drawbridge-relay.service, ulimit -n elsewhere)"},
 		{"files of the host", "0.0.0.0:80", syscall.ENFILE, "port 0.0.0.0:80/tcp cannot be published: this host has as many files open as it may: raise the sysctl fs.file-max"},
 		{"permission", "0.0.0.0:80", syscall.EACCES, "port 0.0.0.0:80/tcp cannot be published: drawbridge is not permitted to bind it: it needs CAP_NET_BIND_SERVICE for low ports, and a security module may forbid more"},
 		{"anything else", "0.0.0.0:80", syscall.ENOBUFS, "binding port 0.0.0.0:80/tcp: bind: no buffer space available"},

@@ -44,6 +44,9 @@ type Options struct {
 	// makes room for a new one. 0 means 1024.
 	UDPSessions int
 
+	// Closed is told each place that is given back, before that is done; none means nobody. It must not block.
+	Closed func(Place)
+
 	// Proc is where the proc file system is mounted; empty means /proc.
 	Proc string
 }
@@ -63,6 +66,7 @@ type Publisher struct {
 	asleep map[int]*socket
 	waker  *waker // nil until one is needed
 	log    *slog.Logger
+	told   func(Place) // Options.Closed
 }
 
 // socket is one that is bound.
@@ -87,6 +91,9 @@ func New(o Options) *Publisher {
 	if o.Mode == nil {
 		o.Mode = func(state.Exposure) state.Publish { return state.PublishDNAT }
 	}
+	if o.Closed == nil {
+		o.Closed = func(Place) {}
+	}
 	opener := &sockets{
 		serveAll:    o.ServeAll,
 		serveAllV6:  o.ServeAllV6,
@@ -108,13 +115,14 @@ func New(o Options) *Publisher {
 		of:      map[state.EndpointID]map[*socket]struct{}{},
 		asleep:  map[int]*socket{},
 		log:     o.Log,
+		told:    o.Closed,
 	}
 }
 
 // defaultConns leaves a quarter of the files for everything else: a connection takes up to six.
 func defaultConns() int { return min(max(fileLimit()/8, 16), 1<<16) }
 
-// maxSockets leaves files to the rest of the daemon: without any it could not even say that it lacks some.
+// maxSockets leaves files to the rest of the process: without any it could not even say that it lacks some.
 func maxSockets() int {
 	limit := fileLimit()
 	return limit - min(limit/4, 512)
@@ -174,13 +182,18 @@ func (p *Publisher) hold(ctx context.Context, b binding) (*socket, error) {
 	default:
 		return nil, refuse(b.place(), err)
 	}
+	return p.keep(b, srv), nil
+}
+
+// keep notes that a socket is held. p.mu is held.
+func (p *Publisher) keep(b binding, srv server) *socket {
 	s := &socket{binding: b, server: srv}
 	p.held[b.place()] = s
 	if p.of[b.endpoint] == nil {
 		p.of[b.endpoint] = map[*socket]struct{}{}
 	}
 	p.of[b.endpoint][s] = struct{}{}
-	return s, nil
+	return s
 }
 
 // errAbsent says that a helper is left out because the host lacks its family.
@@ -202,6 +215,10 @@ func (p *Publisher) serve(s *socket) {
 		return
 	}
 	s.served = true
+	if u, ok := s.server.(*udpServer); ok && u.busy() { // its first client came in another process
+		p.start(s)
+		return
+	}
 	switch server := s.server.(type) {
 	case unserved:
 	case sleeper:
@@ -228,7 +245,7 @@ func (p *Publisher) sleep(s *socket, server sleeper) error {
 		p.waker = w
 		p.running.Go(func() {
 			if err := w.run(p.wake); err != nil {
-				p.log.Error("published ports are not served on the loopback interface any more: restart the daemon", "error", err)
+				p.log.Error("published ports are not served on the loopback interface any more: end the relay (process id in `drawbridge status`), and another one is started", "error", err)
 			}
 		})
 	}
@@ -270,6 +287,7 @@ func (p *Publisher) start(s *socket) {
 
 // release gives the place back before it returns. Connections end, but are not waited for: p.mu is held.
 func (p *Publisher) release(s *socket) error {
+	p.told(s.place())
 	delete(p.held, s.place())
 	delete(p.of[s.endpoint], s)
 	if len(p.of[s.endpoint]) == 0 {

@@ -42,6 +42,8 @@ type admission struct {
 	b   binding
 	o   *sockets
 	now atomic.Pointer[reach] // nil for the zero reach
+	// unsure says that the socket came with a filter that somebody else had given it.
+	unsure bool
 	// astray is until when the container is known to send its answers elsewhere, as time since epoch.
 	astray atomic.Int64
 }
@@ -60,7 +62,7 @@ func (a *admission) admit(fd int, r reach) error {
 	if r.outside { // who gets through is judged by the new reach
 		a.now.Store(&r)
 	}
-	if r.outside != old.outside {
+	if a.unsure || r.outside != old.outside {
 		filter := guard
 		if r.outside {
 			filter = everything
@@ -69,6 +71,7 @@ func (a *admission) admit(fd int, r reach) error {
 			a.now.Store(&old)
 			return err
 		}
+		a.unsure = false
 	}
 	a.now.Store(&r)
 	return nil

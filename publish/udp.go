@@ -188,11 +188,16 @@ func (u *udpServer) session(f flow) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
+	u.begin(f, s)
+	return s, nil
+}
+
+// begin has the datagrams of the container answered. u.mu is held.
+func (u *udpServer) begin(f flow, s *session) {
 	s.reply = u.source(f.local)
 	s.touch()
 	u.sessions[f] = s
 	u.running.Go(func() { u.answer(f, s) })
-	return s, nil
 }
 
 // dial makes the socket of a session: as the client, where that can be. It sends nothing, and cannot block.

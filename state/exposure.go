@@ -77,22 +77,31 @@ func (e Exposure) check(n Network) error {
 
 // Modes are what PublishInherit and PublishAuto come to at the moment: neither of them is one of the two. What is empty is
 // PublishDNAT.
-type Modes struct{ Inherit, Auto Publish }
+type Modes struct {
+	Inherit Publish `json:"inherit,omitempty"`
+	Auto    Publish `json:"auto,omitempty"`
+	// Strict says that the host refuses what is translated: PublishHost stands in for PublishDNAT and PublishLearned.
+	Strict bool `json:"strict,omitempty"`
+}
 
 // Of returns how clients from outside come to a port of a protocol. No socket of ours serves SCTP: where nobody chose a mode for the
 // port, it is translated.
 func (m Modes) Of(e Exposure, proto Proto) Publish {
-	mode := e.Publish
+	mode, chosen := e.Publish, true
 	switch mode {
 	case PublishInherit:
-		mode = cmp.Or(m.Inherit, PublishDNAT)
+		mode, chosen = cmp.Or(m.Inherit, PublishDNAT), false
 	case PublishAuto:
-		mode = cmp.Or(m.Auto, PublishDNAT)
-	default:
-		return mode
+		mode, chosen = cmp.Or(m.Auto, PublishDNAT), false
 	}
-	if proto == SCTP && mode != PublishLocalhost {
-		return PublishDNAT
+	switch {
+	case mode == PublishLocalhost:
+	case proto == SCTP:
+		if !chosen {
+			mode = PublishDNAT
+		}
+	case m.Strict:
+		mode = PublishHost
 	}
 	return mode
 }

@@ -28,6 +28,7 @@ type auto struct {
 
 	suspected chan struct{} // has room for one: the host may not be as it was
 	once      sync.Once
+	waited    sync.Once
 	looked    chan struct{} // closed after the first look
 	last      atomic.Pointer[sight]
 }
@@ -156,13 +157,27 @@ func (a *auto) Resolve(e state.Exposure) (mode state.Publish, reason string) {
 	return a.translatable(mode, reason)
 }
 
-// Publish returns what state.PublishInherit and state.PublishAuto mean at the moment. Before the first look it waits for that a while.
-func (a *auto) Publish() (inherit, automatic state.Publish) {
-	select {
-	case <-a.looked:
-	case <-time.After(firstLook):
+// Modes returns what modes mean at the moment. The first call waits a while for the first look.
+func (a *auto) Modes() state.Modes {
+	a.waited.Do(func() {
+		select {
+		case <-a.looked:
+		case <-time.After(firstLook):
+		}
+	})
+	automatic, _ := a.Auto()
+	m := state.Modes{Inherit: a.inherit, Auto: automatic, Strict: a.strict()}
+	if a.inherit == state.PublishAuto {
+		m.Inherit = automatic
 	}
-	inherit, _ = a.Resolve(state.Exposure{})
-	automatic, _ = a.Auto()
-	return inherit, automatic
+	return m
+}
+
+// Mode returns the way to ports with an exposure.
+func (a *auto) Mode(e state.Exposure) state.Publish { return a.Modes().Of(e, state.TCP) }
+
+// byHost reports whether some clients are to come by sockets of the host.
+func (a *auto) byHost(s state.Snapshot) bool {
+	m := a.Modes()
+	return len(s.ByHost(func(e state.Exposure) state.Publish { return m.Of(e, state.TCP) })) > 0
 }

@@ -92,14 +92,18 @@ func TestAutoFirstLook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		host := &fakeHost{}
 		a := host.auto(state.PublishDNAT, discard())
-		if inherit, automatic := a.Publish(); inherit != state.PublishDNAT || automatic != state.PublishLearned {
-			t.Errorf("before a look %s, %s", inherit, automatic)
+		began := time.Now()
+		for range 3 { // the first of which waits
+			if got, want := a.Modes(), (state.Modes{Inherit: state.PublishDNAT, Auto: state.PublishLearned}); got != want {
+				t.Errorf("before a look %+v", got)
+			}
 		}
+		if waited := time.Since(began); waited != firstLook {
+			t.Errorf("waited for %v for a look that does not come", waited)
+		}
+		a = host.auto(state.PublishAuto, discard())
 		var automatic atomic.Value
-		go func() {
-			_, mode := a.Publish()
-			automatic.Store(mode)
-		}()
+		go func() { automatic.Store(a.Modes().Auto) }()
 		synctest.Wait()
 		if automatic.Load() != nil {
 			t.Error("it does not wait for the first look")

@@ -25,8 +25,8 @@ import (
 	"github.com/drawbridge-net/drawbridge/ipam"
 	"github.com/drawbridge-net/drawbridge/link"
 	"github.com/drawbridge-net/drawbridge/plugin"
-	"github.com/drawbridge-net/drawbridge/publish"
 	"github.com/drawbridge-net/drawbridge/reconcile"
+	"github.com/drawbridge-net/drawbridge/relay"
 	"github.com/drawbridge-net/drawbridge/state"
 	"github.com/drawbridge-net/drawbridge/store"
 )
@@ -131,7 +131,7 @@ func refuseLeftover(ctx context.Context, s settings) error {
 }
 
 func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p parsed, log *slog.Logger) error {
-	planes, err := d.newPlanes(s, log)
+	planes, err := d.newPlanes(s, p, log)
 	if err != nil {
 		return err
 	}
@@ -154,6 +154,7 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	d.tasks["sweep"] = func(ctx context.Context) error { return sweep(ctx, network, addresses, log) }
 	garbage := newCollector(st, network, addresses, s, p, log)
 	d.tasks["garbage"] = garbage.Run
+	d.tasks["relay"] = func(ctx context.Context) error { return planes.ports.Watch(ctx, loop.Hurry) }
 	d.tasks["links"] = func(ctx context.Context) error { return planes.links.Watch(ctx, loop.Trigger) }
 	d.tasks["kernel settings"] = func(ctx context.Context) error { return planes.links.WatchSettings(ctx, loop.Trigger) }
 	if planes.rules != nil {
@@ -261,7 +262,7 @@ type planes struct {
 	sysctl  link.Sysctl
 	links   *link.Links
 	flows   *link.Flows
-	ports   *publish.Publisher
+	ports   *relay.Client
 	backend *backends // nil with --iptables=false, as are the next two
 	rules   *firewall.Plane
 	zones   *firewalld.Plane // nil with --firewalld=off too
@@ -269,7 +270,7 @@ type planes struct {
 	auto    *auto
 }
 
-func (d *daemonParts) newPlanes(s settings, log *slog.Logger) (*planes, error) {
+func (d *daemonParts) newPlanes(s settings, parsed parsed, log *slog.Logger) (*planes, error) {
 	p := &planes{sysctl: link.Sysctl{Root: "/proc/sys"}}
 	var err error
 	if p.links, err = link.New(p.sysctl); err != nil {
@@ -283,7 +284,15 @@ func (d *daemonParts) newPlanes(s settings, log *slog.Logger) (*planes, error) {
 		return nil, err
 	}
 	d.onEnd(p.flows.Close)
-	p.ports = publish.New(publish.Options{ServeAll: !s.iptables, ServeAllV6: !s.ip6tables, NoProxy: !s.userlandProxy, Log: log})
+	ports := relay.Options{
+		Socket: s.relaySocket, Start: relay.Spawn(s.relaySocket), Log: log, Level: parsed.level,
+		Settings: relay.Settings{ServeAll: !s.iptables, ServeAllV6: !s.ip6tables, NoProxy: !s.userlandProxy},
+	}
+	if s.iptables {
+		d.newAuto(p, s, parsed, log)
+		ports.Mode, p.links.Mode = p.auto.Mode, p.auto.Mode
+	}
+	p.ports = relay.New(ports)
 	d.onClose(p.ports)
 	if !s.iptables {
 		return p, nil
@@ -292,18 +301,25 @@ func (d *daemonParts) newPlanes(s settings, log *slog.Logger) (*planes, error) {
 		return nil, err
 	}
 	d.onEnd(p.backend.Close)
-	rules := firewall.Settings{NoIPv6: !s.ip6tables, Loopback: p.links.LeadsLoopback, BarsLoopback: p.barsLoopback}
+	rules := firewall.Settings{
+		NoIPv6: !s.ip6tables, Loopback: p.links.LeadsLoopback, BarsLoopback: p.barsLoopback,
+		Publish: p.auto.Modes, LearnedTime: s.learnedTime, Divert: p.auto.byHost,
+	}
 	if err := d.openLatch(&rules, s, log); err != nil {
 		return nil, err
 	}
 	p.rules = firewall.NewPlane(p.backend, rules)
+	return p, nil
+}
+
+// newAuto adds what looks at the host's own firewall.
+func (d *daemonParts) newAuto(p *planes, s settings, parsed parsed, log *slog.Logger) {
 	if s.firewalld == "auto" {
 		p.zones = firewalld.New(firewalld.Options{Log: log, Timeout: zoneTimeout})
 	}
 	p.looker = newLooker(p.zones)
 	d.onEnd(p.looker.Close)
-	p.auto = newAuto(p.looker, p.barsLoopback, state.PublishDNAT, log) // nothing chooses another mode yet
-	return p, nil
+	p.auto = newAuto(p.looker, p.barsLoopback, parsed.publish, log)
 }
 
 // openLatch adds the latch, where the host can have one and the user does not mind.

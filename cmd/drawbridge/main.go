@@ -48,6 +48,7 @@ func exitText() string {
 const (
 	defaultPluginSocket  = "/run/docker/plugins/drawbridge.sock"
 	defaultControlSocket = "/run/drawbridge/control.sock"
+	defaultRelaySocket   = "/run/drawbridge/relay.sock"
 	defaultState         = "/var/lib/drawbridge/state.db"
 	defaultEngineSocket  = "/run/docker.sock"
 )
@@ -112,7 +113,7 @@ Start the daemon with "drawbridge serve" (as root), then
 		return usageError{err}
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newServe(), newStatus(), newVerify(), newPorts(), newRules(), newOptions(), newGC(), newPurge(), newVersion())
+	root.AddCommand(newServe(), newStatus(), newVerify(), newPorts(), newRules(), newOptions(), newGC(), newPurge(), newVersion(), newRelay())
 	return root
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/drawbridge-net/drawbridge/firewall/iptables"
 	"github.com/drawbridge-net/drawbridge/firewalld"
 	"github.com/drawbridge-net/drawbridge/link"
+	"github.com/drawbridge-net/drawbridge/relay"
 	"github.com/drawbridge-net/drawbridge/state"
 	"github.com/drawbridge-net/drawbridge/store"
 )
@@ -21,6 +22,7 @@ import (
 // purge holds the flags of the command.
 type purge struct {
 	controlSocket, state string
+	relaySocket          string
 	keepState, force     bool
 	rulesOnly            bool
 }
@@ -31,7 +33,7 @@ func newPurge() *cobra.Command {
 		Use:   "purge",
 		Short: "Take everything of Drawbridge off this host",
 		Long: `Take everything of Drawbridge off this host: links, firewall rules and sets, firewalld's bindings, and the
-state file. The daemon must not be running. It works without a state file too: what is ours is
+state file. The process that holds published ports is ended, with their connections. The daemon must not be running. It works without a state file too: what is ours is
 recognised by its marks.
 
 What stays: rules that you put into DOCKER-USER or DRAWBRIDGE-USER, firewalld's zone "docker", and
@@ -46,6 +48,7 @@ net.ipv4.ip_forward, which others may rely on by now.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&p.controlSocket, "control-socket", defaultControlSocket, "unix socket of the daemon, which must not answer")
+	f.StringVar(&p.relaySocket, "relay-socket", defaultRelaySocket, "unix socket of the process that holds published ports")
 	f.StringVar(&p.state, "state", defaultState, "state file of the daemon")
 	f.BoolVar(&p.keepState, "keep-state", false, "keep the state file: the daemon's next start makes everything again. Containers that it may not enter (CAP_SYS_ADMIN) must be restarted")
 	f.BoolVar(&p.rulesOnly, "rules-only", false, "take nothing but rules and sets away; containers keep their links")
@@ -117,7 +120,12 @@ func (p purge) clean(ctx context.Context, known state.Snapshot, out io.Writer) e
 	for _, n := range known.Networks {
 		bridges = append(bridges, n.Bridge)
 	}
+	ended, err := relay.End(ctx, p.relaySocket)
+	if ended {
+		fmt.Fprintln(out, "published ports: their process is ended")
+	}
 	err = errors.Join(
+		err,
 		firewalld.New(firewalld.Options{}).Unbind(ctx, bridges),
 		cleanRules(ctx, out),
 	)

@@ -23,6 +23,7 @@ import (
 // settings are the flags of serve as given; parsed is what they mean.
 type settings struct {
 	pluginSocket, controlSocket, state string
+	relaySocket                        string
 	iptables, ip6tables, ipForward     bool
 	ipMasq, icc, userlandProxy         bool
 	ip                                 string
@@ -48,6 +49,7 @@ type parsed struct {
 func (s *settings) register(f *pflag.FlagSet) {
 	f.StringVar(&s.pluginSocket, "plugin-socket", defaultPluginSocket, "unix socket on which dockerd finds the plugin")
 	f.StringVar(&s.controlSocket, "control-socket", defaultControlSocket, "unix socket for the other commands and for monitoring")
+	f.StringVar(&s.relaySocket, "relay-socket", defaultRelaySocket, "unix socket of the process that holds published ports; it is started where nobody listens")
 	f.StringVar(&s.state, "state", defaultState, "file that keeps networks, endpoints, ports and addresses")
 	f.BoolVar(&s.iptables, "iptables", true, "add rules to the host's firewall; with false no rule is changed")
 	f.BoolVar(&s.ip6tables, "ip6tables", true, "add rules for IPv6; with false, or with --iptables=false, none is changed")

@@ -52,6 +52,11 @@ func sources(st *store.Store, loop *reconcile.Loop, network *driver.Driver, p *p
 			if late != nil && ctx.Err() != nil {
 				s.Errors = append(s.Errors, late.Error())
 			}
+			if hello, runs, err := p.ports.Hello(ctx); err != nil {
+				s.Errors = append(s.Errors, err.Error())
+			} else if runs {
+				s.Relay = &control.Relay{PID: hello.PID, Version: hello.Version, Since: hello.Since, Sockets: hello.Sockets, Connections: hello.Connections}
+			}
 			for id, reason := range p.links.Unguarded() {
 				s.Notes = append(s.Notes, fmt.Sprintf("network %s: %s: %s", id.Short(), untranslated, reason))
 			}

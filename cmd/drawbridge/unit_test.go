@@ -11,9 +11,9 @@ import (
 // unit is what a unit file says, by section and key.
 type unit map[string][]string
 
-func readUnit(t *testing.T) unit {
+func readUnit(t *testing.T, name string) unit {
 	t.Helper()
-	text, err := os.ReadFile("../../packaging/drawbridge.service")
+	text, err := os.ReadFile("../../packaging/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func (u unit) seconds(key string) time.Duration {
 
 // TestUnit reads what the unit promises: dockerd starts behind us, never waits long for us, and is never long without us.
 func TestUnit(t *testing.T) {
-	u := readUnit(t)
+	u := readUnit(t, "drawbridge.service")
 	for key, want := range map[string]string{
 		"Unit.Before":                      "docker.service",
 		"Unit.After":                       "firewalld.service",
@@ -48,6 +48,8 @@ func TestUnit(t *testing.T) {
 		"Service.Restart":                  "always",
 		"Service.RestartPreventExitStatus": "2",
 		"Service.KillMode":                 "mixed",
+		"Service.RuntimeDirectoryPreserve": "yes",
+		"Unit.Wants":                       "drawbridge-relay.socket",
 		"Install.WantedBy":                 "multi-user.target",
 	} {
 		if !slices.Contains(u[key], want) {
@@ -77,5 +79,33 @@ func TestUnit(t *testing.T) {
 	}
 	if pre := u["Service.ExecStartPre"]; len(pre) == 0 || !strings.HasPrefix(pre[0], "-") {
 		t.Errorf("ExecStartPre %v: a module that the kernel lacks must not keep the daemon from starting", pre)
+	}
+}
+
+// TestRelayUnits: the relay is started when it is asked, and no end or start of the daemon ends it.
+func TestRelayUnits(t *testing.T) {
+	daemon, relay, socket := readUnit(t, "drawbridge.service"), readUnit(t, "drawbridge-relay.service"), readUnit(t, "drawbridge-relay.socket")
+	if got := socket["Socket.ListenStream"]; !slices.Equal(got, []string{defaultRelaySocket}) || !slices.Equal(socket["Socket.SocketMode"], []string{"0600"}) {
+		t.Errorf("systemd listens on %v", got)
+	}
+	for key, want := range map[string]string{"Service.Type": "notify", "Unit.StartLimitIntervalSec": "0", "Unit.Requires": "drawbridge-relay.socket", "Service.KillMode": "mixed"} {
+		if !slices.Contains(relay[key], want) {
+			t.Errorf("%s is %v, without %s", key, relay[key], want)
+		}
+	}
+	for _, u := range []unit{relay, socket} {
+		for key, values := range u {
+			if slices.Contains(values, "drawbridge.service") {
+				t.Errorf("%s names drawbridge.service", key)
+			}
+		}
+	}
+	for _, key := range []string{"Unit.PartOf", "Unit.BindsTo", "Unit.Requires"} {
+		if len(daemon[key]) > 0 {
+			t.Errorf("the daemon's unit has %s %v", key, daemon[key])
+		}
+	}
+	if !slices.Contains(relay["Service.CapabilityBoundingSet"], "CAP_NET_BIND_SERVICE") {
+		t.Error("the relay cannot bind low ports")
 	}
 }

@@ -28,6 +28,8 @@ import (
 
 	"github.com/drawbridge-net/drawbridge/control"
 	"github.com/drawbridge-net/drawbridge/internal/unixsocket"
+	"github.com/drawbridge-net/drawbridge/internal/version"
+	"github.com/drawbridge-net/drawbridge/relay"
 )
 
 // How the test binary is started again: as the program, or as the tests in namespaces of their own.
@@ -36,12 +38,22 @@ const (
 	insideEnv  = "DRAWBRIDGE_TEST_INSIDE"
 )
 
-// TestMain runs the tests in a network and a mount namespace of their own, with an empty /run. The program under
+// Another name of the program, under which it says that it is of another version.
+const (
+	nextProgram = "drawbridge.next"
+	nextVersion = "99.0.0"
+)
+
+// TestMain runs the tests in a network, a mount and a PID namespace of their own, with an empty /run. What is started there ends with
+// the tests. The program under
 // test is this binary, too, so that what is tested is wired like the real one, and with the race detector if
 // the tests are.
 func TestMain(m *testing.M) {
 	switch {
 	case os.Getenv(programEnv) != "":
+		if filepath.Base(self()) == nextProgram {
+			version.Number = nextVersion
+		}
 		os.Exit(run(os.Args[1:]))
 	case os.Getenv(insideEnv) != "":
 		os.Exit(inside(m))
@@ -49,7 +61,7 @@ func TestMain(m *testing.M) {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), insideEnv+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -60,6 +72,7 @@ func inside(m *testing.M) int {
 	err := errors.Join(
 		unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
 		unix.Mount("tmpfs", "/run", "tmpfs", 0, ""),
+		unix.Mount("proc", "/proc", "proc", 0, ""),
 		// A sequence takes seconds: fewer of them than rapid would run, and an end to shrinking.
 		flag.Set("rapid.checks", fmt.Sprint(sequences)),
 		flag.Set("rapid.shrinktime", "20s"))
@@ -94,6 +107,7 @@ type wholeHost struct {
 	// env is for programs beside the tests' own; flags are for the daemon, beside and after those that all tests give.
 	env, flags []string
 	state      string // file
+	program    string // path; this test by another name or by none
 
 	slowest time.Duration // answer to ask
 }
@@ -104,7 +118,7 @@ func newWholeHost(t tester) *wholeHost {
 	h := &wholeHost{t: t, dir: dir, calls: make(chan func())}
 	h.must(err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	h.state = h.path("state.db")
+	h.state, h.program = h.path("state.db"), "/proc/self/exe"
 	transport := unixsocket.Transport(h.path("plugin.sock"))
 	transport.DisableKeepAlives = true
 	h.http.Transport = transport
@@ -125,8 +139,16 @@ func newWholeHost(t tester) *wholeHost {
 		return err
 	})
 	t.Cleanup(h.handle.Close)
+	t.Cleanup(h.endRelay)
 	h.furnish()
 	return h
+}
+
+// endRelay ends the process that holds published ports, which lives on when the daemon is ended.
+func (h *wholeHost) endRelay() {
+	h.t.Helper()
+	_, err := relay.End(context.Background(), h.path("relay.sock"))
+	h.must(err)
 }
 
 func (h *wholeHost) must(err error) {
@@ -196,8 +218,8 @@ func (h *wholeHost) start() {
 // launch starts the daemon with a firewall backend.
 func (h *wholeHost) launch(backend string) {
 	h.t.Helper()
-	h.daemon = exec.Command("/proc/self/exe", "serve", "--firewall-backend", backend, "--firewalld", "off",
-		"--plugin-socket", h.path("plugin.sock"), "--control-socket", h.path("control.sock"), "--state", h.state)
+	h.daemon = exec.Command(h.program, "serve", "--firewall-backend", backend, "--firewalld", "off",
+		"--plugin-socket", h.path("plugin.sock"), "--control-socket", h.path("control.sock"), "--relay-socket", h.path("relay.sock"), "--state", h.state)
 	h.daemon.Args = append(h.daemon.Args, h.flags...)
 	h.daemon.Env = append(append(os.Environ(), programEnv+"=1"), h.env...)
 	h.log.Reset()
@@ -327,7 +349,7 @@ func (h *wholeHost) try(argv ...string) (out string, failed error) {
 func (h *wholeHost) purge() error {
 	h.t.Helper()
 	_, err := h.try("env", programEnv+"=1", self(), "purge", "--force", "--keep-state",
-		"--control-socket", h.path("control.sock"), "--state", h.path("state.db"))
+		"--control-socket", h.path("control.sock"), "--relay-socket", h.path("relay.sock"), "--state", h.path("state.db"))
 	return err
 }
 

@@ -37,6 +37,7 @@ var allowed = map[string][]string{
 	"firewall/nftables": {"firewall", "state", "internal"},
 	"firewalld":         {"state", "internal"},
 	"publish":           {"state", "internal"},
+	"relay":             {"publish", "state", "internal"}, // the process in which that plane lives
 
 	// It looks at rules of others, and is no plane.
 	"hostfw": {"state", "internal"},

@@ -7,9 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"sync"
 	"syscall"
 )
 
@@ -38,7 +39,6 @@ var ErrInjected = errors.New("a fault that a test injected")
 // Plan says at which point what is to happen. Points are counted from one since the plan was written; a plan for point 0 only
 // has them counted.
 type Plan struct {
-	ID    string // tells a plan from the one before
 	Point int
 	Fault Fault
 }
@@ -47,6 +47,10 @@ type Plan struct {
 func (p Plan) Write(dir string) error {
 	text, err := json.Marshal(p)
 	if err != nil {
+		return err
+	}
+	// Without a plan nothing is counted: the one before must not begin anew.
+	if err := os.Remove(filepath.Join(dir, planFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(dir, walkedFile), nil, 0o600); err != nil {
@@ -70,13 +74,6 @@ func Walked(dir string) ([]string, error) {
 	return names, err
 }
 
-// walk counts the points of this process.
-var walk struct {
-	sync.Mutex
-	plan Plan
-	at   int
-}
-
 // Do carries out an effect of the kind name, and returns its error, unless the plan has something else in mind.
 func Do(name string, act func() error) error {
 	switch fault := pass(name); fault {
@@ -91,37 +88,35 @@ func Do(name string, act func() error) error {
 	return act()
 }
 
-// pass counts a point, writes it down and returns what is to happen there.
+// pass counts a point, writes it down and returns what is to happen there. The daemon and its relay count together: a point is a line of
+// the file, which one process at a time writes.
 func pass(name string) Fault {
 	dir := os.Getenv(DirEnv)
 	if dir == "" {
 		return ""
 	}
-	walk.Lock()
-	defer walk.Unlock()
+	walked, err := os.OpenFile(filepath.Join(dir, walkedFile), os.O_APPEND|os.O_RDWR, 0o600)
+	if err != nil {
+		return ""
+	}
+	defer walked.Close() // and with it the lock
+	if err := syscall.Flock(int(walked.Fd()), syscall.LOCK_EX); err != nil {
+		return ""
+	}
 	raw, err := os.ReadFile(filepath.Join(dir, planFile))
 	var plan Plan
 	if err != nil || json.Unmarshal(raw, &plan) != nil {
 		return ""
 	}
-	if plan != walk.plan {
-		walk.plan, walk.at = plan, 0
+	before, err := io.ReadAll(walked)
+	if err != nil {
+		return ""
 	}
-	walk.at++
-	note(dir, name)
-	if walk.at == plan.Point {
+	fmt.Fprintln(walked, name)
+	if bytes.Count(before, []byte("\n"))+1 == plan.Point {
 		return plan.Fault
 	}
 	return ""
-}
-
-func note(dir, name string) {
-	f, err := os.OpenFile(filepath.Join(dir, walkedFile), os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	fmt.Fprintln(f, name)
 }
 
 // die ends the process as a crash does: nothing is closed, flushed or told.

@@ -194,7 +194,10 @@ func TestLoopback(t *testing.T) {
 	if err := b.plugin.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	t.Run("without the daemon", served)
+	t.Run("without the daemon", func(t *testing.T) {
+		served(t)
+		proxied(t)
+	})
 	t.Run("closed without the daemon", closed)
 	unguard := func() {
 		for _, port := range b.portsOf(onWeb) {

@@ -232,10 +232,10 @@ func TestReboot(t *testing.T) {
 	r.nothingLeft()
 }
 
-// powerOff leaves nothing but files: containers and who runs them, links, rules, sets, switches and the id of the boot.
+// powerOff leaves nothing but files: containers and who runs them, who holds published ports, links, rules, sets, switches and the id of the boot.
 func (r *restarts) powerOff(containers []string) {
 	r.t.Helper()
-	for _, pid := range append(r.pids("containerd"), containers...) {
+	for _, pid := range append(append(r.pids("containerd"), r.pids("drawbridge")...), containers...) {
 		// One may have ended with another.
 		_, _ = r.Run(r.t.Context(), "kill", "-9", pid)
 	}
