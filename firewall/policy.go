@@ -152,8 +152,8 @@ type Host struct {
 
 func (h Host) equal(o Host) bool {
 	return h.NoIPv6 == o.NoIPv6 && h.Loopback == o.Loopback && slices.Equal(h.Proxied, o.Proxied) && h.BarsLoopback == o.BarsLoopback &&
-		h.Publish == o.Publish && h.Auto == o.Auto && h.LearnedTime == o.LearnedTime && h.Latched == o.Latched &&
-		h.BridgeNetfilter == o.BridgeNetfilter && slices.Equal(h.DockerBridges, o.DockerBridges)
+		h.Publish == o.Publish && h.Auto == o.Auto && h.LearnedTime == o.LearnedTime &&
+		h.BridgeNetfilter == o.BridgeNetfilter && h.Latched == o.Latched && slices.Equal(h.DockerBridges, o.DockerBridges)
 }
 
 func (h Host) modes() state.Modes { return state.Modes{Inherit: h.Publish, Auto: h.Auto} }

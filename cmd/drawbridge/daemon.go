@@ -131,7 +131,7 @@ func refuseLeftover(ctx context.Context, s settings) error {
 }
 
 func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p parsed, log *slog.Logger) error {
-	planes, err := d.newPlanes(s, log)
+	planes, err := d.newPlanes(s, p.publish, log)
 	if err != nil {
 		return err
 	}
@@ -267,10 +267,12 @@ type planes struct {
 	zones   *firewalld.Plane // nil with --firewalld=off too
 	looker  *hostfw.Looker   // nil with --iptables=false, as is the next: no port goes past a firewall then
 	auto    *auto
+
+	exposures exposures
 }
 
-func (d *daemonParts) newPlanes(s settings, log *slog.Logger) (*planes, error) {
-	p := &planes{sysctl: link.Sysctl{Root: "/proc/sys"}}
+func (d *daemonParts) newPlanes(s settings, mode state.Publish, log *slog.Logger) (*planes, error) {
+	p := &planes{sysctl: link.Sysctl{Root: "/proc/sys"}, exposures: exposures{flag: mode, noRules: !s.iptables, noRules6: !s.ip6tables}}
 	var err error
 	if p.links, err = link.New(p.sysctl); err != nil {
 		return nil, err
@@ -292,7 +294,11 @@ func (d *daemonParts) newPlanes(s settings, log *slog.Logger) (*planes, error) {
 		return nil, err
 	}
 	d.onEnd(p.backend.Close)
-	rules := firewall.Settings{NoIPv6: !s.ip6tables, Loopback: p.links.LeadsLoopback, BarsLoopback: p.barsLoopback}
+	p.exposures.variant = p.backend.Variant
+	rules := firewall.Settings{
+		NoIPv6: !s.ip6tables, Loopback: p.links.LeadsLoopback, BarsLoopback: p.barsLoopback,
+		Publish: p.exposures.modes, LearnedTime: s.learnedTime,
+	}
 	if err := d.openLatch(&rules, s, log); err != nil {
 		return nil, err
 	}
@@ -302,7 +308,8 @@ func (d *daemonParts) newPlanes(s settings, log *slog.Logger) (*planes, error) {
 	}
 	p.looker = newLooker(p.zones)
 	d.onEnd(p.looker.Close)
-	p.auto = newAuto(p.looker, p.barsLoopback, state.PublishDNAT, log) // nothing chooses another mode yet
+	inherit, _ := p.exposures.modes()
+	p.auto = newAuto(p.looker, p.barsLoopback, inherit, log)
 	return p, nil
 }
 
