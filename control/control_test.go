@@ -36,8 +36,9 @@ func answers() Sources {
 			s.Since = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 			return s, nil
 		},
-		Snapshot: func() state.Snapshot { return sample },
-		Rules:    func(context.Context) (string, error) { return "table inet drawbridge {\n}\n", nil },
+		Snapshot:   func() state.Snapshot { return sample },
+		Publishing: func() Publishing { return byFlag },
+		Rules:      func(context.Context) (string, error) { return "table inet drawbridge {\n}\n", nil },
 		Verify: func(context.Context) ([]Difference, error) {
 			return []Difference{{Part: "links", Network: web.ID, Text: "link br-web is down"}}, nil
 		},
@@ -96,7 +97,7 @@ func TestClientAndServer(t *testing.T) {
 			t.Errorf("status: %v %s", err, diff)
 		}
 		ports, err := c.Ports(t.Context())
-		if diff := cmp.Diff(Ports(sample), ports, cmpNetip); err != nil || diff != "" {
+		if diff := cmp.Diff(Ports(sample, byFlag), ports, cmpNetip); err != nil || diff != "" {
 			t.Errorf("ports: %v %s", err, diff)
 		}
 		text, err := c.Rules(t.Context())
@@ -357,12 +358,12 @@ func TestWritePorts(t *testing.T) {
 		want  string
 	}{
 		{"none", nil, "no ports are published\n"},
-		{"both families", append(Ports(sample),
-			Port{addr("192.0.2.1"), 53, state.UDP, addr("10.0.0.3"), 5353, "epbbbbbbbbbb0000", web.ID, "br-a-longer-one"}), `
-HOST               CONTAINER       ENDPOINT       NETWORK        BRIDGE
-0.0.0.0:8080/tcp   10.0.0.2:80     epaaaaaaaaaa   netaaaaaaaaa   br-web
-[::]:8080/tcp      [fd00::2]:80    epaaaaaaaaaa   netaaaaaaaaa   br-web
-192.0.2.1:53/udp   10.0.0.3:5353   epbbbbbbbbbb   netaaaaaaaaa   br-a-longer-one
+		{"both families", append(Ports(sample, byFlag),
+			Port{addr("192.0.2.1"), 53, state.UDP, addr("10.0.0.3"), 5353, "host", "drawbridge.publish of the network", "192.0.2.0/24,192.0.3.0/24,192.0.4.0/24,2001:db8::/32", "eth0:wg0", "epbbbbbbbbbb0000", web.ID, "br-a-longer-one"}), `
+HOST               CONTAINER       MODE   FROM                                                BY         ENDPOINT       NETWORK        BRIDGE            WHY
+0.0.0.0:8080/tcp   10.0.0.2:80     dnat   all                                                 all        epaaaaaaaaaa   netaaaaaaaaa   br-web            --publish
+[::]:8080/tcp      [fd00::2]:80    dnat   all                                                 all        epaaaaaaaaaa   netaaaaaaaaa   br-web            --publish
+192.0.2.1:53/udp   10.0.0.3:5353   host   192.0.2.0/24,192.0.3.0/24,192.0.4.0/24 and 1 more   eth0:wg0   epbbbbbbbbbb   netaaaaaaaaa   br-a-longer-one   drawbridge.publish of the network
 `[1:]},
 	}
 	for _, row := range rows {
@@ -459,7 +460,7 @@ func TestWriteErrorsAreReturned(t *testing.T) {
 	if err := WritePorts(fullDisk{}, nil); err == nil {
 		t.Error("no ports: no error")
 	}
-	if err := WritePorts(fullDisk{}, Ports(sample)); err == nil {
+	if err := WritePorts(fullDisk{}, Ports(sample, byFlag)); err == nil {
 		t.Error("ports: no error")
 	}
 	if err := WriteVerify(fullDisk{}, []Difference{{}}); err == nil {

@@ -21,6 +21,14 @@ type Port struct {
 	ContainerAddress netip.Addr `json:"containerAddress"`
 	ContainerPort    uint16     `json:"containerPort"`
 
+	// Mode is how clients from outside the host come to the port: dnat, host, learned or localhost, as drawbridge.publish says it;
+	// or routed. Why says in words where that comes from. From, empty for all, are the sources that may come, and Interfaces the
+	// links by which.
+	Mode       string          `json:"mode"`
+	Why        string          `json:"why"`
+	From       state.Prefixes  `json:"from,omitempty"`
+	Interfaces state.LinkNames `json:"interfaces,omitempty"`
+
 	Endpoint state.EndpointID `json:"endpoint"` // Docker's full id
 	Network  state.NetworkID  `json:"network"`  // Docker's full id
 	Bridge   string           `json:"bridge"`   // name of the network's bridge
@@ -28,7 +36,7 @@ type Port struct {
 
 // Ports lists what s publishes, one row for each family in which a port exists, sorted
 // by protocol, host port and host address. Internal networks publish nothing.
-func Ports(s state.Snapshot) []Port {
+func Ports(s state.Snapshot, publishing Publishing) []Port {
 	rows := []Port{} // an empty list, not null, in JSON
 	for _, e := range s.Endpoints {
 		n, known := s.Network(e.Network)
@@ -36,7 +44,11 @@ func Ports(s state.Snapshot) []Port {
 			continue
 		}
 		for _, p := range e.Ports {
+			first := len(rows)
 			rows = appendFamilies(rows, n, e, p)
+			for i := first; i < len(rows); i++ {
+				rows[i].expose(s, e, p, publishing)
+			}
 		}
 	}
 	slices.SortFunc(rows, comparePorts)
@@ -63,6 +75,15 @@ func appendFamilies(rows []Port, n state.Network, e state.Endpoint, p state.Port
 		})
 	}
 	return rows
+}
+
+// expose says who comes to the port, and how.
+func (p *Port) expose(s state.Snapshot, e state.Endpoint, port state.Port, publishing Publishing) {
+	p.Mode, p.Why = publishing.mode(s, e, port, p.HostAddress.Is6())
+	if p.Mode != string(state.PublishLocalhost) {
+		exposure := s.Exposure(e)
+		p.From, p.Interfaces = exposure.From, exposure.Links
+	}
 }
 
 // loopbackTarget is where a port on a loopback address leads. A proxy serves it, which takes the

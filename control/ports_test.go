@@ -39,6 +39,9 @@ func snapshot(endpoints ...state.Endpoint) state.Snapshot {
 	return s
 }
 
+// byFlag is a daemon that nobody told anything.
+var byFlag = Publishing{InheritWhy: "--publish"}
+
 func TestPorts(t *testing.T) {
 	const one, two = "epaaaaaaaaaa0000", "epbbbbbbbbbb0000"
 	at := func(ip string) (a netip.Addr) {
@@ -54,7 +57,11 @@ func TestPorts(t *testing.T) {
 		return state.Port{Proto: state.UDP, HostIP: at(ip), HostPort: host, ContainerPort: container}
 	}
 	row := func(host string, hostPort uint16, p state.Proto, cont string, contPort uint16, e state.EndpointID) Port {
-		return Port{addr(host), hostPort, p, addr(cont), contPort, e, web.ID, web.Bridge}
+		mode, why := "dnat", "--publish"
+		if addr(host).IsLoopback() {
+			mode, why = "localhost", "published on a loopback address"
+		}
+		return Port{addr(host), hostPort, p, addr(cont), contPort, mode, why, "", "", e, web.ID, web.Bridge}
 	}
 	rows := []struct {
 		name  string
@@ -110,7 +117,7 @@ func TestPorts(t *testing.T) {
 	}
 	for _, r := range rows {
 		t.Run(r.name, func(t *testing.T) {
-			if diff := cmp.Diff(r.want, Ports(r.state), cmpNetip); diff != "" {
+			if diff := cmp.Diff(r.want, Ports(r.state, byFlag), cmpNetip); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -123,7 +130,7 @@ func TestPortsDoesNotChangeTheSnapshot(t *testing.T) {
 			state.Port{Proto: state.UDP, HostPort: 9, ContainerPort: 9}, state.Port{Proto: state.TCP, HostPort: 1, ContainerPort: 1}))
 	}
 	s := build()
-	Ports(s)
+	Ports(s, byFlag)
 	if diff := cmp.Diff(build(), s, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmpNetip); diff != "" {
 		t.Error(diff)
 	}
@@ -141,9 +148,9 @@ func TestPortsOrderIsTotal(t *testing.T) {
 			}
 		})
 		ports := rapid.SliceOfN(port, 0, 8).Draw(t, "ports")
-		first := Ports(snapshot(endpoint("epaaaaaaaaaa0000", web, "10.0.0.2/24", "fd00::2/64", ports...)))
+		first := Ports(snapshot(endpoint("epaaaaaaaaaa0000", web, "10.0.0.2/24", "fd00::2/64", ports...)), byFlag)
 		other := rapid.Permutation(ports).Draw(t, "permuted")
-		second := Ports(snapshot(endpoint("epaaaaaaaaaa0000", web, "10.0.0.2/24", "fd00::2/64", other...)))
+		second := Ports(snapshot(endpoint("epaaaaaaaaaa0000", web, "10.0.0.2/24", "fd00::2/64", other...)), byFlag)
 		if diff := cmp.Diff(first, second, cmpNetip); diff != "" {
 			t.Fatal(diff)
 		}
@@ -151,12 +158,13 @@ func TestPortsOrderIsTotal(t *testing.T) {
 }
 
 func TestPortJSON(t *testing.T) {
-	p := Port{addr("0.0.0.0"), 8080, state.TCP, addr("10.0.0.2"), 80, "epaaaaaaaaaa0000", web.ID, web.Bridge}
+	p := Port{addr("0.0.0.0"), 8080, state.TCP, addr("10.0.0.2"), 80, "host", "--publish", "192.0.2.0/24,2001:db8::/32", "eth0:wg0", "epaaaaaaaaaa0000", web.ID, web.Bridge}
 	got, err := json.Marshal(p)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := `{"hostAddress":"0.0.0.0","hostPort":8080,"protocol":"tcp","containerAddress":"10.0.0.2","containerPort":80,` +
+		`"mode":"host","why":"--publish","from":"192.0.2.0/24,2001:db8::/32","interfaces":"eth0:wg0",` +
 		`"endpoint":"epaaaaaaaaaa0000","network":"netaaaaaaaaa0000","bridge":"br-web"}`
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Error(diff)

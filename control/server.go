@@ -39,6 +39,8 @@ type Sources struct {
 	Status  func(ctx context.Context) (Status, error)
 	// Snapshot returns the desired state.
 	Snapshot func() state.Snapshot
+	// Publishing tells what becomes of ports whose mode nobody else says; nil if nobody decides.
+	Publishing func() Publishing
 	// Rules returns the firewall rules that should be in the kernel, as text for a reader.
 	Rules func(ctx context.Context) (string, error)
 	// Verify compares the host with the state, and changes nothing.
@@ -111,7 +113,7 @@ type source func(context.Context) (any, error)
 func (s *Server) routes() map[string]map[string]source {
 	return map[string]map[string]source{
 		statusPath: {http.MethodGet: s.status},
-		portsPath:  {http.MethodGet: func(context.Context) (any, error) { return Ports(s.sources.Snapshot()), nil }},
+		portsPath:  {http.MethodGet: s.ports},
 		rulesPath:  {http.MethodGet: s.rules},
 		verifyPath: {http.MethodGet: s.verify},
 		gcPath:     {http.MethodGet: orphans(s.sources.Orphans), http.MethodPost: orphans(s.sources.Collect)},
@@ -162,6 +164,14 @@ func (s *Server) status(ctx context.Context) (any, error) {
 		st.Errors = []string{}
 	}
 	return st, err
+}
+
+func (s *Server) ports(context.Context) (any, error) {
+	var p Publishing
+	if s.sources.Publishing != nil {
+		p = s.sources.Publishing()
+	}
+	return Ports(s.sources.Snapshot(), p), nil
 }
 
 func (s *Server) verify(ctx context.Context) (any, error) {

@@ -52,7 +52,7 @@ func Count(s state.Snapshot) Status {
 		Revision:  s.Revision,
 		Networks:  len(s.Networks),
 		Endpoints: len(s.Endpoints),
-		Ports:     len(Ports(s)),
+		Ports:     len(Ports(s, Publishing{})),
 		Pools:     len(s.Pools),
 		Notes:     []string{},
 		Errors:    []string{},

@@ -16,12 +16,13 @@ func WritePorts(w io.Writer, ports []Port) error {
 		return err
 	}
 	return table(w, func(line func(...any)) {
-		line("HOST", "CONTAINER", "ENDPOINT", "NETWORK", "BRIDGE")
+		line("HOST", "CONTAINER", "MODE", "FROM", "BY", "ENDPOINT", "NETWORK", "BRIDGE", "WHY")
 		for _, p := range ports {
 			line(
 				fmt.Sprintf("%s/%s", hostSide(p), p.Protocol),
 				netip.AddrPortFrom(p.ContainerAddress, p.ContainerPort),
-				p.Endpoint.Short(), p.Network.Short(), p.Bridge,
+				p.Mode, fromText(p.From), linksText(p.Interfaces),
+				p.Endpoint.Short(), p.Network.Short(), p.Bridge, oneLine(p.Why),
 			)
 		}
 	})

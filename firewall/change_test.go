@@ -19,7 +19,7 @@ func TestRenderChange(t *testing.T) {
 			DockerBridges: []string{"br-1", "docker0"},
 		}
 		modes := statetest.Modes(t)
-		host.Publish, host.Auto = modes.Inherit, modes.Auto
+		host.Modes = modes
 		s := statetest.Draw(t)
 		for _, n := range s.Networks {
 			if rapid.Bool().Draw(t, "proxied") {

@@ -29,14 +29,26 @@
 //  3. What comes from or goes to an internal network is refused.
 //  4. What comes from a container network with a source address that the network does not own is refused, and so
 //     is what comes from elsewhere with one that a network owns.
-//  5. To a container pass: what a published port redirected to exactly that container, protocol and port; on a routed network
+//  5. What comes from no network of ours to a container's port that is limited to some sources or links is refused to all others.
+//  6. To a container pass: what a published port redirected to exactly that container, protocol and port; on a routed network
 //     what is published, and ICMP; from a trusted link what is published, at the container's own address;
 //     and to an unprotected network everything that comes from no container network. All else is refused.
-//  6. What goes to a bridge of Docker's own driver is refused, unless Docker publishes the port.
+//  7. What goes to a bridge of Docker's own driver is refused, unless Docker publishes the port.
 //
 // The host's own connections are not forwarded. Those to a loopback address are redirected to the networks that
 // Settings.Loopback names, and seem to come from the bridge. That takes route_localnet, so that what comes from a container with
 // a loopback address is refused before it is routed; package link does the same once more.
+//
+// # Who comes to published ports, and how
+//
+// Containers and the host itself are translated. Clients from outside, who come by a link that is no bridge of ours and not by lo,
+// are treated as [state.Modes] says for the port: translated too; or, with [Port].Inside, left to the host, with its INPUT rules
+// and the sockets of package publish. With [Port].Learned they are left to it until it has let in one connection of the same client,
+// by the same link, to the same address and port; for LearnedTime after that, his next ones are translated. A connection
+// vouches once, when both sides have spoken: what is translated later does not renew it, nor does a connection that lasts.
+//
+// [Limit] says who may come to a port at all. It is asked before a destination changes, so that it holds for what is translated,
+// for what a socket serves, in whichever family, and once more on the way to a container. Users' chains come before.
 //
 // Our bridges are recognised by their device group (state.GroupBridge), which a bridge
 // carries from before it is up. A new network is therefore closed until its elements

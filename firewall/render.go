@@ -27,9 +27,9 @@ func renderFamily(s, whole state.Snapshot, h Host, v6 bool) Family {
 		Strangers: slices.ContainsFunc(s.Networks, func(n state.Network) bool { return stranger(n, v6) }),
 	}
 	f.Loopback = !v6 && slices.ContainsFunc(s.Networks, h.leadsLoopback)
-	f.Latched = h.Latched && f.HasBridges()
 	f.Limits = limits(s, h, v6)
 	f.exposure(whole, h)
+	f.Latched = h.Latched && f.HasBridges()
 	if f.HasBridges() {
 		f.Divert = h.diverts()
 		f.Links = linksOf(s, v6)
@@ -161,7 +161,19 @@ func comparePort(a, b Port) int {
 		// A port on one address is looked up before one on every address.
 		b.Host.Compare(a.Host),
 		a.Target.Compare(b.Target),
+		// Two containers may claim one address and one port: what is closed comes first.
+		trueFirst(a.Inside, b.Inside), trueFirst(b.Learned, a.Learned),
 	)
+}
+
+func trueFirst(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	}
+	return 1
 }
 
 func compareTarget(a, b Target) int {

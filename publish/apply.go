@@ -121,16 +121,21 @@ func (p *Publisher) publish(ctx context.Context, s state.Snapshot, b binding) er
 	if ok && held.binding != b {
 		return &conflict{at: b.place(), holder: &held.binding}
 	}
+	r := p.reach(s, b)
+	if ok && p.servers.mistaken(held, r) {
+		_ = p.release(held)
+		ok = false
+	}
 	if !ok {
 		var err error
-		if held, err = p.hold(ctx, b); errors.Is(err, errAbsent) {
+		if held, err = p.hold(ctx, b, r.outside); errors.Is(err, errAbsent) {
 			return nil
 		} else if err != nil {
 			return err
 		}
 	}
 	held.reserved = false
-	if err := held.server.admit(p.reach(s, b)); err != nil {
+	if err := held.server.admit(r); err != nil {
 		return fmt.Errorf("admitting clients to port %s: %w", b.place(), err)
 	}
 	p.serve(held)

@@ -45,6 +45,8 @@ type Held struct {
 	Helper   bool             `json:"helper,omitempty"`
 	Reserved bool             `json:"reserved,omitempty"`
 	Shown    bool             `json:"shown,omitempty"`
+	// Idle says that nobody is served (Options.NoProxy), whatever the protocol.
+	Idle bool `json:"idle,omitempty"`
 	// NoFile says that the kernel has no socket for the protocol.
 	NoFile bool `json:"noFile,omitempty"`
 }
@@ -79,8 +81,9 @@ func (p *Publisher) Given() iter.Seq2[Held, *os.File] {
 }
 
 func (s *socket) given(f *os.File) Held {
+	_, idle := s.server.(unserved)
 	return Held{
-		At: s.place(), Endpoint: s.endpoint, Network: s.network, Port: s.port, Target: s.target, Helper: s.helper,
+		Idle: idle, At: s.place(), Endpoint: s.endpoint, Network: s.network, Port: s.port, Target: s.target, Helper: s.helper,
 		Reserved: s.reserved, Shown: s.shown, NoFile: f == nil,
 	}
 }
@@ -193,7 +196,7 @@ func (p *Publisher) takeSocket(h Held, f *os.File) error {
 	if b.place() != h.At || !h.Target.IsValid() || (f == nil) != h.NoFile {
 		return fmt.Errorf("the socket of port %s was handed over malformed", b.place())
 	}
-	srv, err := p.servers.adopt(b, f)
+	srv, err := p.servers.adopt(b, h.Idle, f)
 	if err != nil {
 		return fmt.Errorf("the socket of port %s that was handed over: %w", b.place(), err)
 	}
@@ -204,11 +207,11 @@ func (p *Publisher) takeSocket(h Held, f *os.File) error {
 
 // adopt is open for a socket that there is. It keeps its filter: without one, or with another for a moment, it would let in whom it must
 // not, or turn away whom it must let in.
-func (o *sockets) adopt(b binding, f *os.File) (server, error) {
+func (o *sockets) adopt(b binding, idle bool, f *os.File) (server, error) {
 	switch {
 	case f == nil:
 		return unserved{}, nil
-	case b.port.Proto == state.SCTP || o.noProxy:
+	case b.port.Proto == state.SCTP || idle:
 		return unserved{f}, nil
 	case b.port.Proto == state.TCP:
 		fd, err := duplicateFD(f)

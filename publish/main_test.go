@@ -85,7 +85,7 @@ func newKernel() *kernel {
 	return &kernel{bound: map[place]bool{}, refuse: map[netip.Addr]error{}}
 }
 
-func (k *kernel) open(_ context.Context, b binding) (server, error) {
+func (k *kernel) open(_ context.Context, b binding, _ bool) (server, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.opens++

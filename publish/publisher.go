@@ -21,7 +21,7 @@ type Options struct {
 	ServeAll bool
 	// ServeAllV6 is the same for IPv6 alone (--ip6tables=false).
 	ServeAllV6 bool
-	// NoProxy only reserves: no client is served here (--userland-proxy=false).
+	// NoProxy only reserves: no client is served here (--userland-proxy=false), but those of ports that are for sockets to serve.
 	NoProxy bool
 	// Mode says by which way clients from outside come to what is exposed: dnat, host, learned or localhost. It is asked for each
 	// endpoint with each Apply and Follow; nil is dnat. A port that changes its way keeps its socket and connections.
@@ -54,7 +54,7 @@ type Options struct {
 // Publisher holds the sockets of published ports. Its methods may be called concurrently.
 type Publisher struct {
 	proc    procfs
-	open    func(context.Context, binding) (server, error)
+	open    func(ctx context.Context, b binding, outside bool) (server, error)
 	servers *sockets // those that open makes
 	running sync.WaitGroup
 
@@ -156,7 +156,7 @@ func (p *Publisher) Close() error {
 }
 
 // hold binds the socket of b. Its errors are for the user, or errAbsent. p.mu is held.
-func (p *Publisher) hold(ctx context.Context, b binding) (*socket, error) {
+func (p *Publisher) hold(ctx context.Context, b binding, outside bool) (*socket, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("publishing port %s: %w", b.place(), err)
 	}
@@ -170,7 +170,7 @@ func (p *Publisher) hold(ctx context.Context, b binding) (*socket, error) {
 	}
 	var srv server
 	err := effect.Do("socket.open", func() (err error) {
-		srv, err = p.open(ctx, b)
+		srv, err = p.open(ctx, b, outside)
 		return err
 	})
 	switch {

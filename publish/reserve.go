@@ -179,7 +179,7 @@ func (r *reservation) socket(ctx context.Context, b binding, exact bool) error {
 		}
 		return &conflict{at: at, holder: &s.binding}
 	}
-	s, err := r.hold(ctx, b)
+	s, err := r.hold(ctx, b, false)
 	if errors.Is(err, errAbsent) {
 		return nil
 	}

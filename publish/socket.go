@@ -64,11 +64,11 @@ type sockets struct {
 }
 
 // open binds b's socket. Errors are those of socket(2), setsockopt(2), bind(2) and listen(2).
-func (o *sockets) open(ctx context.Context, b binding) (server, error) {
+func (o *sockets) open(ctx context.Context, b binding, outside bool) (server, error) {
 	switch {
 	case b.port.Proto == state.SCTP:
 		return o.openSCTP(b)
-	case o.noProxy:
+	case o.noProxy && !outside:
 		return take(b)
 	case b.port.Proto == state.TCP:
 		return o.openTCP(b)

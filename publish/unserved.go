@@ -27,6 +27,12 @@ func (u unserved) Close() error {
 	return u.socket.Close()
 }
 
+// mistaken reports whether a socket cannot serve whom it is to serve, or serves though it is not to.
+func (o *sockets) mistaken(s *socket, r reach) bool {
+	_, idle := s.server.(unserved)
+	return o.noProxy && s.port.Proto != state.SCTP && idle == r.outside
+}
+
 // take binds the place of b for TCP or UDP. A bound socket of UDP gets packets whether or not somebody reads
 // them: a filter drops them. Of TCP it must not have SO_REUSEADDR, or another program could take the port
 // as long as nobody listens.

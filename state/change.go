@@ -60,7 +60,8 @@ func (c *Change) Join(o Change) {
 // Equal reports whether both endpoints are the same in everything.
 func (e Endpoint) Equal(o Endpoint) bool {
 	return e.ID == o.ID && e.Network == o.Network && e.Addr4 == o.Addr4 && e.Addr6 == o.Addr6 && e.MAC == o.MAC &&
-		e.LinkPrefix == o.LinkPrefix && e.Name == o.Name && e.Sandbox == o.Sandbox && e.WantsPorts == o.WantsPorts && e.Exposure == o.Exposure &&
+		e.LinkPrefix == o.LinkPrefix && e.Name == o.Name && e.Sandbox == o.Sandbox && e.WantsPorts == o.WantsPorts &&
+		e.Exposure == o.Exposure &&
 		slices.Equal(e.Links, o.Links) && slices.Equal(e.Exposed, o.Exposed) && equalPorts(e.Ports, o.Ports)
 }
 

@@ -58,7 +58,11 @@ func TestExposure(t *testing.T) {
 	if got := s.Exposure(e); got != network {
 		t.Errorf("an endpoint that says nothing has %+v", got)
 	}
+	before := e
 	e.Exposure = Exposure{Publish: PublishDNAT, From: "2001:db8::/32"}
+	if e.Equal(before) {
+		t.Error("an endpoint with another exposure is the same")
+	}
 	if got, want := s.Exposure(e), (Exposure{PublishDNAT, "2001:db8::/32", "eth0"}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -202,6 +204,26 @@ func (b *backends) watchMarked(ctx context.Context, changed func(reason string))
 		b.nftables.Suspect()
 		changed(reason)
 	})
+}
+
+// forgetLearned returns what has clients judged anew when a program has changed the rules of nf_tables, unless it was us.
+func (b *backends) forgetLearned(ctx context.Context) func(program string) {
+	own, _ := os.ReadFile("/proc/self/comm") // as the kernel names us
+	return func(program string) {
+		if program == "" || program != strings.TrimSpace(string(own)) {
+			b.forget(ctx)
+		}
+	}
+}
+
+// forget has clients judged anew.
+func (b *backends) forget(ctx context.Context) {
+	if c := b.chosen.Load(); c == nil || c.backend != b.nftables {
+		return // that of iptables learns nobody
+	}
+	if err := b.nftables.ForgetLearned(ctx); err != nil && ctx.Err() == nil {
+		b.log.WarnContext(ctx, "clients that the host's firewall let in may come for some seconds more", "error", err)
+	}
 }
 
 // Purge implements firewall.Backend, for all backends. Where there is no iptables the error is

@@ -162,7 +162,9 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 		d.tasks["legacy rules of others"] = func(ctx context.Context) error {
 			return planes.looker.Watch(ctx, func(string) { planes.auto.Suspect() })
 		}
-		d.tasks["rules"] = func(ctx context.Context) error { return nftables.Watch(ctx, planes.auto.suspectBefore(loop.Glance)) }
+		d.tasks["rules"] = func(ctx context.Context) error {
+			return nftables.Watch(ctx, planes.backend.forgetLearned(ctx), planes.auto.suspectBefore(loop.Glance))
+		}
 		d.tasks["sets and legacy rules"] = func(ctx context.Context) error { return planes.backend.iptables.Watch(ctx, loop.Trigger) }
 		d.tasks["legacy rules beside nftables"] = func(ctx context.Context) error { return planes.backend.watchMarked(ctx, loop.Trigger) }
 	}
@@ -268,10 +270,13 @@ type planes struct {
 	zones   *firewalld.Plane // nil with --firewalld=off too
 	looker  *hostfw.Looker   // nil with --iptables=false, as is the next: no port goes past a firewall then
 	auto    *auto
+
+	publishing func() control.Publishing // for people
 }
 
 func (d *daemonParts) newPlanes(s settings, parsed parsed, log *slog.Logger) (*planes, error) {
 	p := &planes{sysctl: link.Sysctl{Root: "/proc/sys"}}
+	p.publishing = func() control.Publishing { return p.describePublishing(s) }
 	var err error
 	if p.links, err = link.New(p.sysctl); err != nil {
 		return nil, err

@@ -111,6 +111,9 @@ func newPorts() *cobra.Command {
 		Long: `List published ports: host address and port, protocol, container address and port, endpoint and network.
 Docker itself cannot show them for networks of a plugin.
 
+MODE is how clients from outside the host come to the port (drawbridge.publish), FROM and BY are who may come and by
+which links (drawbridge.publish.from, drawbridge.publish.iface), and WHY says where the mode comes from.
+
 "routed" in the column HOST stands for no address of the host: the network's gateway mode is routed, and clients
 connect to the container's own address and port.`,
 	})

@@ -31,7 +31,7 @@ func portsPast(s state.Snapshot, f hostfw.Finding, resolve func(state.Exposure) 
 		return nil
 	}
 	var out []pastFirewall
-	for _, p := range control.Ports(s) {
+	for _, p := range control.Ports(s, control.Publishing{}) {
 		e, known := s.Endpoint(p.Endpoint)
 		if !known || p.HostPort == 0 || p.HostAddress.IsLoopback() {
 			continue

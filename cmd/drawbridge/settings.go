@@ -30,7 +30,8 @@ type settings struct {
 	mtu                                int
 	addressPools                       []string
 	backend, latch, firewalld          string
-	logLevel, publish                  string
+	logLevel                           string
+	publish                            string
 	learnedTime                        time.Duration
 	engineSockets                      []string
 	gcGrace                            time.Duration

@@ -19,9 +19,10 @@ import (
 func sources(st *store.Store, loop *reconcile.Loop, network *driver.Driver, p *planes, garbage *collect.Collector, untranslated string) control.Sources {
 	since := time.Now()
 	return control.Sources{
-		Snapshot: st.Snapshot,
-		Orphans:  func(ctx context.Context) ([]control.Orphan, error) { return listOrphans(ctx, garbage) },
-		Collect:  func(ctx context.Context) ([]control.Orphan, error) { return collectOrphans(ctx, garbage) },
+		Snapshot:   st.Snapshot,
+		Publishing: p.publishing,
+		Orphans:    func(ctx context.Context) ([]control.Orphan, error) { return listOrphans(ctx, garbage) },
+		Collect:    func(ctx context.Context) ([]control.Orphan, error) { return collectOrphans(ctx, garbage) },
 		Rules: func(context.Context) (string, error) {
 			if p.rules == nil {
 				return "", errors.New("the daemon runs with --iptables=false: it has no rules")

@@ -489,7 +489,7 @@ func TestFollowIsWhole(t *testing.T) {
 		b := h.backend()
 		loopback := statetest.Loopback(t)
 		modes := statetest.Modes(t)
-		plane := firewall.NewPlane(b, firewall.Settings{Loopback: loopback, Publish: func() (inherit, auto state.Publish) { return modes.Inherit, modes.Auto }})
+		plane := firewall.NewPlane(b, firewall.Settings{Loopback: loopback, Publish: func() state.Modes { return modes }})
 		s := statetest.Draw(t)
 		do := func(what string, err error) {
 			t.Helper()
@@ -503,7 +503,7 @@ func TestFollowIsWhole(t *testing.T) {
 					}
 				}
 			}
-			host := firewall.Host{Loopback: true, Proxied: statetest.Proxied(s, loopback), Publish: modes.Inherit, Auto: modes.Auto}
+			host := firewall.Host{Loopback: true, Proxied: statetest.Proxied(s, loopback), Modes: modes}
 			for _, f := range firewall.Render(s, host).Families() {
 				want, tables := Render(f), h.v4.tables
 				if f.V6 {

@@ -16,7 +16,9 @@
 //	filter FORWARD      -> DOCKER-USER           the user's, after DNAT, as with Docker
 //	filter FORWARD      -> DRAWBRIDGE-FORWARD    what is permitted, after DOCKER-USER
 //	filter FORWARD      -> DRAWBRIDGE-GUARD      last; only if we turned ip_forward on
-//	nat PREROUTING, OUTPUT -> DRAWBRIDGE-DNAT    published ports, a tree of chains by port
+//	mangle PREROUTING   -> DRAWBRIDGE-LIMIT      who may come to which port; only while one is limited
+//	nat PREROUTING      -> DRAWBRIDGE-PREROUTING what is left to the host; all else to DRAWBRIDGE-DNAT
+//	nat OUTPUT          -> DRAWBRIDGE-DNAT       published ports, a tree of chains by port
 //	nat POSTROUTING     -> DRAWBRIDGE-POSTROUTING  masquerade, hairpin
 //
 // # How it changes them
@@ -43,6 +45,9 @@
 //
 // The bridges of Docker's own driver are one rule each, not elements: a hash:net,iface set
 // takes one prefix with at most 64 interfaces (ipset(8)).
+//
+// No set has a link beside a port. Ports that are limited to links are rules, a tree as for published ports, and no client is learned:
+// ports that would be are left to the host.
 //
 // A physdev match loads br_netfilter, which changes what every bridge of the host does. The guard
 // has one only where the kernel has br_netfilter already.

@@ -129,7 +129,7 @@ func (l *lab) held(v6 bool) held {
 }
 
 // setLine is a line of ipset save without what says how large the hash is.
-var setLine = regexp.MustCompile(`^((?:create|add) DRAWBRIDGE-[a-z]+([46]) \S+(?: family \w+)?)`)
+var setLine = regexp.MustCompile(`^((?:create|add) DRAWBRIDGE-[a-z-]+([46]) \S+(?: family \w+)?)`)
 
 // tableOrder is the order in which tables are loaded and shown.
 var tableOrder = []string{"mangle", "filter", "nat"}
@@ -264,8 +264,10 @@ Each line names a chain of the kernel, and what we have in it.
    mangle PREROUTING  your rules (DRAWBRIDGE-USER):          mangle OUTPUT  no redirects
               |       --dport is the published port                        |
               |       no way to 127.0.0.1 (DRAWBRIDGE-PREROUTING)          |
+              |       who may come (DRAWBRIDGE-LIMIT)                      |
    nat PREROUTING     published ports (DRAWBRIDGE-DNAT):        nat OUTPUT  published ports
-              |       the destination becomes the container                |
+              |       the destination becomes the container, unless        |
+              |       the host's own rules are to decide                   |
               |                                                            |
        [ where to? ] -- to the host itself --> INPUT, not ours             |
               |                                                            |

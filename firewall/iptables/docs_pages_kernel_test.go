@@ -157,6 +157,22 @@ docker run -d --network one -p 8080:80 nginx`,
 		},
 	},
 	{
+		name: "limited-port", title: "A port for some, by the host's own rules", archive: "limited",
+		text: `Clients from outside are not translated, so that the host's INPUT rules decide about them, and only few sources may come, by one link. Containers and the host itself are translated as ever.`,
+		commands: networkOne + ` \
+    -o drawbridge.publish=host -o drawbridge.publish.from=192.0.2.0/24,2001:db8::/32 -o drawbridge.publish.iface=eth0 one
+docker run -d --network one -p 8080:80 nginx`,
+		matters: []matter{
+			{"add DRAWBRIDGE-inside4 0.0.0.0/1,tcp:8080", "A port that is not translated for who comes from outside, on one half of all addresses; the other half is the next element. A set takes no prefix of length 0."},
+			{"--match-set DRAWBRIDGE-inside4 dst,dst", "In `nat`: such a packet is left to the host. With `drawbridge.publish=learned` the nftables backend translates clients that the host has let in; no set of ipset holds what that takes."},
+			{"add DRAWBRIDGE-sourced4 0.0.0.0/1,tcp:8080", "A port that is for some sources only,"},
+			{"add DRAWBRIDGE-comers4 192.0.2.0/24,tcp:8080", "and one of these with it."},
+			{"--match-set DRAWBRIDGE-sourced4 dst,dst", "In `mangle`: everybody else is refused before anything is translated, and before INPUT. Your rules in `DRAWBRIDGE-USER` come first."},
+			{`by this link" -j RETURN`, "In `mangle`: no set holds a link beside a port, so that each such port has rules, in a tree as in `DRAWBRIDGE-DNAT`."},
+			{"--match-set DRAWBRIDGE-comers-on4 dst,dst,src", "In `mangle`, on the way in and forwarded, and in `filter`: the same for ports of one address, and for containers' own addresses, where networks are routed or links are trusted."},
+		},
+	},
+	{
 		name: "guard", title: "Forwarding turned on by us", archive: "guard-network",
 		text: `If forwarding was off, Drawbridge turns it on, and the host would become a router between all its links. The guard, the last rule of FORWARD, keeps it from that; what anybody accepts is
 accepted before. Why it outlives the last network is told in [decision 3](../adr/0003-guard.md).`,
@@ -185,6 +201,7 @@ var chainTexts = []struct{ table, chain, text string }{
 	{"mangle", "", "The ways in. `DRAWBRIDGE-USER` sees packets before the translation, with the port that clients know; the first rule of FORWARD refuses before anybody else's rule accepts."},
 	{"mangle", "DRAWBRIDGE-USER", "Yours: made if it is missing, and never changed."},
 	{"mangle", "DRAWBRIDGE-PREROUTING", "Keeps containers from the host's loopback addresses, which the kernel would take from our bridges, so that it can translate the host's own connections."},
+	{"mangle", "DRAWBRIDGE-LIMIT", "Who from outside may come to which port of the host, whether the port is translated or not."},
 	{"mangle", "DRAWBRIDGE-FORWARD", "What is refused. `DRAWBRIDGE-PASS` and `RETURN` mean that it is not: whether it is accepted is for `filter` to say. What is new goes through it once more, last, where a rule in between has taken the mark off. The order of the rules is that of the list in the documentation of package `firewall`."},
 	{"mangle", "DRAWBRIDGE-DOCKER", "Keeps containers away from the bridges of Docker's own driver, a rule for each."},
 	{"mangle", "DRAWBRIDGE-UNPROTECTED", "The way into networks that are open to the world, but not to Docker's own."},
@@ -198,6 +215,7 @@ var chainTexts = []struct{ table, chain, text string }{
 	{"filter", "DRAWBRIDGE-FORWARD", "What is permitted where others would refuse it. It says for itself what may pass, rather than rely on `mangle` having dropped the rest."},
 	{"filter", "DRAWBRIDGE-GUARD", "Keeps a host that forwards only because of us from being a router between its other links."},
 	{"nat", "", "The ways in. What is addressed to the host itself is looked up among the published ports; ::1 is left to the daemon's sockets."},
+	{"nat", "DRAWBRIDGE-PREROUTING", "What arrives. Ports that are left to the host's own rules and sockets are not translated for who comes from outside."},
 	{"nat", "DRAWBRIDGE-DNAT", "Published ports. More than 16 of a protocol become a tree of chains, so that a packet meets few rules however many there are."},
 	{"nat", "DRAWBRIDGE-POSTROUTING", "Sources of what leaves the host, and of what comes back to the network that it came from."},
 }
@@ -214,6 +232,14 @@ var setTexts = []struct{ set, text string }{
 	{"DRAWBRIDGE-trusted", "subnet, and the link from which its published ports are reached directly"},
 	{"DRAWBRIDGE-apart", "subnet and bridge of networks that keep containers apart"},
 	{"DRAWBRIDGE-links", "container port, and the container that may reach it although they are kept apart"},
+	{"DRAWBRIDGE-inside-on", "ports of one address of the host that are not translated for who comes from outside"},
+	{"DRAWBRIDGE-inside", "those of all addresses, each with both halves of these"},
+	{"DRAWBRIDGE-sourced-on", "ports of one address, the host's or a container's, that only some sources may reach"},
+	{"DRAWBRIDGE-comers-on", "these, and a source that may"},
+	{"DRAWBRIDGE-sourced", "ports of all addresses of the host that only some sources may reach"},
+	{"DRAWBRIDGE-comers", "a source that may, and the port"},
+	{"DRAWBRIDGE-linked-on", "container ports that only by some links one may reach"},
+	{"DRAWBRIDGE-ways", "the container's address, and a link by which one may"},
 }
 
 // matchTexts put the matches by device group into words.

@@ -120,7 +120,7 @@ func TestFollowIsWhole(t *testing.T) {
 		b := newBed()
 		loopback := statetest.Loopback(t)
 		modes := statetest.Modes(t)
-		plane := firewall.NewPlane(b, firewall.Settings{Loopback: loopback, Publish: func() (inherit, auto state.Publish) { return modes.Inherit, modes.Auto }})
+		plane := firewall.NewPlane(b, firewall.Settings{Loopback: loopback, Publish: func() state.Modes { return modes }})
 		s := statetest.Draw(t)
 		do := func(what string, err error) {
 			if err != nil {
@@ -128,7 +128,7 @@ func TestFollowIsWhole(t *testing.T) {
 			}
 			host := b.seen
 			host.Loopback, host.Proxied = true, statetest.Proxied(s, loopback)
-			host.Publish, host.Auto = modes.Inherit, modes.Auto
+			host.Modes = modes
 			have, _ := b.kernel.read()
 			want := Render(firewall.Render(s, host), false)
 			if edits := difference(have, want); len(edits) > 0 {

@@ -16,11 +16,25 @@
 //	ports, open, links        address . protocol . port (. address)
 //	published_on, _any        (host address .) protocol . port : address . port
 //	ranges_on, _any           (host address .) protocol . ports : address
+//	inside_on, _any …         (host address .) protocol . port(s)  not translated for who comes from outside
+//	learning_on, _any …       the same                             those of them that are learned
+//	learned                   source . interface . address . protocol . port, by the rules of chain learn, for a while
+//	sourced_on, _any          (address .) protocol . ports         for some sources only
+//	comers_on, _any           (address .) protocol . ports . source
+//	linked_on, _any           (address .) protocol . ports         by some links only
+//	ways_on, _any             (address .) protocol . ports . interface
 //	port_ranges               address . protocol . ports
 //
 // A published port of one address of the host comes before one of all. A range whose container ports have the host's
 // numbers is one element: a map can hold an interval, and leave the port as it is, but not shift it. All others are an
 // element each.
+//
+// # What is learned
+//
+// The chain input is behind whatever may refuse a packet for the host, so that what it sees was let in. It notes who came, once per
+// connection: a bit of the connection's label (ct label) remembers that. The set forgets after its timeout, or when somebody calls
+// [Backend.ForgetLearned]; its elements are nobody's business but the rules', and no difference. Sets and rules for it are there
+// while a port is learned, those for limits while a port is limited.
 //
 // # Beside iptables
 //
@@ -48,7 +62,7 @@
 //
 // # Be aware
 //
-// Kernel 5.10 is needed, for the comment of a table. [Backend.Usable] asks the kernel.
+// Kernel 5.10 is needed, for the comment of a table, with labels of connections (CONFIG_NF_CONNTRACK_LABELS). [Backend.Usable] asks the kernel.
 //
 // The mark has the length of the way from the forward hook to the way out. A rule that sets the whole mark in iptables' filter
 // table ahead of ours (-j MARK --set-mark in DOCKER-USER) takes the bit away; --or-mark and --set-xmark with a mask do not. A rule there that compares

@@ -23,7 +23,7 @@ var update = flag.Bool("update", false, "rewrite the expected files in testdata"
 // is in a file of the same name.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("../iptables/testdata/*.txtar")
-	if err != nil || len(files) < 18 {
+	if err != nil || len(files) < 22 {
 		t.Fatalf("found %d files in testdata, error %v", len(files), err)
 	}
 	for _, file := range files {
@@ -79,9 +79,11 @@ func readState(t *testing.T, file string) (state.Snapshot, firewall.Host) {
 	_, bridged := parts["br_netfilter"]
 	_, latched := parts["latch"]
 	proxied := strings.Fields(parts["proxied"])
+	publish := state.Publish(strings.TrimSpace(parts["publish"]))
 	leads := func(n state.Network) bool { return !n.Internal && !n.Adopted && !slices.Contains(proxied, n.Bridge) }
 	return s, firewall.Host{
 		Loopback: true, Proxied: statetest.Proxied(s, leads),
 		DockerBridges: strings.Fields(parts["docker"]), BridgeNetfilter: bridged, Latched: latched, Divert: statetest.Diverts(s),
+		Modes: state.Modes{Inherit: publish, Auto: publish},
 	}
 }

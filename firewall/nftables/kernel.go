@@ -238,7 +238,7 @@ func (k *kernel) read() (*held, error) {
 	named := func(kind uint16) func([]byte) []byte {
 		return func(buf []byte) []byte { return attrName(buf, kind, k.table) }
 	}
-	exists, err := k.look(h)
+	exists, err := k.exists(h)
 	if err == nil && !exists || errors.Is(err, foreign(k.table)) {
 		return nil, err
 	}
@@ -266,8 +266,8 @@ func (k *kernel) read() (*held, error) {
 	return h, nil
 }
 
-// look reports whether the table is there; one of its name that is not ours is foreign.
-func (k *kernel) look(h *held) (bool, error) {
+// exists reports whether our table is there; one of its name that is not ours is an error.
+func (k *kernel) exists(h *held) (bool, error) {
 	var comment string
 	var flags uint32
 	err := k.ask(unix.NFT_MSG_GETTABLE, false, func(buf []byte) []byte {
@@ -427,10 +427,10 @@ func (k *kernel) elements(family byte, table, set string, kd kind) ([]Element, e
 
 // hasElements implements editor.
 func (k *kernel) hasElements(set string) (bool, error) {
-	if exists, err := k.look(&held{}); err != nil || !exists {
+	if exists, err := k.exists(&held{}); err != nil || !exists {
 		return false, err
 	}
-	found, err := k.elements(unix.NFPROTO_INET, tableName, set, kind{})
+	found, err := k.elements(unix.NFPROTO_INET, k.table, set, kind{})
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}

@@ -2,6 +2,7 @@ package nftables
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -16,11 +17,19 @@ import (
 
 // Watch calls changed when rules of nf_tables have changed, by nft or by iptables-nft, until ctx ends. Those of legacy iptables
 // are for package iptables to watch. A change of our own counts too: whoever looks finds the generation to be the one that he left.
-func Watch(ctx context.Context, changed func(reason string)) error {
+//
+// It is called when a burst of changes is over. What cannot wait for that is done by atOnce, which gets the name of the program, "" where
+// that is not known.
+func Watch(ctx context.Context, atOnce, changed func(string)) error {
 	c := &calm{call: changed}
 	for {
 		// A subscription that cannot be had is tried for again: the loop checks the host from time to time anyway.
-		if err := watch(ctx, c.ask); errors.Is(err, unix.ENOBUFS) {
+		err := watch(ctx, func(program string) {
+			atOnce(program)
+			c.ask("rules changed by " + cmp.Or(program, "somebody"))
+		})
+		if errors.Is(err, unix.ENOBUFS) {
+			atOnce("")
 			c.ask("changes of rules were not heard")
 		}
 		select {
@@ -32,7 +41,7 @@ func Watch(ctx context.Context, changed func(reason string)) error {
 }
 
 // watch is one subscription.
-func watch(ctx context.Context, changed func(reason string)) error {
+func watch(ctx context.Context, changed func(program string)) error {
 	conn, err := subscribe()
 	if err != nil {
 		return err
@@ -41,7 +50,7 @@ func watch(ctx context.Context, changed func(reason string)) error {
 }
 
 // listen hears until ctx ends or an error keeps it from it.
-func listen(ctx context.Context, conn *netlink.Conn, changed func(reason string)) error {
+func listen(ctx context.Context, conn *netlink.Conn, changed func(program string)) error {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })
 	defer stop()
@@ -51,7 +60,7 @@ func listen(ctx context.Context, conn *netlink.Conn, changed func(reason string)
 			return fmt.Errorf("listening for changes of rules: %w", err)
 		}
 		for _, m := range messages {
-			changed("rules changed by " + author(message{data: m.Data}))
+			changed(author(message{data: m.Data}))
 		}
 	}
 }
@@ -83,14 +92,14 @@ func subscribe() (*netlink.Conn, error) {
 	return conn, nil
 }
 
-// author tells which program's transaction it was.
+// author tells which program's transaction it was, if the kernel says so.
 func author(m message) string {
 	for kind, value := range m.attributes() {
 		if kind == unix.NFTA_GEN_PROC_NAME {
 			return string(bytes.TrimRight(value, "\x00"))
 		}
 	}
-	return "somebody"
+	return ""
 }
 
 // calm passes on what is told to it when nothing more has come for a while, once for all: a program such as firewalld makes many

@@ -20,13 +20,13 @@ func TestWatch(t *testing.T) {
 		// The socket belongs to the namespace in which it was opened, and the lab's thread is there.
 		conn, err := subscribe()
 		must(t, err)
-		go func() { ended <- listen(ctx, conn, func(reason string) { heard <- reason }) }()
+		go func() { ended <- listen(ctx, conn, func(program string) { heard <- program }) }()
 	})
 	l.sync(firewalltest.State())
 	l.nft("add", "table", "inet", "theirs")
-	l.expect(heard, "rules changed by nft")
+	l.expect(heard, "nft")
 	l.Both("-t filter -N THEIRS")
-	l.expect(heard, "rules changed by iptables-nft", "rules changed by ip6tables-nft")
+	l.expect(heard, "iptables-nft", "ip6tables-nft")
 	stop()
 	if err := <-ended; err == nil {
 		t.Error("the end was not told")

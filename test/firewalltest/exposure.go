@@ -3,9 +3,11 @@
 package firewalltest
 
 import (
+	"net"
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/drawbridge-net/drawbridge/firewall"
 	"github.com/drawbridge-net/drawbridge/state"
@@ -23,9 +25,71 @@ func (l *Lab) ServeHost(ports ...uint16) {
 	}
 }
 
+// TalkHost has the router serve a port on its first address to who goes on talking.
+func (l *Lab) TalkHost(port uint16) {
+	l.T.Helper()
+	for _, addr := range Ext0 {
+		at := netip.AddrPortFrom(netip.MustParseAddr(addr), port)
+		l.serveUDP(l.router, at)
+		var ln *net.TCPListener
+		var err error
+		l.router.in(func() { ln, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at)) })
+		must(l.T, err)
+		l.T.Cleanup(func() { ln.Close() })
+		go func() {
+			for {
+				conn, err := ln.AcceptTCP()
+				if err != nil {
+					return
+				}
+				go func() {
+					defer conn.Close()
+					for buf := make([]byte, 256); err == nil; {
+						if _, err = conn.Read(buf); err == nil {
+							_, err = conn.Write([]byte("router"))
+						}
+					}
+				}()
+			}
+		}()
+	}
+}
+
+// Answer opens a connection from a host and returns who answers, and whom he sees; "" if nobody does. Of datagrams it sends a second one,
+// as who goes on talking does.
+func (l *Lab) Answer(from, proto, to string, wait time.Duration) string {
+	l.T.Helper()
+	talk := l.Talk(from, proto, to, wait)
+	first := talk()
+	if proto == "udp" && first != "" {
+		talk()
+	}
+	return first
+}
+
+// Talk opens a connection from a host. What it returns speaks on it and returns who answers, and whom he sees.
+func (l *Lab) Talk(from, proto, to string, wait time.Duration) func() string {
+	l.T.Helper()
+	var conn net.Conn
+	var err error
+	dialer := net.Dialer{Timeout: wait}
+	l.hosts[from].in(func() { conn, err = dialer.DialContext(l.T.Context(), proto, to) })
+	if err != nil {
+		return func() string { return "" }
+	}
+	l.T.Cleanup(func() { conn.Close() })
+	return func() string {
+		_, _ = conn.Write([]byte("hello")) // who has answered already may have closed
+		buf := make([]byte, 256)
+		conn.SetReadDeadline(time.Now().Add(wait))
+		n, _ := conn.Read(buf)
+		return string(buf[:n])
+	}
+}
+
 // Publish are settings with which inherit and auto come to a mode.
 func Publish(mode state.Publish) firewall.Settings {
-	return firewall.Settings{Publish: func() (inherit, auto state.Publish) { return mode, mode }}
+	return firewall.Settings{Publish: func() state.Modes { return state.Modes{Inherit: mode, Auto: mode} }}
 }
 
 // answeredBy is the packet that somebody else answers.
@@ -107,7 +171,7 @@ var modeRows = []exposure{
 	{name: "dnat for one container", settings: Publish(state.PublishHost), change: func(s *state.Snapshot) {
 		s.Endpoints[1].Exposure.Publish = state.PublishDNAT
 	}, want: []Packet{answeredBy("router", published), shut, shutUDP}},
-	{name: "auto", settings: firewall.Settings{Publish: func() (inherit, auto state.Publish) { return state.PublishDNAT, state.PublishHost }}, change: func(s *state.Snapshot) {
+	{name: "auto", settings: firewall.Settings{Publish: func() state.Modes { return state.Modes{Inherit: state.PublishDNAT, Auto: state.PublishHost} }}, change: func(s *state.Snapshot) {
 		s.Endpoints[0].Exposure.Publish = state.PublishAuto
 	}, want: []Packet{answeredBy("router", published), shut}},
 }
@@ -190,9 +254,9 @@ func Exposures(t *testing.T, variant string, backend Maker) {
 		l.Both("-A INPUT -p " + proto + " --dport 8083 -j DROP")
 	}
 	var now exposure
-	plane := firewall.NewPlane(backend(l), firewall.Settings{Publish: func() (inherit, auto state.Publish) {
+	plane := firewall.NewPlane(backend(l), firewall.Settings{Publish: func() state.Modes {
 		if now.settings.Publish == nil {
-			return "", ""
+			return state.Modes{}
 		}
 		return now.settings.Publish()
 	}})

@@ -366,8 +366,8 @@ func (l *Lab) serveSCTP(h *host, at netip.AddrPort) {
 
 // How long a packet that should pass, and one that should not, is waited for.
 const (
-	patience   = 3 * time.Second
-	impatience = 250 * time.Millisecond
+	Patience   = 3 * time.Second
+	Impatience = 250 * time.Millisecond
 	// again is the time after which a datagram without an answer is sent once more.
 	again = 500 * time.Millisecond
 )

@@ -209,9 +209,9 @@ func (l *Lab) try(p Packet, family int) string {
 	if p.Bind[family] != "" {
 		bind = netip.MustParseAddr(p.Bind[family])
 	}
-	wait := patience
+	wait := Patience
 	if p.Answers == "" {
-		wait = impatience
+		wait = Impatience
 	}
 	got := l.knock(p.From, p.Proto, bind, netip.MustParseAddrPort(p.To[family]), wait)
 	name, sees, _ := strings.Cut(got, " ")

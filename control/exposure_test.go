@@ -1,0 +1,54 @@
+package control
+
+import (
+	"testing"
+
+	"github.com/drawbridge-net/drawbridge/state"
+)
+
+// TestMode: each port says how clients come to it, and who said so.
+func TestMode(t *testing.T) {
+	guarded := Publishing{
+		Modes: state.Modes{Inherit: state.PublishLearned, Auto: state.PublishLearned}, InheritWhy: "--publish is auto: ufw is active", AutoWhy: "ufw is active",
+	}
+	iptables := guarded
+	iptables.NoLearning = "iptables has no set for it"
+	noRules := Publishing{InheritWhy: "--publish", NoRules4: "--iptables=false", NoRules6: "--ip6tables=false"}
+	const ofContainer, ofNetwork, sctp = "drawbridge.publish of the container", "drawbridge.publish of the network", "; no socket of the host can serve SCTP"
+	for _, c := range []struct {
+		publishing        Publishing
+		network, endpoint state.Publish
+		port              state.Port
+		mode, why         string
+	}{
+		{byFlag, "", "", state.Port{Proto: state.TCP, HostPort: 80}, "dnat", "--publish"},
+		{byFlag, "host", "", state.Port{Proto: state.TCP, HostPort: 80}, "host", ofNetwork},
+		{byFlag, "host", "dnat", state.Port{Proto: state.TCP, HostPort: 80}, "dnat", ofContainer},
+		{guarded, "", "", state.Port{Proto: state.TCP, HostPort: 80}, "learned", "--publish is auto: ufw is active"},
+		{guarded, "auto", "", state.Port{Proto: state.TCP, HostPort: 80}, "learned", ofNetwork + " is auto: ufw is active"},
+		{guarded, "", "auto", state.Port{Proto: state.TCP, HostPort: 80}, "learned", ofContainer + " is auto: ufw is active"},
+		{guarded, "", "", state.Port{Proto: state.SCTP, HostPort: 80}, "dnat", "--publish is auto: ufw is active" + sctp},
+		{guarded, "auto", "", state.Port{Proto: state.SCTP, HostPort: 80}, "dnat", ofNetwork + " is auto: ufw is active" + sctp},
+		{iptables, "", "", state.Port{Proto: state.TCP, HostPort: 80}, "host", "--publish is auto: ufw is active; learned: iptables has no set for it"},
+		{iptables, "host", "", state.Port{Proto: state.TCP, HostPort: 80}, "host", ofNetwork},
+		{guarded, "localhost", "", state.Port{Proto: state.SCTP, HostPort: 80}, "localhost", ofNetwork},
+		{guarded, "", "", state.Port{Proto: state.TCP, HostIP: addr("127.0.0.1"), HostPort: 80}, "localhost", "published on a loopback address"},
+		{guarded, "", "", state.Port{Proto: state.TCP, HostIP: addr("0.0.0.0")}, "routed", "gateway mode of the network, where the host's INPUT rules are not asked"},
+		{guarded, "", "localhost", state.Port{Proto: state.TCP, HostIP: addr("0.0.0.0")}, "localhost", ofContainer},
+		{noRules, "", "", state.Port{Proto: state.TCP, HostIP: addr("0.0.0.0"), HostPort: 80}, "host", "--iptables=false"},
+		{noRules, "", "", state.Port{Proto: state.TCP, HostIP: addr("::"), HostPort: 80}, "host", "--ip6tables=false"},
+		{noRules, "", "localhost", state.Port{Proto: state.TCP, HostPort: 80}, "localhost", ofContainer},
+	} {
+		n := web
+		n.Exposure = state.Exposure{Publish: c.network, From: "192.0.2.0/24", Links: "eth0"}
+		e := endpoint("epaaaaaaaaaa0000", n, "10.0.0.2/24", "fd00::2/64", c.port)
+		e.Exposure.Publish = c.endpoint
+		row := Ports(state.Snapshot{Networks: []state.Network{n}, Endpoints: []state.Endpoint{e}}, c.publishing)[0]
+		if row.Mode != c.mode || row.Why != c.why {
+			t.Errorf("network %q, container %q, %s: %s, since %s; not %s, since %s", c.network, c.endpoint, c.port, row.Mode, row.Why, c.mode, c.why)
+		}
+		if limited := row.From == "192.0.2.0/24" && row.Interfaces == "eth0"; limited != (c.mode != "localhost") {
+			t.Errorf("%s: from %q by %q", c.port, row.From, row.Interfaces)
+		}
+	}
+}
