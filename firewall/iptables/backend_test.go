@@ -82,6 +82,9 @@ func (h *fakeHost) run(_ context.Context, stdin string, argv ...string) (string,
 	if strings.HasPrefix(argv[0], "ip6") {
 		m = &h.v6
 	}
+	if slices.Contains(argv, "--test") {
+		return "", nil
+	}
 	if strings.HasSuffix(argv[0], "-restore") {
 		if !h.legacy {
 			h.generation += uint32(strings.Count(stdin, "COMMIT\n"))

@@ -23,6 +23,8 @@ type fakeKernel struct {
 	err     error // of the next commit
 	reading error
 	before  func() // ahead of the next commit
+	// noSocket says that it takes no rule that looks for sockets.
+	noSocket bool
 }
 
 type fakeTable struct {
@@ -46,6 +48,9 @@ func (f *fakeKernel) hasElements(set string) (bool, error) {
 }
 
 func (f *fakeKernel) check(edits []edit) error {
+	if f.noSocket && refuses(edits) != nil {
+		return refuses(edits)
+	}
 	_, err := applied(f.table, edits)
 	return err
 }
@@ -80,6 +85,9 @@ func (f *fakeKernel) commit(generation uint32, edits []edit) (time.Duration, err
 	if err := f.err; err != nil {
 		f.err = nil
 		return 0, err
+	}
+	if f.noSocket && refuses(edits) != nil {
+		return 0, refuses(edits)
 	}
 	if generation != f.gen {
 		return 0, errChanged

@@ -1,0 +1,95 @@
+package iptables
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/drawbridge-net/drawbridge/firewall"
+)
+
+const probe = "iptables-nft-restore --noflush --test"
+
+// diverting wants a policy that leads to transparent sockets, where the host can.
+func diverting() firewall.Wanted {
+	w := wants(func(h firewall.Host) firewall.Policy {
+		p := policy("br-one")
+		p.V4.Divert, p.V6.Divert = !h.NoSocket, !h.NoSocket
+		return p
+	})
+	w.Divert = true
+	return w
+}
+
+// TestDivertWhereItCan: the match for sockets is asked for once, and only where it is wanted. Without it all else is written.
+func TestDivertWhereItCan(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		lacks error
+	}{{"the kernel has it", nil}, {"the kernel has it not", errors.New("Couldn't load match `socket'")}} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := newFakeHost()
+			h.failures[probe] = []error{tt.lacks}
+			b := h.backend()
+			sync := func(w firewall.Wanted) {
+				t.Helper()
+				if err := b.Sync(t.Context(), w); err != nil {
+					t.Fatal(err)
+				}
+			}
+			sync(always(policy("br-one")))
+			if slices.Contains(h.journal, probe) {
+				t.Error("asked for what nobody wants")
+			}
+			sync(diverting())
+			sync(diverting())
+			if err := b.Follow(t.Context(), diverting()); err != nil {
+				t.Fatal(err)
+			}
+			found, err := b.Inspect(t.Context(), diverting())
+			if err != nil || len(found) > 0 {
+				t.Errorf("not as wanted: %v, %v", found, err)
+			}
+			asked := 0
+			for _, step := range h.journal {
+				if step == probe {
+					asked++
+				}
+			}
+			_, there := h.v4.tables["mangle"][chainDivert]
+			_, there6 := h.v6.tables["mangle"][chainDivert]
+			if want := tt.lacks == nil; asked != 1 || there != want || there6 != want {
+				t.Errorf("asked %d times, the chain is there: %v, %v", asked, there, there6)
+			}
+		})
+	}
+}
+
+// TestDivertIsAskedAgain: who was too slow to answer has said nothing.
+func TestDivertIsAskedAgain(t *testing.T) {
+	h := newFakeHost()
+	h.failures[probe] = []error{context.DeadlineExceeded}
+	b := h.backend()
+	if err := b.Sync(t.Context(), diverting()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v", err)
+	}
+	if err := b.Sync(t.Context(), diverting()); err != nil {
+		t.Fatal(err)
+	}
+	if _, there := h.v4.tables["mangle"][chainDivert]; !there {
+		t.Error("the chain is missing")
+	}
+}
+
+// TestDivertText: nothing of it is there where nothing is wanted.
+func TestDivertText(t *testing.T) {
+	for _, f := range policy("br-one").Families() {
+		without := Render(f).Text()
+		f.Divert = true
+		if with := Render(f).Text(); strings.Contains(without, chainDivert) || strings.Count(with, "-m socket --transparent") != 1 {
+			t.Errorf("without:\n%s\nwith:\n%s", without, with)
+		}
+	}
+}
