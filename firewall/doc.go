@@ -50,6 +50,11 @@
 // [Limit] says who may come to a port at all. It is asked before a destination changes, so that it holds for what is translated,
 // for what a socket serves, in whichever family, and once more on the way to a container. Users' chains come before.
 //
+// Where sockets of the host serve published ports with the addresses of their clients (package publish), what comes from a bridge of ours
+// for a transparent socket gets a bit of its mark (state.MarkDivert), by which package link has it routed to the host. It is an answer:
+// nothing is let in by that, and the host's INPUT judges it as what it is, part of an established connection. A kernel without the
+// match for sockets goes without ([Host].NoSocket).
+//
 // Our bridges are recognised by their device group (state.GroupBridge), which a bridge
 // carries from before it is up. A new network is therefore closed until its elements
 // are in the sets.

@@ -29,6 +29,12 @@
 // Bridges are opened for the host's loopback addresses (route_localnet), so that connections to 127.0.0.1 can be translated. First,
 // each of their ports gets a filter that drops packets of these addresses which a container sends (guard.go).
 //
+// # Answers to the host's sockets
+//
+// Where the host's sockets show containers the addresses of their clients (package publish), what containers answer is for somebody else
+// and marked. A routing rule for each such bridge and one table lead it to the host (divert.go). They are known by their number of
+// protocol. Rules of others in the same table stay.
+//
 // # Be aware
 //
 // The container's end of a veth pair belongs to the engine from Join on: it moves it

@@ -9,7 +9,8 @@
 //     otherwise start without an error and never get a packet, and
 //   - serves the clients that come in by the loopback interface and are not translated: by ::1, for which there is no
 //     destination NAT, by 127.0.0.1 to networks where that would not be safe (link.Links.LeadsLoopback), and by both while
-//     somebody has flushed the rules.
+//     somebody has flushed the rules, and
+//   - serves clients from outside where the port's mode leaves them to the host, so that its INPUT rules decide (state.Publish).
 //
 // # Use
 //
@@ -33,7 +34,8 @@
 // SCTP has no helpers, no sockets on loopback addresses and none of the other family, see below.
 //
 // A host address of a family that the container has not is served as Docker does, by the proxy alone: no rule can lead from one
-// family to the other. The host's INPUT rules say who gets there, and containers of internal networks are refused. Only a user who names such an address gets this; a port that is
+// family to the other. The host's INPUT rules say who gets there, and containers of internal networks are refused. In the mode localhost
+// nobody but the host gets there. Only a user who names such an address gets this; a port that is
 // published on all addresses is open in the families that the network has.
 //
 // All sockets of a port have the same number. IPv6 sockets are V6ONLY. A helper makes "localhost" work whichever
@@ -46,12 +48,37 @@
 // but lo came around it: in the moment before the rules exist, or after someone flushed
 // them. To serve it would bypass DOCKER-USER. So a socket filter (classic BPF,
 // SO_ATTACH_FILTER) is attached before bind(2) that passes what arrived by interface 1 and drops
-// everything else, without an answer. lo has index 1 in every network namespace
+// everything else, without an answer. Whoever else may come is let in by the first Apply that knows the port, which exchanges the filter. lo has index 1 in every network namespace
 // (LOOPBACK_IFINDEX in the kernel's net/core/dev.c). The filter sees a SYN before the handshake, and accepted
 // connections inherit it.
 //
 // The filter looks at the interface, not at addresses. A local client that uses an address of the host arrives by lo as
 // well, and is served by the proxy whenever the firewall did not rewrite its packets.
+//
+// # Clients from outside
+//
+// [Options.Mode] says by which way clients from outside come to a port. In the modes host and learned they are not translated, or not at
+// first: their packets pass the host's real INPUT, and the filter lets them in. In the modes dnat and localhost the guard stays. A port
+// that changes its mode keeps its socket and its connections; the kernel exchanges the filter at once, and connections keep the one that they
+// were accepted with.
+//
+// Containers are translated in every mode. At a socket that is there for others they show up only while somebody has flushed the rules, and
+// then nothing else keeps networks apart. The filter knows interfaces by their numbers, and would have to be exchanged at each socket when a
+// network comes or goes. So who bears an address of a network of ours is refused behind it: of TCP the handshake proves the
+// source; a datagram may bear any, and what came by a bridge of ours is refused whatever it bears.
+//
+// The container sees the client's own address and port: the connection to it is made from these (IP_TRANSPARENT). Its answers are for the client,
+// come by the bridge, and are led back to us by a mark (package firewall) and a routing rule (package link). It takes an ordinary connection, which
+// comes from the bridge's address,
+//
+//   - for clients of the host itself, of our own networks and with link-local addresses, and of the other family,
+//   - where the network's bridge is not the container's gateway, as far as the state tells, or the endpoint's network is internal,
+//   - where the client uses the same port for another connection to the same port of the container, or a program of the host is bound to
+//     that port on all addresses,
+//   - where the container does not answer the client within a second and answers us: its answers go elsewhere, for example by a VPN of its own.
+//     It has then seen a SYN and no connection. For a minute nobody else waits for that. UDP cannot tell; there such answers are lost, as
+//     they are with translation,
+//   - where something is missing: CAP_NET_ADMIN, or what [Options.Undiverted] names. That is logged once.
 //
 // With [Options.NoProxy] sockets only reserve: they are bound, and nobody is served by them.
 //
@@ -70,7 +97,10 @@
 // # Be aware
 //
 //   - The container sees the bridge's gateway address as the client of proxied traffic, as it does of translated loopback
-//     connections.
+//     connections, but for clients from outside that can be shown to it.
+//   - A socket that bears a client's address keeps other programs of the host from binding the client's port on all addresses, unless
+//     they set SO_REUSEADDR.
+//   - Mode has no meaning with NoProxy: then nobody is served here, whom the firewall leaves to the host is refused.
 //   - The listening socket completes a client's handshake before the container is asked. If
 //     the container refuses, the client sees a connection that is reset at once.
 //   - A reservation ends when a snapshot shows its port, when Release takes it back, or when its endpoint
@@ -78,6 +108,8 @@
 //     a port that is not yet in the state from one that was put in and taken out between two snapshots. A
 //     driver that takes ports out of the state therefore calls Release(id, nil) after that commit.
 //   - Snapshots must come in the order of their revisions.
-//   - A process needs one file for each socket, one for each UDP session and up to six for each
-//     TCP connection in flight: two sockets, and a pipe per direction for splice(2).
+//   - A process needs one file for each socket, one for each UDP session and two for each TCP connection; a direction in which data
+//     moves, or waits for its reader, has a pipe for splice(2), two more.
+//   - Peers that are gone without a word are asked after by the kernel (SO_KEEPALIVE), on both sides, and their connections end after
+//     some minutes. Of UDP a session ends with its silence ([Options.UDPIdle]).
 package publish

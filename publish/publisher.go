@@ -119,7 +119,7 @@ func New(o Options) *Publisher {
 	}
 }
 
-// defaultConns leaves a quarter of the files for everything else: a connection takes up to six.
+// defaultConns leaves a quarter of the files for everything else: a connection takes up to six while data waits in both directions.
 func defaultConns() int { return min(max(fileLimit()/8, 16), 1<<16) }
 
 // maxSockets leaves files to the rest of the process: without any it could not even say that it lacks some.

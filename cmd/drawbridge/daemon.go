@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -350,6 +351,18 @@ func newLooker(zones *firewalld.Plane) *hostfw.Looker {
 	}
 	return hostfw.New(o)
 }
+
+// mode says by which way clients from outside come to what is exposed. Without rules of ours there is but one, and that none comes.
+func (p *planes) mode(e state.Exposure) state.Publish {
+	if p.auto == nil {
+		return e.Publish
+	}
+	mode, _ := p.auto.Resolve(e)
+	return mode
+}
+
+// undiverted names what the host lacks for containers to be reached with their clients' addresses.
+func (p *planes) undiverted() string { return cmp.Or(p.links.Undiverted(), p.rules.Undiverted()) }
 
 // barsLoopback reports whether firewalld refuses the host's connections that are translated.
 func (p *planes) barsLoopback() bool { return p.zones != nil && p.zones.Strict() }
