@@ -224,7 +224,7 @@ func TestLookAgain(t *testing.T) {
 
 // TestLookIsQuick: a look at a chain of many rules, and at many chains, is over soon.
 func TestLookIsQuick(t *testing.T) {
-	const rules, atMost = 10000, time.Second // it takes some 50 ms where nothing else runs
+	const rules, atMost = 10000, time.Second // it takes some 150 ms where nothing else runs, for twice that many rules
 	var many strings.Builder
 	fmt.Fprintln(&many, "nft table ip filter { chain INPUT { type filter hook input priority 0;")
 	for i := range rules {
@@ -248,7 +248,6 @@ func TestLookIsQuick(t *testing.T) {
 	if first > atMost {
 		t.Errorf("a look took %v, want %v at most", first, atMost)
 	}
-	began = time.Now()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	l.run("iptables-nft -A INPUT -j DROP")

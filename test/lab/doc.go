@@ -29,6 +29,9 @@
 // on failure; Reaches, Eventually, Refused, Dropped, Blocked and Pings read as
 // what they check.
 //
+// StartUFW turns ufw on, as it is after its installation; UFW has it allow,
+// deny and reload. What whole firewalls let in is in test/hostfirewall.
+//
 // A program of one's own runs inside with Start; its files are seen at their
 // real paths (only the trees above are private; in another root, what is
 // shared), and Path gives the way from outside to a file in the lab, sockets
