@@ -87,14 +87,18 @@ func (l *Links) Count() (n int) {
 
 // InContainers counts the links of ours on this host whose other ends are in containers. It needs no Links and changes nothing.
 func InContainers() (n int, err error) {
-	links, err := dumped(netlink.LinkList)
+	s, err := newScanner()
 	if err != nil {
-		return 0, fmt.Errorf("listing the host's links: %w", err)
+		return 0, err
 	}
-	for _, link := range links {
-		if link.Type() == "veth" && ours(link) && !doomed(link) && link.Attrs().NetNsID >= 0 {
+	defer s.close()
+	err = s.links(context.Background(), "veth", func(link netlink.Link) {
+		if ours(link) && !doomed(link) && link.Attrs().NetNsID >= 0 {
 			n++
 		}
+	})
+	if err != nil {
+		return 0, fmt.Errorf("listing the host's links: %w", err)
 	}
 	return n, nil
 }

@@ -212,14 +212,15 @@ func readRoute(m []byte, family int) (route, bool) {
 	return r, true
 }
 
-// links calls f with the links of a type. It fills in the index, name, alias and group, by which a link is known to be ours.
+// links calls f with the links of a type. It fills in the index, name, alias and group, by which a link is known to be ours, and the id
+// of the namespace that its other end is in, -1 for this one.
 func (s scanner) links(ctx context.Context, kind string, f func(netlink.Link)) error {
 	return s.scan(ctx, unix.RTM_GETLINK, unix.RTM_NEWLINK, linkRequest{kind}, func(m []byte) {
 		if len(m) < unix.SizeofIfInfomsg {
 			return
 		}
 		link := &netlink.GenericLink{}
-		link.Index = int(nl.DeserializeIfInfomsg(m).Index)
+		link.Index, link.NetNsID = int(nl.DeserializeIfInfomsg(m).Index), -1
 		for attr, value := range attributes(m, unix.SizeofIfInfomsg) {
 			switch attr {
 			case unix.IFLA_IFNAME:
@@ -228,6 +229,8 @@ func (s scanner) links(ctx context.Context, kind string, f func(netlink.Link)) e
 				link.Alias = text(value)
 			case unix.IFLA_GROUP:
 				link.Group = number(value)
+			case unix.IFLA_LINK_NETNSID:
+				link.NetNsID = int(int32(number(value)))
 			case unix.IFLA_LINKINFO:
 				link.LinkType = text(first(value, nl.IFLA_INFO_KIND))
 			}

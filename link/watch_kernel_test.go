@@ -155,10 +155,11 @@ func TestForeignChangesAreHeard(t *testing.T) {
 		tt.harm()
 		took, reason := h.expect(tt.words)
 		t.Logf("%s: heard after %v: %s", tt.name, took.Round(time.Millisecond), reason)
-		h.news() // what else the harm told
+		h.heard() // what else the harm told
 		l.apply(s)
-		if told := h.heard(); slices.ContainsFunc(told, func(r string) bool { return !h.known[r] || strings.Contains(r, "set down") }) {
-			t.Errorf("%s: its mending told %q", tt.name, told)
+		down := strings.Contains(tt.words, "set down") || strings.Contains(tt.words, "renamed")
+		if told := h.heard(); !down && slices.ContainsFunc(told, func(r string) bool { return strings.Contains(r, "set down") }) {
+			t.Errorf("%s: that a pass took a link down was told: %q", tt.name, told)
 		}
 		if d := cmp.Diff(before, l.everything()); d != "" {
 			t.Errorf("%s (-before +after):\n%s", tt.name, d)

@@ -86,7 +86,12 @@ func TestRepairsAreTold(t *testing.T) {
 				time.Sleep(5 * time.Millisecond)
 			}
 			t.Logf("told after %v", time.Since(began))
-			if found := h.verify(); len(found) > 0 {
+			// A pass that was on its way when it happened may have come too late for half of it, and another follows.
+			found := h.verify()
+			for ; len(found) > 0 && time.Since(began) < 2*time.Second; found = h.verify() {
+				time.Sleep(5 * time.Millisecond)
+			}
+			if len(found) > 0 {
 				t.Errorf("differences are left: %v", found)
 			}
 			if now := h.dump(); strings.Join(now, "\n") != strings.Join(before[row.backend], "\n") {

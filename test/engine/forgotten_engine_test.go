@@ -11,8 +11,8 @@ import (
 	"github.com/drawbridge-net/drawbridge/test/lab"
 )
 
-// TestForgotten: containers that are removed while the daemon is away do not keep their ports and
-// addresses.
+// TestForgotten: containers that are removed while the daemon does not serve do not keep their ports and addresses. It refuses, and
+// is not away, since Docker would try again for 15 seconds with each call.
 func TestForgotten(t *testing.T) {
 	b := up(t, options{})
 	b.network("web", "--ipv6", "--subnet", "10.44.0.0/24")
@@ -21,8 +21,19 @@ func TestForgotten(t *testing.T) {
 	if err := b.plugin.Kill(); err != nil {
 		t.Fatal(err)
 	}
+	const file = "/var/lib/drawbridge/state.db"
+	b.run("mv", file, file+".away")
+	b.startPluginAtOnce()
+	b.eventually("the plugin refuses", func() bool {
+		out, err := b.Run(t.Context(), binary(t), "status")
+		return err != nil && strings.Contains(out+err.Error(), "is missing or empty")
+	})
 	b.do("rm", "-f", gone.Name) // Docker gives up on each call and forgets
-	b.startPlugin()
+	b.run("mv", file+".away", file)
+	b.eventually("the plugin goes on", func() bool {
+		_, err := b.Run(t.Context(), binary(t), "status")
+		return err == nil
+	})
 	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 8081))
 
 	again := b.serveOn("web", "-p", "8080:80") // at once

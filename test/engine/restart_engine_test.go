@@ -53,11 +53,13 @@ func (r *restarts) works(t *testing.T) {
 	neighbour := r.docker.Container("neighbour")
 	lab.Reaches(t, neighbour, "tcp", server4)
 	lab.Reaches(t, neighbour, "tcp", server6)
-	lab.Dropped(t, r.client, "tcp", server4)
-	lab.Dropped(t, r.client, "tcp", server6)
-	lab.Blocked(t, r.client, "tcp", at(host.Addr4(), 81))
-	lab.Dropped(t, r.stranger, "tcp", server4)
-	lab.Dropped(t, r.stranger, "tcp", server6)
+	lab.Together(
+		func() { lab.Dropped(t, r.client, "tcp", server4) },
+		func() { lab.Dropped(t, r.client, "tcp", server6) },
+		func() { lab.Blocked(t, r.client, "tcp", at(host.Addr4(), 81)) },
+		func() { lab.Dropped(t, r.stranger, "tcp", server4) },
+		func() { lab.Dropped(t, r.stranger, "tcp", server6) },
+	)
 }
 
 // addresses are what Docker says of the server, whose addresses are its own choice.
@@ -148,8 +150,10 @@ func TestLiveRestore(t *testing.T) {
 		}
 		lab.Reaches(t, r.client, "tcp", at(r.client.Host.Addr4(), 8080))
 		lab.Reaches(t, r.client, "tcp", at(r.client.Host.Addr6(), 8080))
-		lab.Dropped(t, r.client, "tcp", "10.91.0.91:80")
-		lab.Dropped(t, r.client, "tcp", "[fd91::91]:80")
+		lab.Together(
+			func() { lab.Dropped(t, r.client, "tcp", "10.91.0.91:80") },
+			func() { lab.Dropped(t, r.client, "tcp", "[fd91::91]:80") },
+		)
 	}
 	for what, end := range map[string]func() error{"stopped": func() error { return r.docker.Stop() }, "killed": func() error { return r.docker.Kill() }} {
 		t.Run(what, func(t *testing.T) {

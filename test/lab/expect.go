@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync"
 	"time"
 )
 
@@ -89,6 +90,15 @@ func Refused(t TB, from Place, network, addr string) {
 func Dropped(t TB, from Place, network, addr string) {
 	t.Helper()
 	check(t, from, network, addr, "dropped", ErrTimeout)
+}
+
+// Together carries out checks of what gets no answer at the same time: each takes as long as it waits for one.
+func Together(checks ...func()) {
+	var all sync.WaitGroup
+	for _, check := range checks {
+		all.Go(check)
+	}
+	all.Wait()
 }
 
 // Blocked checks that a request is not answered by a server, in whatever way.
