@@ -25,6 +25,8 @@ type Options struct {
 	// Mode resolves what endpoints and networks leave open, so that the relay gets modes that stand for themselves; nil sends exposures
 	// as they are. It is asked with each state.
 	Mode func(state.Exposure) state.Publish
+	// Undiverted is that of publish.Options, asked with each state.
+	Undiverted func() string
 	// Start starts a relay that will answer on the socket, and returns what tells how it ended; see Spawn.
 	Start func() (ended <-chan error, err error)
 	Log   *slog.Logger
@@ -201,6 +203,9 @@ func (c *Client) bring(ctx context.Context, s state.Snapshot, whole bool) error 
 // tell sends a state, or how it differs from the one that the relay has.
 func (c *Client) tell(ctx context.Context, s state.Snapshot, whole bool) error {
 	call := stateCall{Session: c.session, Whole: whole, Name: rand.Text(), update: c.update(s)}
+	if c.o.Undiverted != nil {
+		call.Undiverted = c.o.Undiverted()
+	}
 	c.told, c.base, c.idle = s, "", false
 	answer, err := c.post(ctx, statePath, call)
 	if err != nil {

@@ -269,8 +269,11 @@ func FuzzCall(f *testing.F) {
 	// Requests that bind nothing: fuzzing must not take the machine's ports.
 	e := endpoint("a", state.Port{Proto: state.TCP, ContainerPort: 80})
 	for i, call := range []any{
-		sessionCall{Session: "s"}, reserveCall{Session: "s", Endpoint: e}, releaseCall{Session: "s", Endpoint: e.ID, Keep: e.Ports},
-		stateCall{Session: "s", Name: "n", update: all(snapshot(e))}, inspectCall{Session: "s", update: update{Base: "n"}},
+		sessionCall{Session: "s"},
+		reserveCall{Session: "s", Endpoint: e},
+		releaseCall{Session: "s", Endpoint: e.ID, Keep: e.Ports},
+		stateCall{Session: "s", Name: "n", update: all(snapshot(e))},
+		inspectCall{Session: "s", update: update{Base: "n"}},
 	} {
 		f.Add(i, []byte(text(call)))
 	}

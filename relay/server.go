@@ -46,6 +46,8 @@ type Server struct {
 	instance string
 	began    time.Time
 	ports    atomic.Pointer[publish.Publisher] // changed by who has all of turn
+	// undiverted is what the last state came with.
+	undiverted atomic.Pointer[string]
 	// elder is the relay whose sockets this one took over, while that has connections.
 	elder *elder
 
@@ -76,6 +78,7 @@ func NewServer(o ServerOptions) *Server {
 		o: o, feed: f, log: slog.New(newLogHandler(f, o.Log)), instance: rand.Text(), began: time.Now(),
 		elder: newElder(), left: make(chan struct{}),
 	}
+	s.undiverted.Store(new(string))
 	s.ports.Store(s.publisher())
 	return s
 }
@@ -85,7 +88,8 @@ func (s *Server) publisher() *publish.Publisher {
 	return publish.New(publish.Options{
 		ServeAll: s.settings.ServeAll, ServeAllV6: s.settings.ServeAllV6, NoProxy: s.settings.NoProxy,
 		Log: s.log, Closed: s.elder.closed,
-		Mode: func(e state.Exposure) state.Publish { return cmp.Or(e.Publish, state.PublishDNAT) },
+		Mode:       func(e state.Exposure) state.Publish { return cmp.Or(e.Publish, state.PublishDNAT) },
+		Undiverted: func() string { return *s.undiverted.Load() },
 	})
 }
 
@@ -337,6 +341,7 @@ func (s *Server) apply(ctx context.Context, c stateCall) (reply, error) {
 	}
 	from := s.state
 	s.state, s.base = to, ""
+	s.undiverted.Store(&c.Undiverted)
 	ports := s.ports.Load()
 	if c.Whole || c.Base == "" {
 		err = ports.Apply(ctx, to)

@@ -76,6 +76,8 @@ type stateCall struct {
 	Whole   bool   `json:"whole"`
 	// Name is by which the state is known from then on.
 	Name string `json:"name"`
+	// Undiverted is what publish.Options.Undiverted comes to.
+	Undiverted string `json:"undiverted,omitempty"`
 	update
 }
 

@@ -296,7 +296,7 @@ func (d *daemonParts) newPlanes(s settings, parsed parsed, log *slog.Logger) (*p
 	}
 	if s.iptables {
 		d.newAuto(p, s, parsed, log)
-		ports.Mode, p.links.Mode = p.auto.Mode, p.auto.Mode
+		ports.Mode, ports.Undiverted, p.links.Mode = p.auto.Mode, p.undiverted, p.auto.Mode
 	}
 	p.ports = relay.New(ports)
 	d.onClose(p.ports)
@@ -350,15 +350,6 @@ func newLooker(zones *firewalld.Plane) *hostfw.Looker {
 		o.Firewalld = zones
 	}
 	return hostfw.New(o)
-}
-
-// mode says by which way clients from outside come to what is exposed. Without rules of ours there is but one, and that none comes.
-func (p *planes) mode(e state.Exposure) state.Publish {
-	if p.auto == nil {
-		return e.Publish
-	}
-	mode, _ := p.auto.Resolve(e)
-	return mode
 }
 
 // undiverted names what the host lacks for containers to be reached with their clients' addresses.

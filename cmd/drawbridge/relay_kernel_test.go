@@ -135,16 +135,22 @@ func (c *talk) isCut(what string) {
 	}
 }
 
+// serves connects a new client and has it served.
+func (h *publishing) serves() error {
+	c, err := h.dial("tcp", "[::1]:8080")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return (&talk{t: h.t, Conn: c, r: bufio.NewReader(c)}).say()
+}
+
 // admits checks that a new client is served.
 func (h *publishing) admits(what string) {
 	h.t.Helper()
-	c, err := h.dial("tcp", "[::1]:8080")
-	if err != nil {
+	if err := h.serves(); err != nil {
 		h.t.Errorf("%s: a new connection: %v", what, err)
-		return
 	}
-	defer c.Close()
-	(&talk{t: h.t, Conn: c, r: bufio.NewReader(c)}).goesOn(what + ", new")
 }
 
 // relay is what the status says of it.
@@ -208,17 +214,12 @@ func TestRelayIsKilled(t *testing.T) {
 	for range 3 {
 		first := h.relay().PID
 		h.admits("at first")
+		began := time.Now()
 		h.must(unix.Kill(first, unix.SIGKILL))
 		for running(first) {
 			time.Sleep(time.Millisecond)
 		}
-		began := time.Now()
-		for {
-			c, err := h.dial("tcp", "[::1]:8080")
-			if err == nil {
-				c.Close()
-				break
-			}
+		for err := h.serves(); err != nil; err = h.serves() {
 			if took := time.Since(began); took > time.Second {
 				t.Fatalf("not back after %v: %v\n%s", took, err, h.log.String())
 			}
@@ -293,12 +294,7 @@ func TestRelayUpgrade(t *testing.T) {
 	go func() { // clients that come all the time
 		var errs []error
 		for !done.Load() {
-			c, err := h.dial("tcp", "[::1]:8080")
-			if err == nil {
-				err = (&talk{t: t, Conn: c, r: bufio.NewReader(c)}).say()
-				c.Close()
-			}
-			errs = append(errs, err)
+			errs = append(errs, h.serves())
 		}
 		t.Logf("%d new connections meanwhile", len(errs))
 		knocked <- errors.Join(errs...)
