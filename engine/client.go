@@ -49,7 +49,14 @@ func (c *client) get(ctx context.Context, path string, answer any) error {
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("it answers %s with %s%s", path, resp.Status, sentence(body))
 	}
-	if err := json.NewDecoder(body).Decode(answer); err != nil {
+	answers := json.NewDecoder(body)
+	if err := answers.Decode(answer); err != nil {
+		return fmt.Errorf("its answer to %s cannot be read: %w", path, cause(ctx, err))
+	}
+	switch _, err := answers.Token(); {
+	case err == nil:
+		return fmt.Errorf("its answer to %s goes on behind its end", path)
+	case !errors.Is(err, io.EOF):
 		return fmt.Errorf("its answer to %s cannot be read: %w", path, cause(ctx, err))
 	}
 	return nil

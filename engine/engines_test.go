@@ -132,6 +132,10 @@ func TestNoAnswer(t *testing.T) {
 		w.Header().Set("Content-Length", fmt.Sprint(len(networks)))
 		_, _ = io.WriteString(w, networks[:40])
 	}
+	late := func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", fmt.Sprint(len(networks)+1))
+		_, _ = io.WriteString(w, networks)
+	}
 	cut := func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, networks[:40])
 		_ = http.NewResponseController(w).Flush()
@@ -164,6 +168,9 @@ func TestNoAnswer(t *testing.T) {
 		{"null", "is no list", sound().with("/networks", text(`null`))},
 		{"nothing", "cannot be read", sound().with("/networks", text(``))},
 		{"no id", "without id", sound().with("/networks", text(`[{"Name":"web"}]`))},
+		{"two answers", "goes on behind its end", sound().with("/networks", text(`[]`+networks))},
+		{"and then no JSON", "cannot be read", sound().with("/networks", text(networks+`<html>`))},
+		{"ends too late", "unexpected EOF", sound().with("/networks", late)},
 		{"cut short", "unexpected EOF", sound().with("/networks", cut)},
 		{"shorter than said", "unexpected EOF", sound().with("/networks", short)},
 		{"huge", "too large", sound().with("/networks", huge)},

@@ -61,7 +61,8 @@ func (l *Latch) Close() { l.kernel.close() }
 // latch returns the table for the families.
 //
 // The chain stands right behind those that put the bit on packets (mangle of iptables, -150, and forward of ours, -2), so that
-// hardly anybody's rules come between who could take it off. The bit of iptables has no other reader and goes here.
+// hardly anybody's rules come between who could take it off. The bit of iptables has no other reader and goes here; packets that do not
+// concern our bridges keep theirs.
 func latch(v4, v6 bool) Ruleset {
 	var family []Part
 	switch {
@@ -76,7 +77,8 @@ func latch(v4, v6 bool) Ruleset {
 	return Ruleset{Chains: []Chain{{Name: chainLatch, Base: Base{"filter", unix.NF_INET_FORWARD, -1}, Rules: []Rule{
 		rule("to a container, and no rule has seen it", with(fresh, unseen, toOurs, drop)...),
 		rule("from a container, and no rule has seen it", with(fresh, unseen, fromOurs, drop)...),
-		rule("seen", passed, clearPassed),
+		rule("to a container, and seen", passed, toOurs, clearPassed),
+		rule("from a container, and seen", passed, fromOurs, clearPassed),
 	}}}}
 }
 
