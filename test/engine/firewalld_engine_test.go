@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -29,6 +30,9 @@ func startFirewalld(t *testing.T, h *lab.Host, settings ...string) {
 	}
 }
 
+// translated has published ports past the host's firewall, as Docker has them, in tests that are about something else.
+var translated = []string{"--publish", "dnat"}
+
 // TestFirewalld: every bridge is in the zone docker, and published ports work, whatever
 // happens to firewalld. With its backend iptables a reload flushes the tables that ours are in.
 func TestFirewalld(t *testing.T) {
@@ -38,7 +42,7 @@ func TestFirewalld(t *testing.T) {
 }
 
 func firewalldLife(t *testing.T, backend string) {
-	b := up(t, options{before: func(h *lab.Host) { startFirewalld(t, h, "FirewallBackend="+backend) }})
+	b := up(t, options{serve: translated, before: func(h *lab.Host) { startFirewalld(t, h, "FirewallBackend="+backend) }})
 	b.outside()
 	b.network("web", "--ipv6")
 	b.network("inner", "--internal")
@@ -118,7 +122,7 @@ func firewalldLife(t *testing.T, backend string) {
 	})
 }
 
-// TestFirewalldLate: firewalld is started when networks are there already.
+// TestFirewalldLate: firewalld is started when networks are there already. From then on it decides over their published ports.
 func TestFirewalldLate(t *testing.T) {
 	b := up(t, options{docker: []string{"--iptables=false"}})
 	b.network("web")
@@ -126,15 +130,20 @@ func TestFirewalldLate(t *testing.T) {
 	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 8080)) // no firewalld is fine
 	startFirewalld(t, b.Host)
 	b.eventually("the bridge is in zone docker", func() bool { return b.zone(b.bridge("web")) == "docker" })
-	b.eventually("the port works", func() bool {
+	works := func() bool {
 		_, err := lab.Get(t.Context(), b.client, lab.Request{Network: "tcp", Addr: at(b.client.Host.Addr4(), 8080)})
 		return err == nil
-	})
+	}
+	b.eventually("the port is closed by firewalld", func() bool { return !works() })
+	b.run("firewall-cmd", "--add-port=8080/tcp")
+	b.eventually("the port is open by firewalld", works)
+	b.run("firewall-cmd", "--remove-port=8080/tcp")
+	b.eventually("the port is closed again", func() bool { return !works() })
 }
 
 // TestFirewalldOtherZone: what the admin placed elsewhere is not taken away.
 func TestFirewalldOtherZone(t *testing.T) {
-	b := up(t, options{before: func(h *lab.Host) { startFirewalld(t, h) }})
+	b := up(t, options{serve: translated, before: func(h *lab.Host) { startFirewalld(t, h) }})
 	b.run("firewall-cmd", "--zone=trusted", "--add-interface=web0")
 	b.fails("firewall-cmd --zone=trusted --remove-interface=web0", "network", "create", "-d", "drawbridge", "--ipam-driver", "drawbridge",
 		"-o", "com.docker.network.bridge.name=web0", "web")
@@ -148,7 +157,8 @@ func TestFirewalldOtherZone(t *testing.T) {
 }
 
 // TestStrictForwardPorts: with this setting of firewalld 2.3 its admin says that no port is open which firewalld
-// does not forward, whoever redirects it. It is the same for Docker's own networks.
+// does not forward, whoever redirects it. Docker's own networks cannot have any then. Ours are served by sockets, in every mode, and
+// open where the zone has the port.
 func TestStrictForwardPorts(t *testing.T) {
 	b := up(t, options{before: func(h *lab.Host) { startFirewalld(t, h, "StrictForwardPorts=yes") }})
 	if b.engine() == "20.10" {
@@ -167,8 +177,15 @@ func TestStrictForwardPorts(t *testing.T) {
 	lab.Reaches(t, ours, "tcp", at(b.client.Addr6(), 80))
 	lab.Reaches(t, b.Host, "tcp", "127.0.0.1:8080")
 
-	forward := "--add-forward-port=port=8080:proto=tcp:toport=80:toaddr=" + b.addr(ours, "web").String()
-	b.run("firewall-cmd", "--zone=public", forward)
-	lab.Reaches(t, b.client, "tcp", at(host.Addr4(), 8080))
+	b.run("firewall-cmd", "--add-port=8080/tcp", "--add-port=7001/tcp")
+	for _, addr := range []netip.Addr{host.Addr4(), host.Addr6()} {
+		if reply := lab.Reaches(t, b.client, "tcp", at(addr, 8080)); reply.Peer.Addr() != b.client.Addr4() && reply.Peer.Addr() != b.client.Addr6() {
+			t.Errorf("the container sees %v as its client", reply.Peer)
+		}
+	}
 	lab.Refused(t, b.client, "tcp", at(host.Addr4(), 8081)) // whose port was not named
+	lab.Refused(t, b.client, "tcp", at(host.Addr4(), 7001)) // which is Docker's
+	if out := b.run(binary(t), "ports"); !strings.Contains(out, "StrictForwardPorts=yes") {
+		t.Errorf("ports does not say why:\n%s", out)
+	}
 }

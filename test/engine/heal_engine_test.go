@@ -176,7 +176,7 @@ func (h *healing) renewed() {
 
 // TestHealFirewalld does the same with what an admin does to firewalld.
 func TestHealFirewalld(t *testing.T) {
-	h := newHealing(t, options{before: func(host *lab.Host) { startFirewalld(t, host) }})
+	h := newHealing(t, options{serve: translated, before: func(host *lab.Host) { startFirewalld(t, host) }})
 	for _, act := range []string{
 		"firewall-cmd --zone=docker --remove-interface=" + h.bridge, "firewall-cmd --reload", "firewall-cmd --complete-reload",
 	} {

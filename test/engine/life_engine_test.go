@@ -291,7 +291,7 @@ func withoutForwarding(sysctls map[string]string) map[string]string {
 func TestPurge(t *testing.T) {
 	for _, variant := range []string{"nft", "legacy"} {
 		t.Run(variant, func(t *testing.T) {
-			b := up(t, options{lab: lab.Options{IPTables: variant}, before: func(h *lab.Host) { startFirewalld(t, h) }})
+			b := up(t, options{serve: translated, lab: lab.Options{IPTables: variant}, before: func(h *lab.Host) { startFirewalld(t, h) }})
 			b.network("web", "--ipv6")
 			b.serveOn("web", "-p", "8080:80")
 			link := b.bridge("web")

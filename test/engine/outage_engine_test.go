@@ -89,7 +89,7 @@ func (tr *traffic) during(t *testing.T, what string, event func()) (lost int) {
 // TestOutage: what a client notices of restarts and reloads. Established connections lose nothing, whatever happens, and what is
 // closed stays closed, also while the plugin is away, and while somebody has flushed all rules.
 func TestOutage(t *testing.T) {
-	b := up(t, options{before: func(h *lab.Host) { startFirewalld(t, h) }, docker: []string{"--live-restore"}})
+	b := up(t, options{serve: translated, before: func(h *lab.Host) { startFirewalld(t, h) }, docker: []string{"--live-restore"}})
 	b.network("web", "--ipv6")
 	server := b.serveOn("web", "-p", "8080:80", "-p", "8081:81")
 	closed := []string{at(b.addr(server, "web"), 80), at(b.addr6(server, "web"), 80), at(b.client.Host.Addr4(), 81), at(b.client.Host.Addr6(), 81)}

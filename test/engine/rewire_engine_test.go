@@ -47,7 +47,7 @@ func (b *bed) told(words string) {
 
 // TestDeletedBridge: a bridge that somebody deletes is back at once, with all that belongs to it.
 func TestDeletedBridge(t *testing.T) {
-	b := up(t, options{before: func(h *lab.Host) { startFirewalld(t, h) }})
+	b := up(t, options{serve: translated, before: func(h *lab.Host) { startFirewalld(t, h) }})
 	b.outside()
 	b.network("web", "--ipv6")
 	b.network("other", "--ipv6")
