@@ -55,8 +55,10 @@ func prefixText(p netip.Prefix) string {
 // sets returns the family's sets, all of them even when empty: the skeleton names them.
 func sets(f firewall.Family, n names) []Set {
 	all := map[string]*Set{}
-	order := []string{n.nets, n.subnets, n.masquerade, n.ports, n.open, n.routed, n.unprotected, n.trusted, n.apart, n.links,
-		n.insideOn, n.inside, n.sourcedOn, n.comersOn, n.sourced, n.comers, n.linkedOn, n.ways}
+	order := []string{
+		n.nets, n.subnets, n.masquerade, n.ports, n.open, n.routed, n.unprotected, n.trusted, n.apart, n.links,
+		n.insideOn, n.inside, n.sourcedOn, n.comersOn, n.sourced, n.comers, n.linkedOn, n.ways,
+	}
 	for _, name := range order {
 		all[name] = &Set{Name: name, Type: n.setType(name), V6: f.V6}
 	}

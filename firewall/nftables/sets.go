@@ -77,8 +77,10 @@ func declarations(n names) []Set {
 func placeSets(p places, n names) []Set {
 	here, everywhere := []datatype{n.addr, proto, service}, []datatype{proto, service}
 	return []Set{
-		{Name: p.here, Key: here}, {Name: p.everywhere, Key: everywhere},
-		{Name: p.hereRanges, Key: here, Interval: true}, {Name: p.ranges, Key: everywhere, Interval: true},
+		{Name: p.here, Key: here},
+		{Name: p.everywhere, Key: everywhere},
+		{Name: p.hereRanges, Key: here, Interval: true},
+		{Name: p.ranges, Key: everywhere, Interval: true},
 	}
 }
 
