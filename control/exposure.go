@@ -54,13 +54,13 @@ func (p Publishing) decide(exposure state.Exposure, e state.Endpoint, port state
 	if exposure.Publish == state.PublishAuto {
 		why += " is auto: " + p.AutoWhy
 	}
-	mode := p.Modes.Of(exposure, port.Proto)
-	if port.Proto == state.SCTP && mode != p.Modes.Of(exposure, state.TCP) {
-		why += "; no socket of the host can serve SCTP"
-	}
-	loose := p.Modes
-	if loose.Strict = false; mode != loose.Of(exposure, port.Proto) {
+	mode, free := p.Modes.Of(exposure, port.Proto), p.Modes
+	free.Strict = false
+	switch {
+	case mode != free.Of(exposure, port.Proto):
 		why += "; firewalld refuses translated ports (StrictForwardPorts=yes)"
+	case mode != free.Of(exposure, state.TCP):
+		why += "; no socket of the host can serve SCTP"
 	}
 	return mode, why
 }

@@ -13,6 +13,8 @@ func TestMode(t *testing.T) {
 	}
 	iptables := guarded
 	iptables.NoLearning = "iptables has no set for it"
+	strict := byFlag
+	strict.Modes.Strict = true
 	noRules := Publishing{InheritWhy: "--publish", NoRules4: "--iptables=false", NoRules6: "--ip6tables=false"}
 	const ofContainer, ofNetwork, sctp = "drawbridge.publish of the container", "drawbridge.publish of the network", "; no socket of the host can serve SCTP"
 	for _, c := range []struct {
@@ -31,6 +33,9 @@ func TestMode(t *testing.T) {
 		{guarded, "auto", "", state.Port{Proto: state.SCTP, HostPort: 80}, "dnat", ofNetwork + " is auto: ufw is active" + sctp},
 		{iptables, "", "", state.Port{Proto: state.TCP, HostPort: 80}, "host", "--publish is auto: ufw is active; learned: iptables has no set for it"},
 		{iptables, "host", "", state.Port{Proto: state.TCP, HostPort: 80}, "host", ofNetwork},
+		{strict, "dnat", "", state.Port{Proto: state.TCP, HostPort: 80}, "host", ofNetwork + "; firewalld refuses translated ports (StrictForwardPorts=yes)"},
+		{strict, "dnat", "", state.Port{Proto: state.SCTP, HostPort: 80}, "dnat", ofNetwork},
+		{strict, "host", "", state.Port{Proto: state.TCP, HostPort: 80}, "host", ofNetwork},
 		{guarded, "localhost", "", state.Port{Proto: state.SCTP, HostPort: 80}, "localhost", ofNetwork},
 		{guarded, "", "", state.Port{Proto: state.TCP, HostIP: addr("127.0.0.1"), HostPort: 80}, "localhost", "published on a loopback address"},
 		{guarded, "", "", state.Port{Proto: state.TCP, HostIP: addr("0.0.0.0")}, "routed", "gateway mode of the network, where the host's INPUT rules are not asked"},

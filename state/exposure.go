@@ -87,21 +87,18 @@ type Modes struct {
 // Of returns how clients from outside come to a port of a protocol. No socket of ours serves SCTP: where nobody chose a mode for the
 // port, it is translated.
 func (m Modes) Of(e Exposure, proto Proto) Publish {
-	mode, chosen := e.Publish, true
+	mode := e.Publish
 	switch mode {
 	case PublishInherit:
-		mode, chosen = cmp.Or(m.Inherit, PublishDNAT), false
+		mode = cmp.Or(m.Inherit, PublishDNAT)
 	case PublishAuto:
-		mode, chosen = cmp.Or(m.Auto, PublishDNAT), false
+		mode = cmp.Or(m.Auto, PublishDNAT)
 	}
 	switch {
-	case mode == PublishLocalhost:
-	case proto == SCTP:
-		if !chosen {
-			mode = PublishDNAT
-		}
-	case m.Strict:
-		mode = PublishHost
+	case proto == SCTP && mode != PublishLocalhost && mode != e.Publish:
+		return PublishDNAT
+	case proto != SCTP && m.Strict && mode != PublishLocalhost:
+		return PublishHost
 	}
 	return mode
 }

@@ -27,6 +27,7 @@ func TestParsePrefixes(t *testing.T) {
 
 func TestModes(t *testing.T) {
 	decided := Modes{Inherit: PublishHost, Auto: PublishLearned}
+	strict := Modes{Strict: true}
 	for _, c := range []struct {
 		modes Modes
 		mode  Publish
@@ -44,6 +45,11 @@ func TestModes(t *testing.T) {
 		{decided, PublishLocalhost, SCTP, PublishLocalhost},
 		{Modes{Inherit: PublishLocalhost}, PublishInherit, SCTP, PublishLocalhost},
 		{decided, PublishHost, SCTP, PublishHost}, // which the driver refuses
+		{strict, PublishDNAT, TCP, PublishHost},
+		{strict, PublishLearned, UDP, PublishHost},
+		{strict, PublishInherit, TCP, PublishHost},
+		{strict, PublishLocalhost, TCP, PublishLocalhost},
+		{strict, PublishDNAT, SCTP, PublishDNAT},
 	} {
 		if got := c.modes.Of(Exposure{Publish: c.mode}, c.proto); got != c.want {
 			t.Errorf("%q with %s and %+v is %s, not %s", c.mode, c.proto, c.modes, got, c.want)

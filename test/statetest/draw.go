@@ -97,7 +97,10 @@ func network(t *rapid.T, i int) state.Network {
 // Modes returns what the daemon's mode and auto come to (firewall.Host).
 func Modes(t *rapid.T) state.Modes {
 	decided := []state.Publish{state.PublishInherit, state.PublishDNAT, state.PublishHost, state.PublishLearned, state.PublishLocalhost}
-	return state.Modes{Inherit: rapid.SampledFrom(decided).Draw(t, "inherit"), Auto: rapid.SampledFrom(decided).Draw(t, "auto")}
+	return state.Modes{
+		Inherit: rapid.SampledFrom(decided).Draw(t, "inherit"), Auto: rapid.SampledFrom(decided).Draw(t, "auto"),
+		Strict: rapid.IntRange(0, 4).Draw(t, "strict") == 0,
+	}
 }
 
 // exposure is nothing in particular for half of those who have one.
