@@ -80,7 +80,7 @@ func (m *machine) startPlugin() {
 		backend = "iptables"
 	}
 	var err error
-	if m.plugin, err = m.Start("drawbridge", []string{m.program(), "serve", "--firewall-backend", backend}, nil); err != nil {
+	if m.plugin, err = m.Start("drawbridge", []string{m.program(), "serve", "--firewall-backend", backend, "--publish", "dnat"}, nil); err != nil {
 		m.t.Fatal(err)
 	}
 	m.eventually("the plugin answers", func() error {

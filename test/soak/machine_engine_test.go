@@ -99,7 +99,7 @@ func (m *machine) backend() string {
 // startPlugin returns when the plugin has made the host as it should be.
 func (m *machine) startPlugin() error {
 	var err error
-	argv := []string{m.program(), "serve", "--log-level", "debug", "--firewall-backend", m.backend()}
+	argv := []string{m.program(), "serve", "--log-level", "debug", "--firewall-backend", m.backend(), "--publish", "dnat"} // firewalld has no port of ours
 	if m.plugin, err = m.Start("drawbridge", argv, nil); err != nil {
 		return err
 	}
