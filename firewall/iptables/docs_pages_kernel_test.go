@@ -169,7 +169,7 @@ docker run -d --network one -p 8080:80 nginx`,
 			{"add DRAWBRIDGE-comers4 192.0.2.0/24,tcp:8080", "and one of these with it."},
 			{"--match-set DRAWBRIDGE-sourced4 dst,dst", "In `mangle`: everybody else is refused before anything is translated, and before INPUT. Your rules in `DRAWBRIDGE-USER` come first."},
 			{`by this link" -j RETURN`, "In `mangle`: no set holds a link beside a port, so that each such port has rules, in a tree as in `DRAWBRIDGE-DNAT`."},
-			{"--match-set DRAWBRIDGE-comers-on4 dst,dst,src", "In `mangle`, on the way in and forwarded, and in `filter`: the same for ports of one address, and for containers' own addresses, where networks are routed or links are trusted."},
+			{"--dst-group 0xd12b0/0xfffffefe -m set --match-set DRAWBRIDGE-sourced-on4 dst,dst", "In `mangle` and in `filter`: the same at the container's own address, where routed networks and trusted links lead."},
 		},
 	},
 	{
