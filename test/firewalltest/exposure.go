@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/drawbridge-net/drawbridge/firewall"
 	"github.com/drawbridge-net/drawbridge/state"
 )
@@ -276,6 +278,8 @@ func Exposures(t *testing.T, variant string, backend Maker) {
 				t.Fatal(err)
 			}
 			last = s
+			// A client that happens to have the port of an earlier one would go on with his connection.
+			must(t, l.router.handle.ConntrackTableFlush(netlink.ConntrackTable))
 			want := x.want
 			if s.Networks[0].V4.Mode != state.ModeRouted && !s.Networks[0].V6.IsZero() {
 				want = slices.Concat(want, withinHost)
