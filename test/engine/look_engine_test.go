@@ -24,7 +24,7 @@ func TestLook(t *testing.T) {
 	b.serveOn("web", "-p", "8080:80")
 
 	status := object(t, b.run(binary(t), "status", "--json"))
-	keys(t, status, "applied", "backend", "endpoints", "errors", "networks", "notes", "pools", "ports", "revision", "since", "version")
+	keys(t, status, "applied", "backend", "endpoints", "errors", "networks", "notes", "pools", "ports", "relay", "revision", "since", "version")
 	want := map[string]any{"networks": 1.0, "endpoints": 1.0, "ports": 2.0, "pools": 2.0, "errors": []any{}, "notes": []any{}}
 	for key, value := range want {
 		if diff := cmp.Diff(value, status[key]); diff != "" {
@@ -36,7 +36,7 @@ func TestLook(t *testing.T) {
 		t.Fatalf("%v in %v", err, ports)
 	}
 	for _, p := range ports {
-		keys(t, p, "bridge", "containerAddress", "containerPort", "endpoint", "hostAddress", "hostPort", "network", "protocol")
+		keys(t, p, "bridge", "containerAddress", "containerPort", "endpoint", "hostAddress", "hostPort", "mode", "network", "protocol", "why")
 		if p["bridge"] != b.bridge("web") || p["hostPort"] != 8080.0 || p["containerPort"] != 80.0 || p["protocol"] != "tcp" {
 			t.Errorf("port %v", p)
 		}

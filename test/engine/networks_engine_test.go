@@ -146,7 +146,7 @@ func TestBadInput(t *testing.T) {
 		"MTU in words":              {[]string{"-o", "com.docker.network.driver.mtu=large"}, "not a number"},
 		"MTU too small":             {[]string{"-o", "com.docker.network.driver.mtu=10"}, "MTU"},
 		"option misspelt":           {[]string{"-o", "com.docker.network.bridge.nam=x"}, "did you mean com.docker.network.bridge.name"},
-		"own option unknown":        {[]string{"-o", "drawbridge.publish=host"}, "`drawbridge options` lists those of networks"},
+		"own option unknown":        {[]string{"-o", "drawbridge.publsh=host"}, "drawbridge.publish"},
 		"option of containers":      {[]string{"-o", "drawbridge.link=db"}, "driver-opt=drawbridge.link="},
 		"IPv6 source, no IPv6":      {[]string{"-o", "com.docker.network.host_ipv6=1.2.3.4"}, "cannot be the source address of IPv6"},
 		"switch with a word":        {[]string{"-o", "com.docker.network.bridge.enable_icc=off"}, "is not true or false"},
