@@ -75,8 +75,7 @@ func (p *Plane) bring(
 	})
 	acting = false
 	if err == nil && p.settings.Latch != nil {
-		v4, v6 := latched(s, complete(Host{}))
-		err = p.settings.Latch.Hold(ctx, v4, v6)
+		err = p.settings.Latch.Hold(ctx, latched(s, complete(Host{})))
 	}
 	p.halfway = err != nil
 	if err == nil && found != nil { // else it is that of before
@@ -93,8 +92,7 @@ func (p *Plane) Inspect(ctx context.Context, s state.Snapshot) ([]state.Differen
 	})
 	if err == nil && p.settings.Latch != nil {
 		var more []string
-		v4, v6 := latched(s, p.settings.completer(s)(Host{}))
-		more, err = p.settings.Latch.Inspect(v4, v6)
+		more, err = p.settings.Latch.Inspect(latched(s, p.settings.completer(s)(Host{})))
 		found = append(found, more...)
 	}
 	return asDifferences(found), err
