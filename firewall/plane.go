@@ -64,7 +64,7 @@ func (p *Plane) bring(
 			}
 			return Render(last.state, last.host), true
 		},
-		Found: func(differences []string) { p.found = asDifferences(differences) },
+		Found: func(differences []string) { p.found = p.asDifferences(differences) },
 		Change: func(h Host) (Change, bool) {
 			h = meet(h)
 			if last == nil || !last.host.equal(h) {
@@ -95,16 +95,17 @@ func (p *Plane) Inspect(ctx context.Context, s state.Snapshot) ([]state.Differen
 		more, err = p.settings.Latch.Inspect(latched(s, p.settings.completer(s)(Host{})))
 		found = append(found, more...)
 	}
-	return asDifferences(found), err
+	return p.asDifferences(found), err
 }
 
 // Found tells what the last Apply or Follow mended that somebody else had changed.
 func (p *Plane) Found() []state.Difference { return p.found }
 
-func asDifferences(texts []string) []state.Difference {
+// asDifferences: without a latch it is rules alone that keep containers closed.
+func (p *Plane) asDifferences(texts []string) []state.Difference {
 	var out []state.Difference
 	for _, text := range texts {
-		out = append(out, state.Difference{Text: text})
+		out = append(out, state.Difference{Text: text, Opens: p.settings.Latch == nil})
 	}
 	return out
 }
