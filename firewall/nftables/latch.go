@@ -96,7 +96,8 @@ func latch(l firewall.Latched) Ruleset {
 
 // What the latch looks at.
 var (
-	fresh  = ctBits("ct state new,invalid", expr.CtKeySTATE, expr.CtStateBitNEW|expr.CtStateBitINVALID)
+	// What somebody has not tracked (NOTRACK) is never established: rules see, and mark, each packet.
+	fresh  = ctBits("ct state new,invalid,untracked", expr.CtKeySTATE, expr.CtStateBitNEW|expr.CtStateBitINVALID|expr.CtStateBitUNTRACKED)
 	unseen = Part{Text: fmt.Sprintf("meta mark & %#x == 0", MarkPermitted|firewall.MarkPassed), Exprs: []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg}, masked(native(MarkPermitted | firewall.MarkPassed)), equal(native(0)),
 	}}
