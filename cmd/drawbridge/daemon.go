@@ -148,6 +148,9 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	d.tasks["first pass"] = func(ctx context.Context) error {
 		return d.firstPass(ctx, loop, func() {
 			forgetOthers(planes.flows, st.Snapshot())
+			if planes.rules != nil {
+				planes.translation.forget(st.Snapshot())
+			}
 			_ = network.Settle(ctx) // what fails is tried again by sweep
 		})
 	}
@@ -268,6 +271,8 @@ type planes struct {
 	ports   *relay.Client
 	backend *backends // nil with --iptables=false, as are the next two
 	rules   *firewall.Plane
+	// translation is rules for the loop.
+	translation *translation
 	zones   *firewalld.Plane // nil with --firewalld=off too
 	looker  *hostfw.Looker   // nil with --iptables=false, as is the next: no port goes past a firewall then
 	auto    *auto
@@ -315,6 +320,9 @@ func (d *daemonParts) newPlanes(s settings, parsed parsed, log *slog.Logger) (*p
 		return nil, err
 	}
 	p.rules = firewall.NewPlane(p.backend, rules)
+	p.translation = &translation{Plane: p.rules, flows: p.flows, host: func() firewall.Host {
+		return firewall.Host{NoIPv6: !s.ip6tables, Modes: p.auto.Modes()}
+	}}
 	return p, nil
 }
 
@@ -362,7 +370,7 @@ func (p *planes) barsLoopback() bool { return p.zones != nil && p.zones.Strict()
 func (p *planes) steps() []reconcile.Step {
 	steps := []reconcile.Step{{Name: "links", Plane: p.links.Prepare()}}
 	if p.rules != nil {
-		steps = append(steps, reconcile.Step{Name: "firewall", Plane: p.rules})
+		steps = append(steps, reconcile.Step{Name: "firewall", Plane: p.translation})
 	}
 	if p.zones != nil {
 		steps = append(steps, reconcile.Step{Name: "firewalld", Plane: p.zones})
