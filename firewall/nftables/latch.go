@@ -20,6 +20,8 @@ import (
 // (6.9) the table outlives the owner, and the next Latch takes it over; but while it has none it is flushed like any other. With
 // an older kernel it is there while the daemon is.
 //
+// Whoever takes a bridge out of its device group, by which rules know our bridges, opens nothing either: the latch has their names.
+//
 // It works for either backend: [MarkPermitted] is this table's word and [firewall.MarkPassed] that of iptables.
 type Latch struct {
 	kernel *kernel
