@@ -273,9 +273,9 @@ type planes struct {
 	rules   *firewall.Plane
 	// translation is rules for the loop.
 	translation *translation
-	zones   *firewalld.Plane // nil with --firewalld=off too
-	looker  *hostfw.Looker   // nil with --iptables=false, as is the next: no port goes past a firewall then
-	auto    *auto
+	zones       *firewalld.Plane // nil with --firewalld=off too
+	looker      *hostfw.Looker   // nil with --iptables=false, as is the next: no port goes past a firewall then
+	auto        *auto
 
 	publishing func() control.Publishing // for people
 }

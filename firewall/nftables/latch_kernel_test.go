@@ -78,7 +78,9 @@ func TestForeignLatch(t *testing.T) {
 func TestLatchFollows(t *testing.T) {
 	l := withBackend(firewalltest.NewBare(t, "-nft"))
 	owner := l.latch(t)
-	both := func(bridges ...string) firewall.Latched { return firewall.Latched{V4: true, V6: true, Bridges: bridges} }
+	both := func(bridges ...string) firewall.Latched {
+		return firewall.Latched{V4: true, V6: true, Bridges: bridges}
+	}
 	must(t, owner.Hold(t.Context(), both("br-a")))
 	rules := l.nft("--handle", "list", "chain", "inet", latchName, chainLatch)
 	for _, step := range []struct {
