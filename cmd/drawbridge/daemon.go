@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/drawbridge-net/drawbridge/collect"
+	"golang.org/x/sys/unix"
+
 	"github.com/drawbridge-net/drawbridge/control"
 	"github.com/drawbridge-net/drawbridge/driver"
 	"github.com/drawbridge-net/drawbridge/engine"
@@ -316,7 +318,7 @@ func (d *daemonParts) newPlanes(s settings, parsed parsed, log *slog.Logger) (*p
 		NoIPv6: !s.ip6tables, Loopback: p.links.LeadsLoopback, BarsLoopback: p.barsLoopback,
 		Publish: p.auto.Modes, LearnedTime: s.learnedTime, Divert: p.auto.byHost,
 	}
-	if err := d.openLatch(&rules, s, log); err != nil {
+	if err := d.openLatch(&rules, p.ports, s, log); err != nil {
 		return nil, err
 	}
 	p.rules = firewall.NewPlane(p.backend, rules)
@@ -337,9 +339,9 @@ func (d *daemonParts) newAuto(p *planes, s settings, parsed parsed, log *slog.Lo
 }
 
 // openLatch adds the latch, where the host can have one and the user does not mind.
-func (d *daemonParts) openLatch(rules *firewall.Settings, s settings, log *slog.Logger) error {
+func (d *daemonParts) openLatch(rules *firewall.Settings, ports *relay.Client, s settings, log *slog.Logger) error {
 	if s.latch == "off" {
-		return nftables.RemoveLatch()
+		return removeLatch(context.Background(), ports.LetGo)
 	}
 	latch, err := nftables.NewLatch()
 	if err != nil {
@@ -347,8 +349,20 @@ func (d *daemonParts) openLatch(rules *firewall.Settings, s settings, log *slog.
 		return nil
 	}
 	d.onEnd(latch.Close)
+	latch.Keeper = ports
 	rules.Latch = latch
 	return nil
+}
+
+// removeLatch removes the latch of an earlier daemon, whose socket the relay may have.
+func removeLatch(ctx context.Context, letGo func(context.Context) error) error {
+	err := nftables.RemoveLatch()
+	if errors.Is(err, unix.EPERM) {
+		if err = letGo(ctx); err == nil {
+			err = nftables.RemoveLatch()
+		}
+	}
+	return err
 }
 
 // newLooker asks firewalld, if that may be spoken to.

@@ -25,6 +25,10 @@ import (
 // It works for either backend: [MarkPermitted] is this table's word and [firewall.MarkPassed] that of iptables.
 type Latch struct {
 	kernel *kernel
+	// Keeper has the socket while no daemon runs; nil for nobody.
+	Keeper Keeper
+	// given says that it has it.
+	given bool
 	// held is what the table has; known is false before it was read, and after a failure.
 	held  *held
 	known bool
@@ -112,9 +116,16 @@ var (
 func (l *Latch) Hold(ctx context.Context, want firewall.Latched) error {
 	var err error
 	for range attempts {
-		if err = l.hold(latch(want)); !errors.Is(err, errChanged) || ctx.Err() != nil {
+		err = l.hold(latch(want))
+		if ctx.Err() != nil || !errors.Is(err, errChanged) && !l.release(ctx, err) {
 			break
 		}
+	}
+	if l.Keeper != nil && errors.Is(err, unix.EPERM) {
+		return nil // who does not let it go keeps it closed; the next call tries again
+	}
+	if err == nil {
+		err = l.give(l.held != nil)
 	}
 	if err != nil {
 		return fmt.Errorf("table inet %s: %w", latchName, err)
