@@ -18,7 +18,7 @@ import (
 //
 // The owner is the socket that the Latch keeps open (NFT_TABLE_F_OWNER, kernel 5.12). Where the kernel knows NFT_TABLE_F_PERSIST
 // (6.9) the table outlives the owner, and the next Latch takes it over; but while it has none it is flushed like any other. With
-// an older kernel it is there while the daemon is.
+// an older kernel it is there while the owner is. So another process has a copy of the socket (Keeper) when the daemon goes.
 //
 // Whoever takes a bridge out of its device group, by which rules know our bridges, opens nothing either: the latch has their names.
 //
