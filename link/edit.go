@@ -37,10 +37,14 @@ func (j *journal) begin(looking bool) {
 func (j *journal) goOn() { *j = journal{looking: j.looking, made: j.made} }
 
 // note writes down what of a link differs.
-func (j *journal) note(link, format string, args ...any) { j.add(link, false, fmt.Sprintf(format, args...)) }
+func (j *journal) note(link, format string, args ...any) {
+	j.add(link, false, fmt.Sprintf(format, args...))
+}
 
 // noteOpen is note for what leaves something open that is to be closed.
-func (j *journal) noteOpen(link, format string, args ...any) { j.add(link, true, fmt.Sprintf(format, args...)) }
+func (j *journal) noteOpen(link, format string, args ...any) {
+	j.add(link, true, fmt.Sprintf(format, args...))
+}
 
 func (j *journal) add(link string, opens bool, text string) {
 	if !j.made[link] && len(j.found) < maxFound {
