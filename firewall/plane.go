@@ -64,7 +64,7 @@ func (p *Plane) bring(
 			}
 			return Render(last.state, last.host), true
 		},
-		Found: func(differences []string) { p.found = asDifferences(differences) },
+		Found: func(differences []string) { p.found = p.asDifferences(differences) },
 		Change: func(h Host) (Change, bool) {
 			h = meet(h)
 			if last == nil || !last.host.equal(h) {
@@ -75,8 +75,7 @@ func (p *Plane) bring(
 	})
 	acting = false
 	if err == nil && p.settings.Latch != nil {
-		v4, v6 := latched(s, complete(Host{}))
-		err = p.settings.Latch.Hold(ctx, v4, v6)
+		err = p.settings.Latch.Hold(ctx, latched(s, complete(Host{})))
 	}
 	p.halfway = err != nil
 	if err == nil && found != nil { // else it is that of before
@@ -93,20 +92,20 @@ func (p *Plane) Inspect(ctx context.Context, s state.Snapshot) ([]state.Differen
 	})
 	if err == nil && p.settings.Latch != nil {
 		var more []string
-		v4, v6 := latched(s, p.settings.completer(s)(Host{}))
-		more, err = p.settings.Latch.Inspect(v4, v6)
+		more, err = p.settings.Latch.Inspect(latched(s, p.settings.completer(s)(Host{})))
 		found = append(found, more...)
 	}
-	return asDifferences(found), err
+	return p.asDifferences(found), err
 }
 
 // Found tells what the last Apply or Follow mended that somebody else had changed.
 func (p *Plane) Found() []state.Difference { return p.found }
 
-func asDifferences(texts []string) []state.Difference {
+// asDifferences: without a latch it is rules alone that keep containers closed.
+func (p *Plane) asDifferences(texts []string) []state.Difference {
 	var out []state.Difference
 	for _, text := range texts {
-		out = append(out, state.Difference{Text: text})
+		out = append(out, state.Difference{Text: text, Opens: p.settings.Latch == nil})
 	}
 	return out
 }

@@ -38,8 +38,17 @@ func (j *journal) goOn() { *j = journal{looking: j.looking, made: j.made} }
 
 // note writes down what of a link differs.
 func (j *journal) note(link, format string, args ...any) {
+	j.add(link, false, fmt.Sprintf(format, args...))
+}
+
+// noteOpen is note for what leaves something open that is to be closed.
+func (j *journal) noteOpen(link, format string, args ...any) {
+	j.add(link, true, fmt.Sprintf(format, args...))
+}
+
+func (j *journal) add(link string, opens bool, text string) {
 	if !j.made[link] && len(j.found) < maxFound {
-		j.found = append(j.found, state.Difference{Scope: j.about, Text: fmt.Sprintf(format, args...), Paced: j.paced})
+		j.found = append(j.found, state.Difference{Scope: j.about, Text: text, Paced: j.paced, Opens: opens})
 	}
 }
 
@@ -131,7 +140,7 @@ func (e editor) LinkSetAlias(link netlink.Link, alias string) error {
 // LinkSetGroup sets the device group.
 func (e editor) LinkSetGroup(link netlink.Link, group int) error {
 	name := link.Attrs().Name
-	e.journal.note(name, "link %s is in device group %#x and not in %#x", name, link.Attrs().Group, group)
+	e.journal.noteOpen(name, "link %s is in device group %#x and not in %#x", name, link.Attrs().Group, group)
 	return e.journal.change("link.group", func() error { return e.Handle.LinkSetGroup(link, group) })
 }
 
@@ -152,7 +161,7 @@ func (e editor) LinkSetMaster(link, master netlink.Link) error {
 // LinkSetIsolated sets whether the bridge port is isolated from others that are.
 func (e editor) LinkSetIsolated(link netlink.Link, on bool) error {
 	name := link.Attrs().Name
-	e.journal.note(name, "bridge port %s is%s isolated", name, not(on))
+	e.journal.noteOpen(name, "bridge port %s is%s isolated", name, not(on))
 	return e.journal.change("port.isolate", func() error { return e.Handle.LinkSetIsolated(link, on) })
 }
 

@@ -172,6 +172,21 @@ func (f *Flows) ForgetPorts(ports []state.Port) {
 	}
 }
 
+// ForgetOutwards deletes the flows from subnets to elsewhere that leave without translation, since they began while no rule said so, but
+// not those of TCP, which begins anew. Elsewhere is what is neither in the subnets nor an address of the host.
+func (f *Flows) ForgetOutwards(subnets []netip.Prefix) {
+	if len(subnets) > 0 {
+		within := func(a netip.Addr) bool {
+			return slices.ContainsFunc(subnets, func(p netip.Prefix) bool { return p.Contains(a) })
+		}
+		f.queue.add(ending{ends: func(c flow, local map[netip.Addr]bool) bool {
+			to := c.sent.to.Addr()
+			untranslated := c.answer.to.Addr() == c.sent.from.Addr()
+			return c.proto != state.TCP && untranslated && within(c.sent.from.Addr()) && !within(to) && !local[to] && !to.IsMulticast()
+		}})
+	}
+}
+
 // leads reports whether a published port serves what the flow's opener sends.
 func leads(p state.Port, c flow) bool {
 	to := c.sent.to.Addr()

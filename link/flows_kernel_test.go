@@ -109,6 +109,13 @@ func TestFlows(t *testing.T) {
 	ports := func(ports ...state.Port) func(*Flows, context.Context) error {
 		return func(f *Flows, ctx context.Context) error { f.ForgetPorts(ports); return f.Settle(ctx) }
 	}
+	outwards := func(subnets ...string) func(*Flows, context.Context) error {
+		var parsed []netip.Prefix
+		for _, p := range subnets {
+			parsed = append(parsed, netip.MustParsePrefix(p))
+		}
+		return func(f *Flows, ctx context.Context) error { f.ForgetOutwards(parsed); return f.Settle(ctx) }
+	}
 	addrs := func(addrs ...string) func(*Flows, context.Context) error {
 		var parsed []netip.Addr
 		for _, a := range addrs {
@@ -127,6 +134,8 @@ func TestFlows(t *testing.T) {
 		{"port on one address", ports(udp("10.9.0.1", 5353)), []string{"udp 10.9.0.1:5353"}},
 		{"port on one IPv6 address", ports(udp("fd09::1", 5353)), []string{"udp [fd09::1]:5353"}},
 		{"two ports", ports(udp("10.9.0.1", 5353), udp("fd09::1", 53)), []string{"udp 10.9.0.1:5353", "udp [fd09::1]:53"}},
+		{"outwards, untranslated", outwards("10.9.0.0/28", "fd09::/124"), []string{"sctp 10.9.0.77:5353", "udp 10.9.0.77:5353", "udp [fd09::77]:5353"}},
+		{"outwards, from another subnet", outwards("10.8.0.0/16"), nil},
 		{"port that is translated already", ports(udp("", 7000)), nil},
 		{"SCTP port on every address", ports(sctp("", 5353)), []string{"sctp 10.9.0.1:5353", "sctp [fd09::1]:5353"}},
 		{"SCTP port on one address", ports(sctp("10.9.0.1", 5353)), []string{"sctp 10.9.0.1:5353"}},

@@ -102,7 +102,7 @@ func (l *Links) guard(port netlink.Link) error {
 	case err != nil:
 		return fmt.Errorf("the kernel takes no filter (%s) at the links of containers: %w", l.classifier, err)
 	}
-	l.journal.note(port.Attrs().Name, "bridge port %s has no guard against packets of loopback addresses", port.Attrs().Name)
+	l.journal.noteOpen(port.Attrs().Name, "bridge port %s has no guard against packets of loopback addresses", port.Attrs().Name)
 	return nil
 }
 

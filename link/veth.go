@@ -217,7 +217,7 @@ const brportLocked = 39
 // kernel cannot do it.
 func (l *Links) lock(link netlink.Link) error {
 	if l.locks {
-		l.journal.note(link.Attrs().Name, "bridge port %s is not locked", link.Attrs().Name)
+		l.journal.noteOpen(link.Attrs().Name, "bridge port %s is not locked", link.Attrs().Name)
 	}
 	req := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
 	req.Sockets = l.ports

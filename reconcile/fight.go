@@ -8,7 +8,8 @@ import (
 
 // How a fight is told from a number of accidents: the same repair so often, each time within so long of the one before. While
 // it lasts a pass that events ask for does not come for its sake, for twice as long each time. What differs beside it is repaired at
-// once, and with it what is fought over. Calls of the engine do not wait, and the pass that is due by time is not later than ever.
+// once, and with it what is fought over. Calls of the engine do not wait, and the pass that is due by time is not later than ever. What
+// leaves something open (state.Difference.Opens) waits for the shortest truce each time: that it costs more passes is less of an evil.
 const (
 	fightCount = 4
 	fightPause = 20 * time.Second
@@ -49,7 +50,11 @@ func (f *fight) note(found []Finding, now time.Time) (news []Finding) {
 			if r.truce == 0 {
 				news = append(news, d)
 			}
-			r.truce = min(max(2*r.truce, minTruce), maxTruce)
+			longest := maxTruce
+			if d.Opens {
+				longest = minTruce
+			}
+			r.truce = min(max(2*r.truce, minTruce), longest)
 		}
 		if f.seen == nil {
 			f.seen = map[Finding]repaired{}

@@ -272,6 +272,28 @@ func TestFight(t *testing.T) {
 	})
 }
 
+// TestFightOverWhatIsClosed: what leaves something open waits for no longer after hundreds of repairs than after the first ones.
+func TestFightOverWhatIsClosed(t *testing.T) {
+	healing(t, func(l *Loop, h *held, _ *versions, _ *logBuffer) {
+		opens := state.Difference{Text: "a bridge is in another group", Opens: true}
+		for began := time.Now(); time.Since(began) < 5*time.Minute; time.Sleep(50 * time.Millisecond) {
+			if !h.lacks(opens) {
+				h.undo(opens)
+				l.Trigger("somebody")
+			}
+		}
+		passes := h.passes()
+		for i, at := range passes[1:] {
+			if pause := at.Sub(passes[i]); pause > minTruce+lookPause {
+				t.Errorf("repair %d waited for %s", i, pause)
+			}
+		}
+		if n := len(passes); n > 200 {
+			t.Errorf("%d passes in five minutes: there was no truce", n)
+		}
+	})
+}
+
 // TestFightHoldsUpNothingElse: what is not fought over is repaired at once, also beside what no pass mends; and who undoes repairs
 // costs neither a pass nor a look for each time.
 func TestFightHoldsUpNothingElse(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -60,6 +61,9 @@ type Client struct {
 	relay atomic.Pointer[connection]
 	// gone gets one element when a relay ended that is missed.
 	gone chan struct{}
+	// file is what a relay keeps beside the ports, nil for none; keeping gets one element when a relay has to be told.
+	file    atomic.Pointer[os.File]
+	keeping chan struct{}
 	// watching are the goroutines that wait for the end of a relay.
 	watching sync.WaitGroup
 
@@ -75,7 +79,7 @@ type Client struct {
 	kept map[string]bool // instances that could not be replaced
 
 	mu sync.Mutex
-	// owed are releases that no relay has heard of; guarded by mu.
+	// owed are releases that no relay has heard of; guarded by mu. It is also held where file is sent or closed.
 	owed map[state.EndpointID][]state.Port
 }
 
@@ -95,7 +99,7 @@ func New(o Options) *Client {
 	}
 	return &Client{
 		o: o, http: http.Client{Transport: unixsocket.Transport(o.Socket)},
-		session: rand.Text(), turn: make(chan struct{}, 1), gone: make(chan struct{}, 1), owed: map[state.EndpointID][]state.Port{}, kept: map[string]bool{},
+		session: rand.Text(), turn: make(chan struct{}, 1), gone: make(chan struct{}, 1), keeping: make(chan struct{}, 1), owed: map[state.EndpointID][]state.Port{}, kept: map[string]bool{},
 	}
 }
 
@@ -104,10 +108,13 @@ func (c *Client) Close() error {
 	c.turn <- struct{}{} // for good
 	c.drop()
 	c.watching.Wait()
+	if f := c.file.Swap(nil); f != nil {
+		return f.Close()
+	}
 	return nil
 }
 
-// Watch calls changed when the relay ended while ports are published, until ctx ends.
+// Watch calls changed when the relay ended while ports are published, and hands over what is to be kept (Keep), until ctx ends.
 func (c *Client) Watch(ctx context.Context, changed func(reason string)) error {
 	for {
 		select {
@@ -115,6 +122,10 @@ func (c *Client) Watch(ctx context.Context, changed func(reason string)) error {
 			return nil
 		case <-c.gone:
 			changed("the relay of published ports ended")
+		case <-c.keeping:
+			if err := c.handOver(ctx); err != nil && ctx.Err() == nil {
+				c.o.Log.Warn("while no daemon runs containers are open to who can route to them and flushes all rules: the relay does not keep the latch", "error", err)
+			}
 		}
 	}
 }
@@ -211,7 +222,7 @@ func (c *Client) tell(ctx context.Context, s state.Snapshot, whole bool) error {
 	if err != nil {
 		return err
 	}
-	c.base, c.idle = call.Name, !publishes(s)
+	c.base, c.idle = call.Name, !publishes(s) && c.file.Load() == nil
 	c.relay.Load().settled.Store(true)
 	return join(answer.Failures)
 }

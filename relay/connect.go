@@ -180,6 +180,9 @@ func (c *Client) watch(r *connection) error {
 		return fmt.Errorf("%w: %w", errGone, err)
 	}
 	c.relay.Store(r)
+	if c.file.Load() != nil {
+		c.handOn()
+	}
 	c.watching.Go(func() {
 		defer answer.Body.Close()
 		defer cancel()
@@ -201,6 +204,9 @@ func (c *Client) watch(r *connection) error {
 func (c *Client) lost(r *connection) {
 	r.broken.Store(true)
 	r.mourn.Do(func() {
+		if c.file.Load() != nil && r.settled.Load() {
+			c.handOn()
+		}
 		if !c.published.Load() {
 			return
 		}

@@ -9,9 +9,10 @@
 //
 // # Who lives how long
 //
-// No relay runs before a port is published. The daemon then asks on the socket; where systemd listens there it starts
+// No relay runs before a port is published, or there is a file to keep ([Client.Keep]). The daemon then asks on the socket; where systemd listens there it starts
 // drawbridge-relay.service, and where nobody does the daemon starts the relay itself, in a session of its own. A relay lives on when the
-// daemon ends, in good order or not, for as long as it holds a socket or a connection, and a minute more. [End] ends it.
+// daemon ends, in good order or not, for as long as it holds a socket, a connection or a file, and a minute more. [End] ends it, and
+// [LetGo] has it close the file.
 //
 // The daemon hears at once that a relay ended, since an answer that never ends breaks off (it carries the relay's log meanwhile). It
 // starts another one and tells it everything. Neither keeps anything on disk: what is published is in the daemon's state, and a relay that
@@ -27,6 +28,9 @@
 //
 // Errors keep their words, the object that they concern ([state.ObjectError]), and the number that errors.Is looks for
 // (EADDRINUSE). Each call has a deadline on the daemon's side: a relay that hangs is named, and holds nothing up.
+//
+// A file that it keeps it fetches from the daemon, by a socket that the call names. It does nothing with it. At a hand-over it is closed,
+// and comes again from the daemon.
 //
 // # Another version
 //

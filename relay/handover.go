@@ -47,6 +47,7 @@ type inheritance struct {
 const (
 	stateWord = "state"
 	readyWord = "ready"
+	keepWord  = "keep" // with what a daemon has a relay keep
 )
 
 // upgrade starts the program of the daemon that asks and hands everything over to it. If that fails all is as before.
@@ -81,6 +82,7 @@ func (s *Server) upgrade(ctx context.Context, _ []byte) (reply, error) {
 	}
 	s.log.Info("published ports were handed over to the relay of another version", "pid", child.Pid)
 	s.ports.Load().Retire()
+	s.drop() // the daemon that asks gives it to the new one
 	s.heir, s.over = heir, true
 	s.leave.Do(func() { close(s.left) })
 	return reply{}, nil

@@ -61,6 +61,7 @@ type Server struct {
 	session  string
 	base     string // the name of state, "" if no daemon knows it by one
 	state    state.Snapshot
+	kept     *os.File      // beside the ports; nil for none
 	over     bool          // no further call is answered
 	heir     *net.UnixConn // to the relay that took over
 }
@@ -170,7 +171,7 @@ func (s *Server) endIdle(last bool) bool {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	held, connections := s.ports.Load().Count()
-	if held+connections > 0 {
+	if held+connections > 0 || s.kept != nil {
 		return false
 	}
 	if last {
@@ -239,6 +240,8 @@ func (s *Server) answer(ctx context.Context, what string, body []byte) (int, rep
 		"POST " + releasePath: together(s, s.release),
 		"POST " + statePath:   alone(s, s.apply),
 		"POST " + inspectPath: together(s, s.inspect),
+		"POST " + keepPath:    alone(s, s.keep),
+		"POST " + letGoPath:   alone(s, s.letGo),
 		"POST " + upgradePath: s.upgrade,
 		"POST " + endPath:     s.close,
 	}

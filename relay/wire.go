@@ -16,11 +16,12 @@ import (
 // never change: by them a relay of any version is replaced or ended.
 const protocol = 1
 
-// Paths. The first three are the same in every protocol.
+// Paths. The first four are the same in every protocol.
 const (
 	helloPath   = "/hello"
 	upgradePath = "/upgrade"
 	endPath     = "/end"
+	letGoPath   = "/letgo"
 
 	sessionPath = "/v1/session"
 	reservePath = "/v1/reserve"
@@ -28,6 +29,7 @@ const (
 	statePath   = "/v1/state"
 	inspectPath = "/v1/inspect"
 	watchPath   = "/v1/watch"
+	keepPath    = "/v1/keep"
 )
 
 // maxBody bounds a request. The state of 10,000 ports is a tenth of it.

@@ -7,6 +7,8 @@ type Difference struct {
 	Text  string
 	// Paced says that the plane itself sees to it that this is not mended too often.
 	Paced bool
+	// Opens says that it leaves something open which is to be closed: no repair of it waits for long.
+	Opens bool
 }
 
 // TouchedBy reports whether the object that the difference is about differs between two states itself, so that nobody else

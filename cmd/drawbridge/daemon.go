@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/drawbridge-net/drawbridge/collect"
+	"golang.org/x/sys/unix"
+
 	"github.com/drawbridge-net/drawbridge/control"
 	"github.com/drawbridge-net/drawbridge/driver"
 	"github.com/drawbridge-net/drawbridge/engine"
@@ -148,6 +150,9 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	d.tasks["first pass"] = func(ctx context.Context) error {
 		return d.firstPass(ctx, loop, func() {
 			forgetOthers(planes.flows, st.Snapshot())
+			if planes.rules != nil {
+				planes.translation.forget(st.Snapshot())
+			}
 			_ = network.Settle(ctx) // what fails is tried again by sweep
 		})
 	}
@@ -268,9 +273,11 @@ type planes struct {
 	ports   *relay.Client
 	backend *backends // nil with --iptables=false, as are the next two
 	rules   *firewall.Plane
-	zones   *firewalld.Plane // nil with --firewalld=off too
-	looker  *hostfw.Looker   // nil with --iptables=false, as is the next: no port goes past a firewall then
-	auto    *auto
+	// translation is rules for the loop.
+	translation *translation
+	zones       *firewalld.Plane // nil with --firewalld=off too
+	looker      *hostfw.Looker   // nil with --iptables=false, as is the next: no port goes past a firewall then
+	auto        *auto
 
 	publishing func() control.Publishing // for people
 }
@@ -311,10 +318,13 @@ func (d *daemonParts) newPlanes(s settings, parsed parsed, log *slog.Logger) (*p
 		NoIPv6: !s.ip6tables, Loopback: p.links.LeadsLoopback, BarsLoopback: p.barsLoopback,
 		Publish: p.auto.Modes, LearnedTime: s.learnedTime, Divert: p.auto.byHost,
 	}
-	if err := d.openLatch(&rules, s, log); err != nil {
+	if err := d.openLatch(&rules, p.ports, s, log); err != nil {
 		return nil, err
 	}
 	p.rules = firewall.NewPlane(p.backend, rules)
+	p.translation = &translation{Plane: p.rules, flows: p.flows, host: func() firewall.Host {
+		return firewall.Host{NoIPv6: !s.ip6tables, Modes: p.auto.Modes()}
+	}}
 	return p, nil
 }
 
@@ -329,9 +339,9 @@ func (d *daemonParts) newAuto(p *planes, s settings, parsed parsed, log *slog.Lo
 }
 
 // openLatch adds the latch, where the host can have one and the user does not mind.
-func (d *daemonParts) openLatch(rules *firewall.Settings, s settings, log *slog.Logger) error {
+func (d *daemonParts) openLatch(rules *firewall.Settings, ports *relay.Client, s settings, log *slog.Logger) error {
 	if s.latch == "off" {
-		return nftables.RemoveLatch()
+		return removeLatch(context.Background(), ports.LetGo)
 	}
 	latch, err := nftables.NewLatch()
 	if err != nil {
@@ -339,8 +349,20 @@ func (d *daemonParts) openLatch(rules *firewall.Settings, s settings, log *slog.
 		return nil
 	}
 	d.onEnd(latch.Close)
+	latch.Keeper = ports
 	rules.Latch = latch
 	return nil
+}
+
+// removeLatch removes the latch of an earlier daemon, whose socket the relay may have.
+func removeLatch(ctx context.Context, letGo func(context.Context) error) error {
+	err := nftables.RemoveLatch()
+	if errors.Is(err, unix.EPERM) {
+		if err = letGo(ctx); err == nil {
+			err = nftables.RemoveLatch()
+		}
+	}
+	return err
 }
 
 // newLooker asks firewalld, if that may be spoken to.
@@ -362,7 +384,7 @@ func (p *planes) barsLoopback() bool { return p.zones != nil && p.zones.Strict()
 func (p *planes) steps() []reconcile.Step {
 	steps := []reconcile.Step{{Name: "links", Plane: p.links.Prepare()}}
 	if p.rules != nil {
-		steps = append(steps, reconcile.Step{Name: "firewall", Plane: p.rules})
+		steps = append(steps, reconcile.Step{Name: "firewall", Plane: p.translation})
 	}
 	if p.zones != nil {
 		steps = append(steps, reconcile.Step{Name: "firewalld", Plane: p.zones})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/drawbridge-net/drawbridge/control"
 	"github.com/drawbridge-net/drawbridge/firewall/iptables"
+	"github.com/drawbridge-net/drawbridge/firewall/nftables"
 	"github.com/drawbridge-net/drawbridge/firewalld"
 	"github.com/drawbridge-net/drawbridge/link"
 	"github.com/drawbridge-net/drawbridge/relay"
@@ -156,6 +157,11 @@ func (p purge) cleanRulesOnly(ctx context.Context, out io.Writer) error {
 	defer links.Close()
 	if err := links.CloseLoopback(); err != nil {
 		return err
+	}
+	if nftables.LatchLeft() {
+		if err := relay.LetGo(ctx, p.relaySocket); err != nil {
+			return err
+		}
 	}
 	return cleanRules(ctx, out)
 }

@@ -247,10 +247,11 @@ func TestRelayIsKilled(t *testing.T) {
 	h.stop(unix.SIGTERM)
 }
 
-// TestRelayOnlyIfNeeded: none runs before a port is published, a purge ends it, and verify tells of ports without one, which it does not
+// TestRelayOnlyIfNeeded: none runs before there is a network, whose latch it keeps, or, without a latch, a published port; a purge ends it, and verify tells of ports without one, which it does not
 // start.
 func TestRelayOnlyIfNeeded(t *testing.T) {
 	h := newWholeHost(t)
+	h.flags = []string{"--latch", "off"}
 	h.start()
 	h.succeed(createNet, createEndpoint, join)
 	if _, err := os.Stat(h.path("relay.sock")); err == nil {

@@ -346,10 +346,12 @@ func (h *wholeHost) try(argv ...string) (out string, failed error) {
 }
 
 // purge takes everything of the daemon's off the host, but its state.
-func (h *wholeHost) purge() error {
+func (h *wholeHost) purge(flags ...string) error {
 	h.t.Helper()
-	_, err := h.try("env", programEnv+"=1", self(), "purge", "--force", "--keep-state",
-		"--control-socket", h.path("control.sock"), "--relay-socket", h.path("relay.sock"), "--state", h.path("state.db"))
+	_, err := h.try(append([]string{
+		"env", programEnv + "=1", self(), "purge", "--force", "--keep-state",
+		"--control-socket", h.path("control.sock"), "--relay-socket", h.path("relay.sock"), "--state", h.path("state.db"),
+	}, flags...)...)
 	return err
 }
 

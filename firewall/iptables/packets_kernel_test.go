@@ -28,6 +28,12 @@ func TestFlushed(t *testing.T) {
 
 func TestPacketsControl(t *testing.T) { firewalltest.Control(t) }
 
+func TestMarks(t *testing.T) {
+	for _, variant := range variants {
+		t.Run(variant[1:], func(t *testing.T) { firewalltest.Marks(t, variant, inLab) })
+	}
+}
+
 func TestUserRules(t *testing.T) {
 	for _, variant := range variants {
 		t.Run(variant[1:], func(t *testing.T) { firewalltest.UserRules(t, variant, inLab) })

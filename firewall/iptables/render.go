@@ -218,7 +218,7 @@ const (
 	answered      = "-m conntrack --ctstate RELATED,ESTABLISHED,DNAT"
 	notRedirected = "-m conntrack ! --ctstate DNAT"
 	invalid       = "-m conntrack --ctstate INVALID"
-	fresh         = "-m conntrack --ctstate NEW,INVALID"
+	fresh         = "-m conntrack --ctstate NEW,INVALID,UNTRACKED"
 	answering     = "-m conntrack ! --ctstate NEW,INVALID"
 
 	notEstablished = "-m conntrack ! --ctstate RELATED,ESTABLISHED"

@@ -23,6 +23,7 @@ type kernel struct {
 	table  string // its name, in the family inet
 	flags  uint32 // that it has
 	fd     int
+	port   uint32 // of the socket, by which the kernel knows the owner
 	seq    uint32
 	sndbuf int // what fits in a transaction
 	buf    []byte
@@ -49,6 +50,13 @@ func newKernel(table string, flags uint32) (*kernel, error) {
 	}
 	k := &kernel{table: table, flags: flags, fd: fd, seq: 1, buf: make([]byte, 64<<10)}
 	err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	var bound unix.Sockaddr
+	if err == nil {
+		bound, err = unix.Getsockname(fd)
+	}
+	if at, ok := bound.(*unix.SockaddrNetlink); ok {
+		k.port = at.Pid
+	}
 	if err == nil {
 		err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: answerTime})
 	}
@@ -269,11 +277,11 @@ func (k *kernel) read() (*held, error) {
 // exists reports whether our table is there; one of its name that is not ours is an error.
 func (k *kernel) exists(h *held) (bool, error) {
 	var comment string
-	var flags uint32
+	var flags, owner uint32
 	err := k.ask(unix.NFT_MSG_GETTABLE, false, func(buf []byte) []byte {
 		return attrName(buf, unix.NFTA_TABLE_NAME, k.table)
-	}, func(m message) { comment, flags = readTable(m) })
-	h.broken = flags != k.flags
+	}, func(m message) { comment, flags, owner = readTable(m) })
+	h.broken = flags != k.flags || flags&flagOwner != 0 && owner != k.port
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return false, nil
@@ -283,16 +291,18 @@ func (k *kernel) exists(h *held) (bool, error) {
 	return err == nil, err
 }
 
-func readTable(m message) (comment string, flags uint32) {
+func readTable(m message) (comment string, flags, owner uint32) {
 	for kind, data := range m.attributes() {
 		switch kind {
 		case unix.NFTA_TABLE_FLAGS:
 			flags = number(data)
+		case nftaTableOwner:
+			owner = number(data)
 		case nftaTableUserdata:
 			comment = commentIn(data, udataTableComment)
 		}
 	}
-	return comment, flags
+	return comment, flags, owner
 }
 
 // readChain takes a chain that was listed; older kernels list those of all tables.

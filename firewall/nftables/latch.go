@@ -18,14 +18,19 @@ import (
 //
 // The owner is the socket that the Latch keeps open (NFT_TABLE_F_OWNER, kernel 5.12). Where the kernel knows NFT_TABLE_F_PERSIST
 // (6.9) the table outlives the owner, and the next Latch takes it over; but while it has none it is flushed like any other. With
-// an older kernel it is there while the daemon is.
+// an older kernel it is there while the owner is. So another process has a copy of the socket (Keeper) when the daemon goes.
+//
+// Whoever takes a bridge out of its device group, by which rules know our bridges, opens nothing either: the latch has their names.
 //
 // It works for either backend: [MarkPermitted] is this table's word and [firewall.MarkPassed] that of iptables.
 type Latch struct {
 	kernel *kernel
-	// gen is the generation at which the table was read or written last, held what it is for; known is false before that.
-	gen   uint32
-	held  [2]bool
+	// Keeper has the socket while no daemon runs; nil for nobody.
+	Keeper Keeper
+	// given says that it has it.
+	given bool
+	// held is what the table has; known is false before it was read, and after a failure.
+	held  *held
 	known bool
 }
 
@@ -33,6 +38,7 @@ const latchName = tableName + "-latch"
 
 const (
 	chainLatch  = "forward"
+	setLatch    = "bridges"
 	flagOwner   = 2 // NFT_TABLE_F_OWNER and NFT_TABLE_F_PERSIST of the kernel's nf_tables.h
 	flagPersist = 4
 )
@@ -46,7 +52,7 @@ func NewLatch() (*Latch, error) {
 		if k, err = newKernel(latchName+"-check", flags); err != nil {
 			return nil, err
 		}
-		if err = k.check(difference(nil, latch(true, true))); err == nil {
+		if err = k.check(difference(nil, latch(firewall.Latched{V4: true, V6: true, Bridges: []string{"br-check"}}))); err == nil {
 			k.table = latchName
 			return &Latch{kernel: k}, nil
 		}
@@ -58,33 +64,46 @@ func NewLatch() (*Latch, error) {
 // Close gives the socket back. A kernel before 6.9 takes the table with it.
 func (l *Latch) Close() { l.kernel.close() }
 
-// latch returns the table for the families.
+// latch returns the table for some bridges.
 //
 // The chain stands right behind those that put the bit on packets (mangle of iptables, -150, and forward of ours, -2), so that
 // hardly anybody's rules come between who could take it off. The bit of iptables has no other reader and goes here; packets that do not
 // concern our bridges keep theirs.
-func latch(v4, v6 bool) Ruleset {
+//
+// The bridges are known by their device group, as to all rules, and by their names: whichever somebody else changes, the other is left.
+// The rules say of a bridge out of its group that they have seen nothing, so that it is closed until it is back.
+func latch(l firewall.Latched) Ruleset {
 	var family []Part
 	switch {
-	case !v4 && !v6:
+	case !l.V4 && !l.V6:
 		return Ruleset{}
-	case !v6:
+	case !l.V6:
 		family = []Part{familyOf(false).only()}
-	case !v4:
+	case !l.V4:
 		family = []Part{familyOf(true).only()}
 	}
 	with := func(parts ...Part) []Part { return slices.Concat(parts[:1], family, parts[1:]) } // most packets are not new
-	return Ruleset{Chains: []Chain{{Name: chainLatch, Base: Base{"filter", unix.NF_INET_FORWARD, -1}, Rules: []Rule{
-		rule("to a container, and no rule has seen it", with(fresh, unseen, toOurs, drop)...),
-		rule("from a container, and no rule has seen it", with(fresh, unseen, fromOurs, drop)...),
-		rule("to a container, and seen", passed, toOurs, clearPassed),
-		rule("from a container, and seen", passed, fromOurs, clearPassed),
-	}}}}
+	bridges := Set{Name: setLatch, Key: []datatype{ifname}}
+	for _, name := range l.Bridges {
+		bridges.Elements = append(bridges.Elements, Element{Key: packName(name)})
+	}
+	return Ruleset{
+		Sets: []Set{bridges.sorted()},
+		Chains: []Chain{{Name: chainLatch, Base: Base{"filter", unix.NF_INET_FORWARD, -1}, Rules: []Rule{
+			rule("to a container, and no rule has seen it", with(fresh, unseen, toOurs, drop)...),
+			rule("from a container, and no rule has seen it", with(fresh, unseen, fromOurs, drop)...),
+			rule("to a container whose bridge is out of its group", with(fresh, unseen, in(setLatch, oif), drop)...),
+			rule("from a container whose bridge is out of its group", with(fresh, unseen, in(setLatch, iif), drop)...),
+			rule("to a container, and seen", passed, toOurs, clearPassed),
+			rule("from a container, and seen", passed, fromOurs, clearPassed),
+		}}},
+	}
 }
 
 // What the latch looks at.
 var (
-	fresh  = ctBits("ct state new,invalid", expr.CtKeySTATE, expr.CtStateBitNEW|expr.CtStateBitINVALID)
+	// What somebody has not tracked (NOTRACK) is never established: rules see, and mark, each packet.
+	fresh  = ctBits("ct state new,invalid,untracked", expr.CtKeySTATE, expr.CtStateBitNEW|expr.CtStateBitINVALID|expr.CtStateBitUNTRACKED)
 	unseen = Part{Text: fmt.Sprintf("meta mark & %#x == 0", MarkPermitted|firewall.MarkPassed), Exprs: []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg}, masked(native(MarkPermitted | firewall.MarkPassed)), equal(native(0)),
 	}}
@@ -94,12 +113,19 @@ var (
 )
 
 // Hold implements firewall.Latch.
-func (l *Latch) Hold(ctx context.Context, v4, v6 bool) error {
+func (l *Latch) Hold(ctx context.Context, want firewall.Latched) error {
 	var err error
 	for range attempts {
-		if err = l.hold(v4, v6); !errors.Is(err, errChanged) || ctx.Err() != nil {
+		err = l.hold(latch(want))
+		if ctx.Err() != nil || !errors.Is(err, errChanged) && !l.release(ctx, err) {
 			break
 		}
+	}
+	if l.Keeper != nil && errors.Is(err, unix.EPERM) {
+		return nil // who does not let it go keeps it closed; the next call tries again
+	}
+	if err == nil {
+		err = l.give(l.held != nil)
 	}
 	if err != nil {
 		return fmt.Errorf("table inet %s: %w", latchName, err)
@@ -107,40 +133,46 @@ func (l *Latch) Hold(ctx context.Context, v4, v6 bool) error {
 	return nil
 }
 
-func (l *Latch) hold(v4, v6 bool) error {
-	gen, err := l.kernel.generation()
-	if err != nil || l.known && l.gen == gen && l.held == [2]bool{v4, v6} {
-		return err
-	}
-	l.known = false
-	have, err := l.kernel.read()
+// hold looks at the whole table once. From then on it is as it was left, for nobody else may change it: all that it asks is whether it
+// is there.
+func (l *Latch) hold(want Ruleset) error {
+	var now held
+	there, err := l.kernel.exists(&now)
 	if err != nil {
 		return err
 	}
-	if edits := difference(have, latch(v4, v6)); len(edits) > 0 {
-		if _, err := l.kernel.commit(gen, edits); err != nil {
-			return err
-		}
+	var gen uint32 // any
+	if have := l.held; !l.known || there != (have != nil) || now.broken && there {
+		l.known = false
 		if gen, err = l.kernel.generation(); err != nil {
 			return err
 		}
+		if l.held, err = l.kernel.read(); err != nil {
+			return err
+		}
 	}
-	l.gen, l.held, l.known = gen, [2]bool{v4, v6}, true
+	if edits := difference(l.held, want); len(edits) > 0 {
+		l.known = false
+		if _, err := l.kernel.commit(gen, edits); err != nil {
+			return err
+		}
+	}
+	l.held, l.known = want.holds(), true
 	return nil
 }
 
 // Inspect implements firewall.Latch.
-func (l *Latch) Inspect(v4, v6 bool) ([]string, error) {
+func (l *Latch) Inspect(want firewall.Latched) ([]string, error) {
 	have, err := l.kernel.read()
 	if err != nil {
 		return nil, err
 	}
-	return words(latchName, have, latch(v4, v6)), nil
+	return words(latchName, have, latch(want)), nil
 }
 
 // Rules implements firewall.Latch.
-func (l *Latch) Rules(v4, v6 bool) string {
-	if r := latch(v4, v6); !r.IsEmpty() {
+func (l *Latch) Rules(want firewall.Latched) string {
+	if r := latch(want); !r.IsEmpty() {
 		return r.text(latchName)
 	}
 	return ""

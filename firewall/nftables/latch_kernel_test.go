@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/drawbridge-net/drawbridge/firewall"
 	"github.com/drawbridge-net/drawbridge/test/firewalltest"
 )
 
@@ -15,7 +16,7 @@ func TestLatch(t *testing.T) {
 	l := withBackend(firewalltest.NewBare(t, "-nft"))
 	l.nft("add", "table", "inet", "other")
 	owner := l.latch(t)
-	must(t, owner.Hold(t.Context(), true, true))
+	must(t, owner.Hold(t.Context(), latchedFor(true, true)))
 	l.wantLatch(t, owner, true, true)
 	for _, command := range []string{"flush ruleset", "delete table inet " + latchName, "flush chain inet " + latchName + " " + chainLatch} {
 		_, err := l.run(t.Context(), "", append([]string{"nft"}, strings.Fields(command)...)...)
@@ -35,15 +36,15 @@ func TestLatch(t *testing.T) {
 		}
 	})
 	next := l.latch(t)
-	must(t, next.Hold(t.Context(), true, false))
+	must(t, next.Hold(t.Context(), latchedFor(true, false)))
 	l.wantLatch(t, next, true, false)
 	if _, err := l.run(t.Context(), "", "nft", "delete", "table", "inet", latchName); err == nil {
 		t.Error("a latch that was taken over is not its owner's")
 	}
-	must(t, next.Hold(t.Context(), false, false))
+	must(t, next.Hold(t.Context(), latchedFor(false, false)))
 	l.wantLatch(t, next, false, false)
 
-	must(t, next.Hold(t.Context(), false, true))
+	must(t, next.Hold(t.Context(), latchedFor(false, true)))
 	l.In(next.Close)
 	l.In(func() {
 		must(t, RemoveLatch())
@@ -59,7 +60,7 @@ func TestForeignLatch(t *testing.T) {
 	l := withBackend(firewalltest.NewBare(t, "-nft"))
 	l.nft("add", "table", "inet", latchName)
 	latch := l.latch(t)
-	if err := latch.Hold(t.Context(), true, true); err == nil || !strings.Contains(err.Error(), "nft delete table inet "+latchName) {
+	if err := latch.Hold(t.Context(), latchedFor(true, true)); err == nil || !strings.Contains(err.Error(), "nft delete table inet "+latchName) {
 		t.Errorf("a foreign table: %v", err)
 	}
 	l.In(func() {
@@ -73,6 +74,48 @@ func TestForeignLatch(t *testing.T) {
 	}
 }
 
+// TestLatchFollows has networks come and go. Each is an element: the rules stay, and where nothing changes nothing is written.
+func TestLatchFollows(t *testing.T) {
+	l := withBackend(firewalltest.NewBare(t, "-nft"))
+	owner := l.latch(t)
+	both := func(bridges ...string) firewall.Latched {
+		return firewall.Latched{V4: true, V6: true, Bridges: bridges}
+	}
+	must(t, owner.Hold(t.Context(), both("br-a")))
+	rules := l.nft("--handle", "list", "chain", "inet", latchName, chainLatch)
+	for _, step := range []struct {
+		want   firewall.Latched
+		writes bool
+	}{{both("br-a", "br-b"), true}, {both("br-b"), true}, {both("br-b"), false}, {both("br-c"), true}} {
+		before, err := owner.kernel.generation()
+		must(t, err)
+		must(t, owner.Hold(t.Context(), step.want))
+		after, err := owner.kernel.generation()
+		must(t, err)
+		if after != before != step.writes {
+			t.Errorf("%v: generation %d after %d", step.want.Bridges, after, before)
+		}
+		found, err := owner.Inspect(step.want)
+		must(t, err)
+		if len(found) > 0 {
+			t.Errorf("%v: %q", step.want.Bridges, found)
+		}
+	}
+	if now := l.nft("--handle", "list", "chain", "inet", latchName, chainLatch); now != rules {
+		t.Errorf("the rules were made anew:\n%s\nthey were\n%s", now, rules)
+	}
+	// A table that is gone all the same comes back.
+	_, err := owner.kernel.commit(0, []edit{deleteTable{}})
+	must(t, err)
+	must(t, owner.Hold(t.Context(), both("br-c")))
+	l.wantLatch(t, owner, true, true, "br-c")
+}
+
+// latchedFor has bridges for the families.
+func latchedFor(v4, v6 bool, bridges ...string) firewall.Latched {
+	return firewall.Latched{V4: v4, V6: v6, Bridges: bridges}
+}
+
 // latch opens another one in the router.
 func (l *lab) latch(t *testing.T) (out *Latch) {
 	l.In(func() {
@@ -84,12 +127,12 @@ func (l *lab) latch(t *testing.T) (out *Latch) {
 }
 
 // wantLatch looks at the table with the eyes of nft and of the latch itself.
-func (l *lab) wantLatch(t *testing.T, owner *Latch, v4, v6 bool) {
+func (l *lab) wantLatch(t *testing.T, owner *Latch, v4, v6 bool, bridges ...string) {
 	t.Helper()
 	var found []string
 	l.In(func() {
 		var err error
-		found, err = owner.Inspect(v4, v6)
+		found, err = owner.Inspect(latchedFor(v4, v6, bridges...))
 		must(t, err)
 	})
 	if len(found) > 0 {

@@ -27,6 +27,7 @@ type batch struct {
 const (
 	nfnlBatchGenID     = 1
 	nftaTableUserdata  = 6
+	nftaTableOwner     = 7
 	nftaSetFieldLen    = 1
 	nftaSetElemKeyEnd  = nftables.NFTA_SET_ELEM_KEY_END
 	concat             = nftables.NFT_SET_CONCAT

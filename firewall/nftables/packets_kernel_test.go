@@ -62,6 +62,12 @@ func TestGuardAlone(t *testing.T) {
 	}
 }
 
+func TestMarks(t *testing.T) {
+	for _, variant := range variants {
+		t.Run("beside iptables"+variant, func(t *testing.T) { firewalltest.Marks(t, variant, inLab) })
+	}
+}
+
 func TestUserRules(t *testing.T) {
 	for _, variant := range variants {
 		t.Run("iptables"+variant, func(t *testing.T) { firewalltest.UserRules(t, variant, inLab) })

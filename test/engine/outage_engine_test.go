@@ -119,6 +119,13 @@ func TestOutage(t *testing.T) {
 		tr.during(t, "firewall-cmd "+reload, func() { b.run("firewall-cmd", reload) })
 	}
 	tr.during(t, "nft flush ruleset", func() { b.run("nft", "flush", "ruleset") })
+	tr.during(t, "nft flush ruleset while the plugin is away", func() {
+		must(b.plugin.Kill())
+		b.run("nft", "flush", "ruleset")
+		time.Sleep(time.Second) // the unit's RestartSec
+		b.startPlugin()
+	})
+	b.run(binary(t), "verify")
 	costsNobody("dockerd is stopped and started", func() { must(b.docker.Restart(t.Context())) })
 	costsNobody("dockerd is killed and started", func() {
 		must(b.docker.Kill())
