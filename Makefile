@@ -12,8 +12,8 @@ BACKENDS  := iptables nftables
 SOAK_TIME ?= 3m
 SUDO      := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What each engine and each backend has once, and not in all pairs: tests of what comes back, which take long, and those that are about the
-# engine's calls alone.
-ONCE      := ^Test(Heal|HealFirewalld|Outage|Collected|CollectedByHand|EngineRestart|LiveRestore|Reboot|DeletedBridge|DeletedVeth|EndsAreNotRepaired|EngineStartIsNotHeldUp|FirstAnswer|Forgotten|DefaultMTU|Compose|PortForms|GatewayBetweenDrivers|IPAM.*)$$
+# engine's calls, the daemon or the backend alone.
+ONCE      := ^Test(Heal|HealFirewalld|Outage|Collected|CollectedByHand|EngineRestart|LiveRestore|Reboot|DeletedBridge|DeletedVeth|EndsAreNotRepaired|EngineStartIsNotHeldUp|FirstAnswer|Forgotten|DefaultMTU|Compose|PortForms|PortConflicts.*|GatewayBetweenDrivers|IPAM.*|Bad.*|Look|Serve|Environment|StatusIsHealthy|BootOrder|StartFailures|NoIP.*|NoUserlandProxy|HardwareAddresses|LinkPrefix|StaticAddressRestart|Pools|ManyNetworks|DaemonDefaults|NetworkOptions|MTU|PathMTU|SegmentSize|PublishedSCTP|ChangeOfBackend)$$
 PAIRS     := 20.10-iptables 26.1-nftables
 # Tools are pinned in a module of their own, so that their dependencies are not ours.
 TOOL      := $(GO) tool -modfile=tools/go.mod
