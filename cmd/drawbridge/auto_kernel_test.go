@@ -13,7 +13,7 @@ import (
 // TestHostFirewallIsHeard: a firewall that comes or goes is heard of within a second or so, and ports that go past it are warned of, once.
 func TestHostFirewallIsHeard(t *testing.T) {
 	const open = `mode=dnat reason="no firewall of the host is active"`
-	h := furnished(t, "nftables")
+	h := furnished(t, "nftables", "--publish", "dnat")
 	h.awaitLog(open, 1)
 	for i, row := range []struct {
 		on, off []string

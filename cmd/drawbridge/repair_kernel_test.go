@@ -12,9 +12,10 @@ import (
 )
 
 // furnished is a host with a network, a container that is not in one yet, and a published port.
-func furnished(t *testing.T, backend string) *wholeHost {
+func furnished(t *testing.T, backend string, flags ...string) *wholeHost {
 	t.Helper()
 	h := newWholeHost(t)
+	h.flags = flags
 	h.launch(backend)
 	h.settle()
 	for _, c := range []struct {

@@ -33,10 +33,12 @@ func withBackend(inner *firewalltest.Lab) *lab {
 		l.backend.host.BridgeSysctls = l.BridgeSysctls
 		l.backend.variant.Store(&l.Variant)
 		l.T.Cleanup(l.backend.Close)
-		latch, err := nftables.NewLatch()
-		must(l.T, err)
-		l.T.Cleanup(latch.Close)
-		l.Latch = latch
+		if l.Latch == nil { // else it is that of the backend before, whose table nobody else may change
+			latch, err := nftables.NewLatch()
+			must(l.T, err)
+			l.T.Cleanup(latch.Close)
+			l.Latch = latch
+		}
 	})
 	return l
 }

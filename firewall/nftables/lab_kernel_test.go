@@ -52,10 +52,12 @@ func withBackend(inner *firewalltest.Lab) *lab {
 			l.backend.now = func() time.Time { at = at.Add(lookInterval); return at }
 		}
 		l.T.Cleanup(l.backend.Close)
-		latch, err := NewLatch()
-		must(l.T, err)
-		l.T.Cleanup(latch.Close)
-		l.Latch = latch
+		if l.Latch == nil { // else it is that of the backend before, whose table nobody else may change
+			latch, err := NewLatch()
+			must(l.T, err)
+			l.T.Cleanup(latch.Close)
+			l.Latch = latch
+		}
 	})
 	return l
 }
