@@ -34,7 +34,7 @@ deps: ## Install the Debian packages that tests and the demo need, and a Debian 
 	$(SUDO) ./test/install.sh
 
 .PHONY: demo
-demo: deps build ## Show a network with a published port on a throw-away engine (needs root)
+demo: deps build ## Show ufw decide over a published port, on a throw-away engine (needs root)
 	$(GO) run ./test/demo -plugin $(CURDIR)/$(BIN)
 
 .PHONY: bench
@@ -72,7 +72,7 @@ test-engine: build ## Tests with real dockerds, D-Bus and firewalld in namespace
 		DRAWBRIDGE_ENGINE=$$engine DRAWBRIDGE_BACKEND=$$backend DRAWBRIDGE_BIN=$(CURDIR)/$(BIN) \
 			$(GO) test -count=1 -parallel 6 -timeout 25m -tags engine -skip "$$skip" ./test/engine || failed="$$failed $$engine-$$backend"; \
 	done; done; \
-	$(GO) test -count=1 -p 1 -timeout 25m -tags engine ./test/lab/... ./test/demo ./test/hostfirewall || failed="$$failed lab"; \
+	DRAWBRIDGE_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -p 1 -timeout 25m -tags engine ./test/lab/... ./test/demo ./test/hostfirewall || failed="$$failed lab"; \
 	[ -z "$$failed" ] || { echo "test-engine: failed:$$failed"; exit 1; }
 
 # One combination for a short time: the environment says which. test/soak says what else can be set.
