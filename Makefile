@@ -38,7 +38,7 @@ demo: deps build ## Show ufw decide over a published port, on a throw-away engin
 	$(GO) run ./test/demo -plugin $(CURDIR)/$(BIN)
 
 .PHONY: bench
-bench: deps build ## Measure against Docker's own bridge, into docs/benchmarks (needs root; BENCH_QUICK=1 for 2 minutes)
+bench: deps build ## Measure against Docker's own bridge, into docs/benchmarks (needs root; BENCH_QUICK=1 for 3 minutes)
 	CGO_ENABLED=0 $(GO) run ./bench -plugin $(CURDIR)/$(BIN) $(BENCH_FLAGS)
 
 .PHONY: test

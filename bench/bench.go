@@ -164,8 +164,22 @@ func (b *bench) counted(c report.Case, s *subject, do func() error) (int, error)
 	return n, err
 }
 
+// apart is the same run for other subjects, with results of their own.
+func (b *bench) apart(subjects []string) *bench {
+	out := *b
+	out.subjects = subjects
+	out.results = &report.Results{Subjects: subjects, Facts: slices.Clone(b.results.Facts), Ranges: true}
+	if b.note != "" {
+		out.results.Note(b.note)
+	}
+	return &out
+}
+
 // write writes what there is.
 func (b *bench) write() error {
+	if b.results.Ranges {
+		return os.WriteFile(filepath.Join(b.out, "modes.md"), []byte(b.results.Markdown(choose(b.quick, "Ways to a published port: a quick run", "Ways to a published port"), "")), 0o644)
+	}
 	title := "Results"
 	if b.quick {
 		title += " of a quick run"

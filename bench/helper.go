@@ -34,7 +34,7 @@ func help(ctx context.Context, args []string) error {
 		}
 		return traffic.Serve(uint16(port), func() { fmt.Println("ready") })
 	case args[0] == "load" && len(words) == 3:
-		return load(words[0], words[1], words[2])
+		return load(ctx, words[0], words[1], words[2])
 	}
 	return errNoHelper
 }
@@ -44,18 +44,22 @@ type loaded struct {
 	Rate    float64 `json:",omitempty"`
 	Packets traffic.Packets
 	Stream  float64 `json:",omitempty"`
+	Taken   int64   `json:",omitempty"` // bytes that nobody reads
 }
 
-func load(kind, addr, amount string) error {
+func load(ctx context.Context, kind, addr, amount string) error {
 	to, err := netip.ParseAddrPort(addr)
 	if err != nil {
 		return err
 	}
-	n, err := strconv.Atoi(amount) // milliseconds, or flows
+	n, err := strconv.Atoi(amount) // milliseconds, flows, or connections
 	if err != nil {
 		return err
 	}
 	var out loaded
+	if kind == "held" || kind == "stopped" {
+		return traffic.Hold(ctx, to, n, kind == "stopped", func(taken int64) { _ = json.NewEncoder(os.Stdout).Encode(loaded{Taken: taken}) })
+	}
 	switch d := time.Duration(n) * time.Millisecond; kind {
 	case "connections":
 		out.Rate, err = traffic.Connections(to, d)

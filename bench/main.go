@@ -1,7 +1,7 @@
 // Bench measures what Drawbridge costs beside Docker's own bridge driver and beside a plugin that does nothing, on real
 // engines in throw-away hosts (package test/lab). Nothing of it touches the machine's own network.
 //
-//	go run ./bench -quick                  two minutes
+//	go run ./bench -quick                  three minutes
 //	go run ./bench                         what docs/benchmarks/results.md has
 //	go run ./bench -subjects bridge,iptables -scenarios connect -rounds 3 -out /tmp/bench
 //
@@ -57,7 +57,7 @@ func parse(args []string) (options, error) {
 	var o options
 	f := flag.NewFlagSet("bench", flag.ExitOnError)
 	f.StringVar(&o.plugin, "plugin", "bin/drawbridge", "the built program")
-	f.StringVar(&o.out, "out", "", "where results.md and results.svg are written; default bin/benchmarks (-quick) or docs/benchmarks")
+	f.StringVar(&o.out, "out", "", "where results.md, results.svg and modes.md are written; default bin/benchmarks (-quick) or docs/benchmarks")
 	f.StringVar(&o.root, "root", "", "the hosts' files: empty for this machine's, or trixie")
 	f.StringVar(&o.note, "note", "", "a sentence for the results, such as what else the machine does")
 	f.BoolVar(&o.quick, "quick", os.Getenv("BENCH_QUICK") == "1", "fewer rounds and lower levels (also BENCH_QUICK=1)")
@@ -120,16 +120,18 @@ func levels(text string, quick bool, short, full []int) ([]int, error) {
 
 // A scenario is a group of measurements on hosts of their own.
 type scenario struct {
-	name string
-	run  func(*bench, context.Context) error
+	name     string
+	run      func(*bench, context.Context) error
+	subjects []string // in place of those that were asked for, with a file of results of its own
 }
 
 func scenarios() []scenario {
 	return []scenario{
-		{"networks", (*bench).networks},
-		{"connect", (*bench).connect},
-		{"flight", (*bench).flight},
-		{"published", (*bench).published},
+		{"networks", (*bench).networks, nil},
+		{"connect", (*bench).connect, nil},
+		{"flight", (*bench).flight, nil},
+		{"published", (*bench).published, nil},
+		{"modes", (*bench).modes, ways},
 	}
 }
 
@@ -143,22 +145,26 @@ func names() []string {
 
 // run carries out the scenarios and writes what there is after each, so that an interrupted run has results too.
 func run(ctx context.Context, o options) error {
-	b := &bench{options: o, began: time.Now(), results: &report.Results{Subjects: o.subjects}}
 	if err := os.MkdirAll(o.out, 0o755); err != nil {
 		return err
 	}
+	b := &bench{options: o, began: time.Now(), results: &report.Results{Subjects: o.subjects}}
 	b.describe()
 	for _, s := range scenarios() {
 		if !slices.Contains(o.scenarios, s.name) {
 			continue
 		}
-		if err := b.stage(ctx, s); err != nil {
+		with := b
+		if s.subjects != nil {
+			with = b.apart(s.subjects)
+		}
+		if err := with.stage(ctx, s); err != nil {
 			return fmt.Errorf("scenario %s: %w", s.name, err)
 		}
-		if err := b.write(); err != nil {
+		if err := with.write(); err != nil {
 			return err
 		}
 	}
-	b.say("done: %s", filepath.Join(o.out, "results.md"))
+	b.say("done: %s", o.out)
 	return nil
 }

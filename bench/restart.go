@@ -82,27 +82,40 @@ func (b *bench) memory(ctx context.Context, before map[*subject]float64) {
 // pss is the memory of the plugin's daemon and of its relay, or of Docker's proxies, in KiB. Pages that processes share count in
 // parts: the proxies are many of one program.
 func (s *subject) pss() float64 {
-	var sum float64
-	beside, daemon := "docker-proxy", 0
+	pids := s.holders()
 	if s.daemon != nil {
-		beside, daemon = "drawbridge", s.daemon.Pid
-		sum = pssOf(daemon)
+		pids = append(pids, s.daemon.Pid)
 	}
-	mine, _ := os.Readlink(filepath.Join(s.proc(), "ns/pid"))
-	for _, pid := range execs.Pids() {
-		name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-		if strings.TrimSpace(string(name)) != beside || pid == daemon {
-			continue
-		}
-		if ns, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid)); ns == mine {
-			sum += pssOf(pid)
-		}
+	var sum float64
+	for _, pid := range pids {
+		sum += kib(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss")
 	}
 	return sum
 }
 
-func pssOf(pid int) float64 {
-	text := field(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss")
+// holders are the processes that have the sockets of published ports.
+func (s *subject) holders() []int {
+	name, daemon := "docker-proxy", 0
+	if s.daemon != nil {
+		name, daemon = "drawbridge", s.daemon.Pid
+	}
+	var out []int
+	mine, _ := os.Readlink(filepath.Join(s.proc(), "ns/pid"))
+	for _, pid := range execs.Pids() {
+		comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		if strings.TrimSpace(string(comm)) != name || pid == daemon {
+			continue
+		}
+		if ns, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid)); ns == mine {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// kib is a value of a file of proc that is in KiB.
+func kib(path, key string) float64 {
+	text := field(path, key)
 	n, _ := strconv.ParseFloat(strings.TrimSuffix(text, " kB"), 64)
 	return n
 }

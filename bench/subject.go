@@ -47,7 +47,18 @@ type subject struct {
 }
 
 // ours says whether it is Drawbridge.
-func (s *subject) ours() bool { return s.name != report.Bridge && !s.bare() }
+func (s *subject) ours() bool { return !s.dockers() && !s.bare() }
+
+// dockers says whether it is Docker's own driver.
+func (s *subject) dockers() bool { return s.name == report.Bridge || s.name == report.UserProxy }
+
+// choices are what Drawbridge is told of the backend and the mode.
+func (s *subject) choices() []string {
+	if slices.Contains(modesOfOurs, s.name) {
+		return []string{"--firewall-backend", report.NFTables, "--publish", s.name}
+	}
+	return []string{"--firewall-backend", s.name}
+}
 
 // bare says whether it is a floor.
 func (s *subject) bare() bool { return slices.Contains(floors, s.name) }
@@ -81,6 +92,9 @@ func (s *subject) open(ctx context.Context, root string) error {
 	args := []string{"--default-address-pool", "base=10.0.0.0/9,size=24"}
 	if s.bare() && s.name != report.Plain {
 		args = append(args, "--iptables=false", "--bridge=none")
+	}
+	if s.name == report.UserProxy {
+		args = append(args, "--iptables=false") // then nothing is translated
 	}
 	if s.docker, err = s.host.StartDocker(ctx, lab.DockerOptions{Args: args}); err != nil {
 		return err
@@ -132,12 +146,13 @@ func (s *subject) startPlugin(ctx context.Context) error {
 	socket := pluginsDir + driver + ".sock"
 	var argv []string
 	switch {
-	case s.name == report.Bridge:
+	case s.dockers():
 		return nil
 	case s.bare():
 		argv = []string{s.self, s.name, socket}
 	default:
-		argv = []string{s.plugin, "serve", "--plugin-socket", socket, "--firewall-backend", s.name, "--state", s.state()}
+		argv = []string{s.plugin, "serve", "--plugin-socket", socket, "--state", s.state()}
+		argv = append(argv, s.choices()...)
 		if s.verbose {
 			argv = append(argv, "--log-level", "debug")
 		}

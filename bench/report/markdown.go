@@ -10,19 +10,21 @@ import (
 	"github.com/drawbridge-net/drawbridge/bench/stats"
 )
 
-// Markdown is the whole of a run: what it was made with, the targets, and every number.
+// Markdown is the whole of a run: what it was made with, the targets if a backend was measured, and every number. The picture may be none.
 func (r *Results) Markdown(title, picture string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s\n\n", title)
 	b.WriteString("Written by `make bench`; how it measures is told in [README.md](README.md). A cell is the median over the rounds, the lowest and " +
-		"the highest round in brackets, and the ratio of the medians to " + r.Subjects[0] + ".\n\n")
+		"the highest round in brackets, and the ratio of the medians to " + r.Subjects[0] + r.rangesTold() + ".\n\n")
 	for _, f := range r.Facts {
 		fmt.Fprintf(&b, "* %s: %s\n", f.What, f.Is)
 	}
 	for _, n := range r.Notes {
 		fmt.Fprintf(&b, "* %s\n", n)
 	}
-	fmt.Fprintf(&b, "\n![The main numbers as a picture](%s)\n\n## Targets\n\n", picture)
+	if picture != "" {
+		fmt.Fprintf(&b, "\n![The main numbers as a picture](%s)\n", picture)
+	}
 	r.writeTargets(&b)
 	b.WriteString("\n## Measurements\n")
 	for _, m := range Metrics {
@@ -34,10 +36,9 @@ func (r *Results) Markdown(title, picture string) string {
 func (r *Results) writeTargets(b *strings.Builder) {
 	backends := slices.DeleteFunc(slices.Clone(r.Subjects), func(s string) bool { return s != NFTables && s != IPTables })
 	if len(backends) == 0 {
-		b.WriteString("No backend of Drawbridge was measured.\n")
 		return
 	}
-	fmt.Fprintf(b, "Each backend's cell: what was wanted, what was measured, and the range of the rounds' own ratios.\n\n| target | %s |\n|---|%s\n",
+	fmt.Fprintf(b, "\n## Targets\n\nEach backend's cell: what was wanted, what was measured, and the range of the rounds' own ratios.\n\n| target | %s |\n|---|%s\n",
 		strings.Join(backends, " | "), strings.Repeat("---|", len(backends)))
 	for _, t := range Targets {
 		what, cells := strings.ReplaceAll(t.What, "{}", "all"), []string{}
@@ -105,11 +106,23 @@ func (r *Results) cell(c Case, subject string) string {
 	if s.N > 1 {
 		text += fmt.Sprintf(" [%s–%s]", number(s.Min), number(s.Max))
 	}
-	ref := stats.Summarize(r.get(c, r.Subjects[0]))
-	if subject != r.Subjects[0] && ref.N > 0 && ref.Median != 0 {
-		text += " ×" + number(s.Median/ref.Median)
+	first := r.get(c, r.Subjects[0])
+	ref := stats.Summarize(first)
+	if subject == r.Subjects[0] || ref.N == 0 || ref.Median == 0 {
+		return text
+	}
+	text += " ×" + number(s.Median/ref.Median)
+	if own := stats.Summarize(stats.Ratios(r.get(c, subject), first)); r.Ranges && own.N > 1 {
+		text += fmt.Sprintf(" [%s–%s]", number(own.Min), number(own.Max))
 	}
 	return text
+}
+
+func (r *Results) rangesTold() string {
+	if r.Ranges {
+		return " with the range of the rounds' own ratios"
+	}
+	return ""
 }
 
 // limitText is a limit as it was set: whole or a fraction.

@@ -45,6 +45,12 @@ const (
 	ConnectExecs    = "connect execs"
 	DisconnectExecs = "disconnect execs"
 	PortExecs       = "port execs"
+	ModeRate        = "mode rate"
+	ModeStream      = "mode stream"
+	PortsMemory     = "ports memory"
+	HeldMemory      = "held memory"
+	StoppedMemory   = "stopped memory"
+	StoppedBytes    = "stopped bytes"
 )
 
 // Metrics are all, in the order in which they are shown.
@@ -82,6 +88,12 @@ var Metrics = []Metric{
 	{ConnectExecs, "Programs started to connect a container", "", "published ports of it", false},
 	{DisconnectExecs, "Programs started to disconnect it", "", "published ports of it", false},
 	{PortExecs, "Programs started per published port", "", "call", false},
+	{ModeRate, "New connections to a published port", "1/s", "from", true},
+	{ModeStream, "One connection's throughput to it", "Gbit/s", "from", true},
+	{PortsMemory, "Memory of the relay, which holds the ports (resident)", "MiB", "published ports", false},
+	{HeldMemory, "What the proxy's memory grows by for a connection in flight (resident)", "KiB", "connections in flight", false},
+	{StoppedMemory, "What it grows by for a connection whose reader has stopped (resident)", "KiB", "such connections", false},
+	{StoppedBytes, "What the client of such a connection could send until it was held up", "MiB", "such connections", false},
 }
 
 // metric finds one by its ID.

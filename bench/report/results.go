@@ -23,6 +23,7 @@ type Results struct {
 	Subjects []string // in the order in which they are shown; the first is what the others are compared with
 	Facts    []Fact
 	Notes    []string // what a reader must know to judge the numbers
+	Ranges   bool     // whether the range of the rounds' own ratios is told in each cell
 
 	mu     sync.Mutex // guards what follows, and Notes; what reads is called when the run is over
 	cases  []Case     // in the order in which they were first measured

@@ -16,6 +16,14 @@ const (
 	NFTables = "nftables"
 )
 
+// Names of subjects that are ways to a published port.
+const (
+	DNAT      = "dnat"
+	Learned   = "learned"
+	Host      = "host"
+	UserProxy = "docker-proxy"
+)
+
 // Again is the level of one published port, measured in the rounds of the highest level.
 const Again = "1, in the rounds of the highest"
 

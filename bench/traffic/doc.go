@@ -2,8 +2,8 @@
 // that what is measured is the kernel's way from one to the other and not a runtime's.
 //
 // A TCP connection begins with a byte that says what it is for: an echo of one byte, after which the client resets
-// the connection so that nothing is left waiting, or a stream, of which the server tells in the end how many bytes came.
-// Every load is bounded in time or in number.
+// the connection so that nothing is left waiting, a stream, of which the server tells in the end how many bytes came, or one that is
+// held, of which the server reads no more. Every load is bounded in time or in number, but those that are held end with their context.
 package traffic
 
 import (
@@ -18,6 +18,7 @@ import (
 const (
 	forEcho   = 'e'
 	forStream = 's'
+	forHold   = 'h'
 )
 
 // workers is how many clients connect at the same time, and how many threads of the server accept.

@@ -49,7 +49,7 @@ func listen(at netip.AddrPort) (int, error) {
 	return fd, unix.Listen(fd, 1024)
 }
 
-// accept serves echoes itself, one after the other, and leaves streams to others.
+// accept serves echoes itself, one after the other, and leaves streams to others. Of what is held nothing more is read.
 func accept(fd int) error {
 	buf := make([]byte, 2)
 	for {
@@ -65,6 +65,10 @@ func accept(fd int) error {
 		if n > 0 && buf[0] == forStream {
 			go swallow(c, int64(n-1))
 			continue
+		}
+		if n > 0 && buf[0] == forHold {
+			_, _ = write(c, buf[:1])
+			continue // it stays open for as long as the server runs
 		}
 		if n > 0 {
 			_, _ = write(c, buf[:1])
