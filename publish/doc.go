@@ -80,7 +80,8 @@
 //     they are with translation,
 //   - where something is missing: CAP_NET_ADMIN, or what [Options.Undiverted] names. That is logged once.
 //
-// With [Options.NoProxy] sockets only reserve: they are bound, and nobody is served by them.
+// With [Options.NoProxy] sockets only reserve: they are bound, and nobody is served by them but clients from outside of ports in mode
+// host or learned.
 //
 // With [Options.ServeAll] there is no firewall of ours and the proxy serves everyone. Sockets on
 // loopback addresses keep the guard even then: another program may have turned on route_localnet.
@@ -100,7 +101,8 @@
 //     connections, but for clients from outside that can be shown to it.
 //   - A socket that bears a client's address keeps other programs of the host from binding the client's port on all addresses, unless
 //     they set SO_REUSEADDR.
-//   - Mode has no meaning with NoProxy: then nobody is served here, whom the firewall leaves to the host is refused.
+//   - With NoProxy a port whose mode becomes one that sockets serve gets another socket, and back. For the moment between another program
+//     can take the port.
 //   - The listening socket completes a client's handshake before the container is asked. If
 //     the container refuses, the client sees a connection that is reset at once.
 //   - A reservation ends when a snapshot shows its port, when Release takes it back, or when its endpoint

@@ -67,7 +67,6 @@ func (a *auto) Run(ctx context.Context, changed func(reason string)) error {
 		if ctx.Err() != nil {
 			break
 		}
-		a.once.Do(func() { close(a.looked) })
 		now, why := a.Auto()
 		if now != mode || why != reason {
 			a.log.InfoContext(ctx, "what the way auto to published ports means", "mode", now, "reason", why)
@@ -96,6 +95,7 @@ func (a *auto) look(ctx context.Context) error {
 		a.log.WarnContext(ctx, "taking a firewall of the host to be active, since that is not known", "error", err)
 	}
 	a.last.Store(&sight{found, err})
+	a.once.Do(func() { close(a.looked) })
 	return err
 }
 
@@ -143,18 +143,6 @@ func (a *auto) translatable(mode state.Publish, reason string) (state.Publish, s
 		return state.PublishHost, "firewalld refuses translated ports (StrictForwardPorts=yes)"
 	}
 	return mode, reason
-}
-
-// Resolve returns the mode by which ports with an exposure are served at the moment, and why.
-func (a *auto) Resolve(e state.Exposure) (mode state.Publish, reason string) {
-	mode, reason = e.Publish, "the option drawbridge.publish says so"
-	if mode == state.PublishInherit {
-		mode, reason = a.inherit, "--publish says so"
-	}
-	if mode == state.PublishAuto {
-		return a.Auto()
-	}
-	return a.translatable(mode, reason)
 }
 
 // Modes returns what modes mean at the moment. The first call waits a while for the first look.

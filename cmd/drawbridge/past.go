@@ -26,8 +26,8 @@ type pastFirewall struct {
 
 // portsPast lists such ports. Those on a loopback address, and those of containers that have an address of the outside's (gateway mode
 // routed), are none of what the host's firewall keeps closed.
-func portsPast(s state.Snapshot, f hostfw.Finding, resolve func(state.Exposure) (state.Publish, string)) []pastFirewall {
-	if !f.Active {
+func portsPast(s state.Snapshot, f hostfw.Finding, modes state.Modes) []pastFirewall {
+	if !f.Active || modes.Strict { // which refuses what is translated
 		return nil
 	}
 	var out []pastFirewall
@@ -36,7 +36,7 @@ func portsPast(s state.Snapshot, f hostfw.Finding, resolve func(state.Exposure) 
 		if !known || p.HostPort == 0 || p.HostAddress.IsLoopback() {
 			continue
 		}
-		if mode, _ := resolve(s.Exposure(e)); mode == state.PublishDNAT {
+		if modes.Of(s.Exposure(e), p.Protocol) == state.PublishDNAT {
 			out = append(out, pastFirewall{hostPort{netip.AddrPortFrom(p.HostAddress, p.HostPort), p.Protocol}, p.Endpoint, p.Network})
 		}
 	}
@@ -52,7 +52,7 @@ type pastWarner struct {
 // Apply implements reconcile.Plane.
 func (w *pastWarner) Apply(ctx context.Context, s state.Snapshot) error {
 	found := w.auto.Finding()
-	for _, p := range portsPast(s, found, w.auto.Resolve) {
+	for _, p := range portsPast(s, found, w.auto.Modes()) {
 		if w.warned[p.hostPort] {
 			continue
 		}

@@ -29,6 +29,7 @@ func withPorts() state.Snapshot {
 	add("a", state.PublishInherit, port(8080), state.Port{Proto: state.TCP, HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 8081, ContainerPort: 80})
 	add("b", state.PublishDNAT, port(8082), state.Port{Proto: state.UDP, HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: 8082, ContainerPort: 80})
 	add("c", state.PublishHost, port(8083))
+	add("f", state.PublishAuto, state.Port{Proto: state.SCTP, HostPort: 8085, ContainerPort: 80}) // which no socket can serve
 	add("d", state.PublishAuto, port(8084))
 	add("e", state.PublishDNAT, state.Port{Proto: state.TCP, HostIP: netip.IPv4Unspecified(), ContainerPort: 80})
 	s.Sort()
@@ -44,8 +45,8 @@ func TestPortsPast(t *testing.T) {
 		strict  bool
 		want    []string
 	}{
-		{"guarded", guarded, state.PublishDNAT, false, []string{"0.0.0.0:8080/tcp", "0.0.0.0:8082/tcp", "192.0.2.1:8082/udp"}},
-		{"guarded, auto", guarded, state.PublishAuto, false, []string{"0.0.0.0:8082/tcp", "192.0.2.1:8082/udp"}},
+		{"guarded", guarded, state.PublishDNAT, false, []string{"0.0.0.0:8080/tcp", "0.0.0.0:8082/tcp", "192.0.2.1:8082/udp", "0.0.0.0:8085/sctp"}},
+		{"guarded, auto", guarded, state.PublishAuto, false, []string{"0.0.0.0:8082/tcp", "192.0.2.1:8082/udp", "0.0.0.0:8085/sctp"}},
 		{"open", hostfw.Finding{}, state.PublishDNAT, false, nil},
 		{"strict", guarded, state.PublishDNAT, true, nil},
 	} {
@@ -55,7 +56,7 @@ func TestPortsPast(t *testing.T) {
 				t.Fatal(err)
 			}
 			var got []string
-			for _, p := range portsPast(withPorts(), a.Finding(), a.Resolve) {
+			for _, p := range portsPast(withPorts(), a.Finding(), a.Modes()) {
 				got = append(got, p.String())
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
@@ -98,7 +99,7 @@ func TestWarnsOnce(t *testing.T) {
 	expect()
 	host.found = hostfw.Finding{Active: true, Why: "ufw is active"}
 	look()
-	expect("0.0.0.0:8080/tcp", "0.0.0.0:8082/tcp", "192.0.2.1:8082/udp")
+	expect("0.0.0.0:8080/tcp", "0.0.0.0:8082/tcp", "192.0.2.1:8082/udp", "0.0.0.0:8085/sctp")
 	expect()
 	s.Endpoints[0].Ports = append(s.Endpoints[0].Ports, state.Port{Proto: state.TCP, HostPort: 9000, ContainerPort: 80})
 	expect("0.0.0.0:9000/tcp")
