@@ -106,9 +106,16 @@ func serve(ctx context.Context, s settings, p parsed) error {
 	return err
 }
 
+// claimTime is how long a daemon waits for another one to be gone.
+const claimTime = time.Second
+
 // claimHost keeps a second daemon, and purge, off the host: each would remove the links and rules of the other.
 func claimHost() (io.Closer, error) {
 	held, err := unixsocket.Claim("drawbridge-host")
+	// A program that a killed daemon was about to start has its claim for a moment more.
+	for began := time.Now(); errors.Is(err, unixsocket.ErrClaimed) && time.Since(began) < claimTime; held, err = unixsocket.Claim("drawbridge-host") {
+		time.Sleep(claimTime / 20)
+	}
 	if errors.Is(err, unixsocket.ErrClaimed) {
 		return nil, errors.New("another drawbridge daemon serves this host: stop it first")
 	}
