@@ -109,10 +109,10 @@ func (s *subject) open(ctx context.Context, root string) error {
 	return s.createNetwork(ctx, busy)
 }
 
-// tune has closed connections forgotten quickly, and the floor track connections as any router behind
-// which containers are: without a rule that asks for it, the kernel tracks none.
+// tune has closed connections forgotten quickly, and hosts without rules track connections as any host with
+// containers does: without a rule that asks for it, the kernel tracks none.
 func (s *subject) tune(ctx context.Context) error {
-	if s.bare() {
+	if s.bare() || s.name == report.UserProxy {
 		script := "add table inet bench\n" +
 			"add chain inet bench forward { type filter hook forward priority 0; }\n" +
 			"add rule inet bench forward ct state established,related accept\n"
