@@ -113,5 +113,5 @@
 //   - A process needs one file for each socket, one for each UDP session and two for each TCP connection; a direction in which data
 //     moves, or waits for its reader, has a pipe for splice(2), two more.
 //   - Peers that are gone without a word are asked after by the kernel (SO_KEEPALIVE), on both sides, and their connections end after
-//     some minutes. Of UDP a session ends with its silence ([Options.UDPIdle]).
+//     some minutes. Where the container does not read, one whose client was reset ends within a minute. Of UDP a session ends with its silence ([Options.UDPIdle]).
 package publish

@@ -99,6 +99,7 @@ func New(o Options) *Publisher {
 		serveAllV6:  o.ServeAllV6,
 		noProxy:     o.NoProxy,
 		dialTimeout: cmp.Or(o.DialTimeout, 10*time.Second),
+		legacy:      30 * time.Second,
 		udpIdle:     cmp.Or(o.UDPIdle, 90*time.Second),
 		udpSessions: cmp.Or(o.UDPSessions, 1024),
 		conns:       make(chan struct{}, cmp.Or(o.MaxConns, defaultConns())),

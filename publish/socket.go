@@ -52,6 +52,7 @@ type sockets struct {
 	serveAllV6  bool
 	noProxy     bool
 	dialTimeout time.Duration
+	legacy      time.Duration // what a client that was reset left behind waits at least so long, and at most twice as long, for a container that does not read
 	udpIdle     time.Duration
 	udpSessions int
 	conns       chan struct{} // one element for each TCP connection in flight

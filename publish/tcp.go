@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -166,6 +167,7 @@ func (t *tcpServer) proxy(ctx context.Context, client *net.TCPConn) {
 		abort(backend)
 	})
 	defer stop()
+	defer t.outlive(client, backend)()
 
 	oneWay := func(dst, src *net.TCPConn) error {
 		err := pump(dst, src)
@@ -180,6 +182,23 @@ func (t *tcpServer) proxy(ctx context.Context, client *net.TCPConn) {
 		abort(client)
 		abort(backend)
 	}
+}
+
+// outlive has the container told, some time after its client was reset, that nobody is there any more: while it does not read, what the
+// client left behind waits for it, and no read would learn of the reset. What it returns ends that.
+func (t *tcpServer) outlive(client, backend *net.TCPConn) (stop func() bool) {
+	gone := false
+	var timer *time.Timer
+	timer = time.AfterFunc(math.MaxInt64, func() {
+		if gone {
+			backend.SetWriteDeadline(time.Unix(1, 0))
+			return
+		}
+		gone = dead(client) // also when both are closed, behind stop
+		timer.Reset(t.o.legacy)
+	})
+	timer.Reset(t.o.legacy)
+	return timer.Stop
 }
 
 // connect reaches the container for a client: as the client, where that can be.

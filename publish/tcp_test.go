@@ -12,6 +12,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -398,6 +399,44 @@ func TestTCPSlowReader(t *testing.T) {
 	got, err := io.Copy(io.Discard, c)
 	if err != nil || got != sent.Load() {
 		t.Errorf("%d of %d bytes arrived: %v", got, sent.Load(), err)
+	}
+}
+
+// TestTCPClientGoneBeforeItIsRead: a client that was reset does not keep its connection for as long as the container does not read, and
+// what a client sent that is there is.
+func TestTCPClientGoneBeforeItIsRead(t *testing.T) {
+	read, ended := make(chan struct{}), make(chan error, 2)
+	at := tcpContainer(t, "127.0.0.77", func(c *net.TCPConn) {
+		<-read
+		_, err := io.Copy(io.Discard, c)
+		ended <- err
+	})
+	release := sync.OnceFunc(func() { close(read) })
+	t.Cleanup(release)
+	p := realPublisher(t, Options{})
+	p.servers.legacy = 200 * time.Millisecond
+	_, port := published(t, p, containerAt(at), state.TCP, "", at)
+	full := func() *net.TCPConn {
+		c := dial(t, "127.0.0.1", port)
+		c.SetWriteDeadline(time.Now().Add(time.Second))
+		n, err := io.Copy(c, zeros{})
+		if !isTimeout(err) {
+			t.Fatalf("%d bytes were taken: %v", n, err)
+		}
+		return c
+	}
+	stays, goes := full(), full()
+	abort(goes)
+	eventually(t, "the connection of the client that was reset ends", func() bool { return len(p.servers.conns) == 1 })
+	release()
+	if err := stays.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if err := receive(t, ended); err != nil {
+		t.Errorf("the container read of the client that stayed: %v", err)
+	}
+	if err := receive(t, ended); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the container read of the client that was reset: %v", err)
 	}
 }
 
