@@ -288,7 +288,7 @@ func (l *Links) removeStale(have inventory, s state.Snapshot) []error {
 		veths[e.HostLink()] = e
 	}
 	var errs []error
-	again := false // a name in the group is to be used again at once
+	var stale []netlink.Link
 	for name, link := range have {
 		n, isBridge := bridges[name]
 		e, isVeth := veths[name]
@@ -297,19 +297,27 @@ func (l *Links) removeStale(have inventory, s state.Snapshot) []error {
 		case adopted(link):
 			errs = append(errs, l.releaseStale(link, s))
 		case ours(link):
-			l.journal.about = state.OwnerOf(link.Attrs().Alias)
+			// All before the first is removed: a bridge that is doomed may be deleted at once, and its ports lose it.
 			l.letGo(link)
-			remove, taken := l.doom, isBridge || isVeth
-			if taken && link.Type() == "bridge" {
-				remove = l.deleteBridge
-			}
-			if err := remove(link); err != nil {
-				errs = append(errs, err)
-				continue
-			}
-			delete(have, name)
-			again = again || taken
+			stale = append(stale, link)
 		}
+	}
+	again := false // a name in the group is to be used again at once
+	for _, link := range stale {
+		name := link.Attrs().Name
+		l.journal.about = state.OwnerOf(link.Attrs().Alias)
+		_, isBridge := bridges[name]
+		_, isVeth := veths[name]
+		remove, taken := l.doom, isBridge || isVeth
+		if taken && link.Type() == "bridge" {
+			remove = l.deleteBridge
+		}
+		if err := remove(link); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		delete(have, name)
+		again = again || taken
 	}
 	if again && !l.journal.looking {
 		errs = append(errs, l.reaper.reapGroup())

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -252,4 +253,32 @@ func TestOwnWorkIsSilent(t *testing.T) {
 		t.Errorf("%d endpoints came and went, and it was told: %q", made, told)
 	}
 	t.Logf("%d endpoints came and went", made)
+}
+
+// TestNetworkGoesWithItsContainers: a network and its endpoints that go together are no news, even where the bridge is deleted while its
+// ports are still there.
+func TestNetworkGoesWithItsContainers(t *testing.T) {
+	l := newLab(t)
+	h := l.listening(l.links.WatchSettings)
+	parts := []any{network(1)}
+	for i := range 8 {
+		parts = append(parts, endpoint(1, i+1))
+	}
+	whole := snapshot(parts...)
+	ctx, cancel := context.WithCancel(t.Context())
+	var reaping sync.WaitGroup
+	reaping.Go(func() { // as soon as something is doomed
+		for ctx.Err() == nil {
+			_ = l.links.reaper.reap()
+		}
+	})
+	for range 20 {
+		l.follow(state.Snapshot{}, whole)
+		l.follow(whole, state.Snapshot{})
+	}
+	cancel()
+	reaping.Wait()
+	if told := h.heard(); len(told) > 0 {
+		t.Errorf("it was told: %q", told)
+	}
 }
