@@ -2,6 +2,7 @@ package collect
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -295,6 +296,38 @@ func TestNeverSeen(t *testing.T) {
 	})
 }
 
+// TestUnanswered: what an earlier daemon made, and may have ended before it answered for, goes by itself, although no engine knows anything of ours. What this
+// one made stays, and after a while a later daemon keeps it too.
+func TestUnanswered(t *testing.T) {
+	for name, row := range map[string]struct{ made, left string }{"by an earlier daemon": {"earlier", ""}, "by this one": {"", "lonely pool"}} {
+		t.Run(name, func(t *testing.T) {
+			run(t, Options{}, func(t *testing.T, w *world, _ *Collector) {
+				made := cmp.Or(row.made, w.st.Run())
+				w.knows()
+				w.edit(func(tx *store.Tx) {
+					for _, n := range tx.Networks() {
+						tx.DeleteNetwork(n.ID)
+						tx.DeleteEndpoint(state.EndpointID("on-" + n.ID))
+					}
+					tx.DeletePool("theirs")
+					p := netip.MustParsePrefix("10.8.0.0/24")
+					tx.PutNetwork(state.Network{ID: "lonely", Bridge: "br-lonely", V4: state.Subnet{Prefix: p, Gateway: p.Addr().Next()}, Made: made})
+					tx.PutPool(state.Pool{ID: "pool", Prefix: p, Range: p, Made: made})
+				})
+				time.Sleep(time.Hour)
+				if left := w.left(); left != row.left {
+					t.Errorf("left %q, want %q", left, row.left)
+				}
+				for _, n := range w.st.Snapshot().Networks {
+					if n.Made != "" {
+						t.Errorf("%+v", n)
+					}
+				}
+			})
+		})
+	}
+}
+
 // TestSeenIsRemembered: a later process knows what an earlier one saw.
 func TestSeenIsRemembered(t *testing.T) {
 	w := newWorld(t)
@@ -412,7 +445,9 @@ func TestCollectUnasked(t *testing.T) {
 	})
 	w := newWorld(t)
 	c := New(Parts{Store: w.st, Networks: w, Pools: w}, Options{})
-	if err := c.Run(t.Context()); err != nil {
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.Run(ended); err != nil {
 		t.Errorf("without an engine: %v", err)
 	}
 	if _, err := c.Collect(t.Context()); !errors.Is(err, ErrOff) {

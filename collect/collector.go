@@ -69,6 +69,7 @@ type Collector struct {
 	// turn holds one token: rounds come one after the other. What follows belongs to its holder.
 	turn    chan struct{}
 	missing map[key]absence
+	young   map[key]time.Time // since when it is known that this run has made them, until they are settled
 
 	mu       sync.Mutex
 	obstacle obstacle // guarded by mu
@@ -107,7 +108,7 @@ func New(p Parts, o Options) *Collector {
 // Run collects until ctx ends.
 func (c *Collector) Run(ctx context.Context) error {
 	if c.parts.Engines == nil {
-		return nil
+		return periodic.Do(ctx, answerTime, c.settleOnly(ctx))
 	}
 	// The grace period of endpoints has room for the rounds that it takes.
 	return periodic.Do(ctx, c.grace(Endpoint)/(leastRounds+1), func(time.Time) {

@@ -27,6 +27,8 @@ type Orphan struct {
 	Why  string // a sentence
 	// Seen says that an engine was once seen to know it, or the network that it is on.
 	Seen bool
+	// Unanswered says that the daemon that made it ended before it was sure to have answered: then no engine may ever have known it.
+	Unanswered bool
 	// Since is when it was first missing, without a break since.
 	Since time.Time
 
@@ -44,7 +46,7 @@ type inventory struct {
 }
 
 // orphans compares the inventory with what the engines know.
-func (i inventory) orphans(known state.Known) []Orphan {
+func (i inventory) orphans(known state.Known, run string) []Orphan {
 	var out []Orphan
 	for _, e := range i.endpoints {
 		if !known.HasEndpoint(e) {
@@ -54,7 +56,7 @@ func (i inventory) orphans(known state.Known) []Orphan {
 	for _, n := range i.networks {
 		if !known.Networks[n.ID] {
 			out = append(out, Orphan{
-				Kind: Network, ID: string(n.ID), Seen: n.Seen, network: n,
+				Kind: Network, ID: string(n.ID), Seen: n.Seen, Unanswered: unanswered(n.Made, run), network: n,
 				What: fmt.Sprintf("bridge %s, %s", n.Bridge, subnets(n)),
 				Why:  "no engine lists it",
 			})
@@ -63,7 +65,7 @@ func (i inventory) orphans(known state.Known) []Orphan {
 	for _, p := range i.pools {
 		if !known.HasPool(p) {
 			out = append(out, Orphan{
-				Kind: Pool, ID: string(p.ID), Seen: p.Seen, pool: p,
+				Kind: Pool, ID: string(p.ID), Seen: p.Seen, Unanswered: unanswered(p.Made, run), pool: p,
 				What: "subnet " + p.Prefix.String(),
 				Why:  "no network of an engine has it",
 			})

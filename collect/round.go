@@ -24,6 +24,9 @@ func (c *Collector) round(ctx context.Context) error {
 		return err
 	}
 	defer c.release()
+	if err := c.settle(ctx, time.Now()); err != nil {
+		return err
+	}
 	l, err := c.look(ctx)
 	switch {
 	case ctx.Err() != nil:
@@ -54,7 +57,7 @@ func (c *Collector) overdue(o Orphan, now time.Time) bool {
 	}
 	a.rounds++
 	c.missing[o.key()] = a
-	return o.Seen && a.rounds >= leastRounds && now.Sub(a.begun) >= c.grace(o.Kind)
+	return (o.Seen || o.Unanswered) && a.rounds >= leastRounds && now.Sub(a.begun) >= c.grace(o.Kind)
 }
 
 // beginAnew takes back the time that was counted.
@@ -103,8 +106,9 @@ func (c *Collector) look(ctx context.Context) (sight, error) {
 			}
 			return sight{}, err
 		}
-		l.orphans = i.orphans(known)
-		l.strange = len(l.orphans) > 0 && strange(i.state, known)
+		run := c.parts.Store.Run()
+		l.orphans = i.orphans(known, run)
+		l.strange = len(l.orphans) > 0 && strange(i.state, known, run)
 	}
 	c.note(l.orphans, time.Now())
 	return l, nil
@@ -145,14 +149,14 @@ func (c *Collector) ask(ctx context.Context, i inventory) (state.Known, error) {
 func (c *Collector) see(ctx context.Context, known state.Known) error {
 	_, err := c.parts.Store.Update(ctx, func(tx *store.Tx) error {
 		for _, n := range tx.Networks() {
-			if !n.Seen && known.Networks[n.ID] {
-				n.Seen = true
+			if known.Networks[n.ID] && (!n.Seen || n.Made != "") {
+				n.Seen, n.Made = true, ""
 				tx.PutNetwork(n)
 			}
 		}
 		for _, p := range tx.Pools() {
-			if !p.Seen && known.HasSubnet(p.Prefix) {
-				p.Seen = true
+			if known.HasSubnet(p.Prefix) && (!p.Seen || p.Made != "") {
+				p.Seen, p.Made = true, ""
 				tx.PutPool(p)
 			}
 		}
@@ -161,22 +165,30 @@ func (c *Collector) see(ctx context.Context, known state.Known) error {
 	return err
 }
 
-// strange reports whether the engines know none of the networks; without networks, none of the pools.
-func strange(s state.Snapshot, known state.Known) bool {
+// strange reports whether the engines know none of the networks; without networks, none of the pools. Those for which Docker may have got no
+// answer say nothing of the engines.
+func strange(s state.Snapshot, known state.Known, run string) bool {
+	networks, pools := 0, 0
 	for _, n := range s.Networks {
 		if known.Networks[n.ID] {
 			return false
 		}
+		if !unanswered(n.Made, run) {
+			networks++
+		}
 	}
-	if len(s.Networks) > 0 {
+	if networks > 0 {
 		return true
 	}
 	for _, p := range s.Pools {
 		if known.HasPool(p) {
 			return false
 		}
+		if !unanswered(p.Made, run) {
+			pools++
+		}
 	}
-	return len(s.Pools) > 0
+	return pools > 0
 }
 
 // note keeps the time of what was missing before, and forgets that of what is back.

@@ -359,11 +359,17 @@ func TestWritePorts(t *testing.T) {
 	}{
 		{"none", nil, "no ports are published\n"},
 		{"both families", append(Ports(sample, byFlag),
-			Port{addr("192.0.2.1"), 53, state.UDP, addr("10.0.0.3"), 5353, "host", "drawbridge.publish of the network", "192.0.2.0/24,192.0.3.0/24,192.0.4.0/24,2001:db8::/32", "eth0:wg0", "epbbbbbbbbbb0000", web.ID, "br-a-longer-one"}), `
-HOST               CONTAINER       MODE   FROM                                                BY         ENDPOINT       NETWORK        BRIDGE            WHY
-0.0.0.0:8080/tcp   10.0.0.2:80     dnat   all                                                 all        epaaaaaaaaaa   netaaaaaaaaa   br-web            --publish
-[::]:8080/tcp      [fd00::2]:80    dnat   all                                                 all        epaaaaaaaaaa   netaaaaaaaaa   br-web            --publish
-192.0.2.1:53/udp   10.0.0.3:5353   host   192.0.2.0/24,192.0.3.0/24,192.0.4.0/24 and 1 more   eth0:wg0   epbbbbbbbbbb   netaaaaaaaaa   br-a-longer-one   drawbridge.publish of the network
+			Port{addr("192.0.2.1"), 53, state.UDP, addr("10.0.0.3"), 5353, "host", "drawbridge.publish of the network", "192.0.2.0/24,192.0.3.0/24,192.0.4.0/24,192.0.5.0/24,2001:db8::/32", "eth0:wg0", "epbbbbbbbbbb0000", web.ID, "br-a-longer-one"},
+			Port{addr("::"), 53, state.UDP, addr("fd00::3"), 5353, "host", "drawbridge.publish of the network", "192.0.2.0/24,2001:db8::/32", "", "epbbbbbbbbbb0000", web.ID, "br-web"},
+			Port{addr("::"), 54, state.UDP, addr("fd00::3"), 5353, "dnat", "drawbridge.publish of the network", "192.0.2.0/24", "", "epbbbbbbbbbb0000", web.ID, "br-web"},
+			Port{addr("::1"), 55, state.UDP, addr("fd00::3"), 5353, "localhost", "a loopback address", "", "", "epbbbbbbbbbb0000", web.ID, "br-web"}), `
+HOST               CONTAINER        MODE        FROM                                                BY         ENDPOINT       NETWORK        BRIDGE            WHY
+0.0.0.0:8080/tcp   10.0.0.2:80      dnat        all                                                 all        epaaaaaaaaaa   netaaaaaaaaa   br-web            --publish
+[::]:8080/tcp      [fd00::2]:80     dnat        all                                                 all        epaaaaaaaaaa   netaaaaaaaaa   br-web            --publish
+192.0.2.1:53/udp   10.0.0.3:5353    host        192.0.2.0/24,192.0.3.0/24,192.0.4.0/24 and 1 more   eth0:wg0   epbbbbbbbbbb   netaaaaaaaaa   br-a-longer-one   drawbridge.publish of the network
+[::]:53/udp        [fd00::3]:5353   host        2001:db8::/32                                       all        epbbbbbbbbbb   netaaaaaaaaa   br-web            drawbridge.publish of the network
+[::]:54/udp        [fd00::3]:5353   dnat        nobody                                              all        epbbbbbbbbbb   netaaaaaaaaa   br-web            drawbridge.publish of the network
+[::1]:55/udp       [fd00::3]:5353   localhost   nobody                                              -          epbbbbbbbbbb   netaaaaaaaaa   br-web            a loopback address
 `[1:]},
 	}
 	for _, row := range rows {

@@ -2,7 +2,6 @@ package control
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/drawbridge-net/drawbridge/state"
 )
@@ -14,8 +13,10 @@ type Publishing struct {
 	InheritWhy, AutoWhy string
 	// NoLearning says why the host is asked about each connection to ports that would be learned; empty where it is not.
 	NoLearning string
-	// NoRules4 and NoRules6 say why nothing of a family is translated; empty where it is.
+	// NoRules4 and NoRules6 say why there is no rule of a family; empty where there are.
 	NoRules4, NoRules6 string
+	// Unasked4 and Unasked6 say why DOCKER-USER has rules and cannot be asked about clients of sockets; empty where it can, or has none.
+	Unasked4, Unasked6 string
 }
 
 // modeRouted is the mode of a port that is no port of the host.
@@ -25,9 +26,12 @@ const modeRouted = "routed"
 func (p Publishing) mode(s state.Snapshot, e state.Endpoint, port state.Port, v6 bool) (mode, why string) {
 	exposure := s.Exposure(e)
 	decided, why := p.decide(exposure, e, port)
-	noRules := p.NoRules4
+	noRules, unasked := p.NoRules4, p.Unasked4
 	if v6 {
-		noRules = p.NoRules6
+		noRules, unasked = p.NoRules6, p.Unasked6
+	}
+	if decided.ByHost() && unasked != "" {
+		why += "; nobody is served, since DOCKER-USER cannot be asked: " + unasked
 	}
 	switch {
 	case port.HostIP.IsLoopback():
@@ -35,8 +39,10 @@ func (p Publishing) mode(s state.Snapshot, e state.Endpoint, port state.Port, v6
 	case decided == state.PublishLocalhost:
 	case port.Routed():
 		return modeRouted, "gateway mode of the network, where the host's INPUT rules are not asked"
+	case noRules != "" && exposure.Limited():
+		return string(state.PublishLocalhost), noRules + ": no rule would keep drawbridge.publish.from and drawbridge.publish.iface"
 	case noRules != "":
-		return string(state.PublishHost), noRules
+		return string(state.PublishHost), noRules + ": a proxy serves all"
 	case decided == state.PublishLearned && p.NoLearning != "":
 		return string(state.PublishHost), why + "; learned: " + p.NoLearning
 	}
@@ -68,21 +74,26 @@ func (p Publishing) decide(exposure state.Exposure, e state.Endpoint, port state
 // maxShown is how many sources a table names.
 const maxShown = 3
 
-// fromText shows who may come.
-func fromText(l state.Prefixes) string {
-	all := strings.Split(string(l), ",")
+// fromText shows who may come: of the port's own family, since no other client gets there.
+func fromText(p Port) string {
+	own := p.From.Family(p.HostAddress.Is6())
 	switch {
-	case l == "":
+	case p.Mode == string(state.PublishLocalhost), p.From != "" && len(own) == 0:
+		return "nobody"
+	case p.From == "":
 		return "all"
-	case len(all) > maxShown:
-		return fmt.Sprintf("%s and %d more", strings.Join(all[:maxShown], ","), len(all)-maxShown)
+	case len(own) > maxShown:
+		return fmt.Sprintf("%s and %d more", state.JoinPrefixes(own[:maxShown]), len(own)-maxShown)
 	}
-	return string(l)
+	return string(state.JoinPrefixes(own))
 }
 
-func linksText(l state.LinkNames) string {
-	if l == "" {
+func linksText(p Port) string {
+	switch {
+	case p.Mode == string(state.PublishLocalhost):
+		return orNone("")
+	case p.Interfaces == "":
 		return "all"
 	}
-	return string(l)
+	return string(p.Interfaces)
 }

@@ -13,9 +13,13 @@ func TestMode(t *testing.T) {
 	}
 	iptables := guarded
 	iptables.NoLearning = "iptables has no set for it"
+	unasked := guarded
+	unasked.Unasked4 = "no CAP_BPF"
+	const nobody = "; nobody is served, since DOCKER-USER cannot be asked: no CAP_BPF"
 	strict := byFlag
 	strict.Modes.Strict = true
 	noRules := Publishing{InheritWhy: "--publish", NoRules4: "--iptables=false", NoRules6: "--ip6tables=false"}
+	const kept = ": no rule would keep drawbridge.publish.from and drawbridge.publish.iface"
 	const ofContainer, ofNetwork, sctp = "drawbridge.publish of the container", "drawbridge.publish of the network", "; no socket of the host can serve SCTP"
 	for _, c := range []struct {
 		publishing        Publishing
@@ -40,8 +44,12 @@ func TestMode(t *testing.T) {
 		{guarded, "", "", state.Port{Proto: state.TCP, HostIP: addr("127.0.0.1"), HostPort: 80}, "localhost", "published on a loopback address"},
 		{guarded, "", "", state.Port{Proto: state.TCP, HostIP: addr("0.0.0.0")}, "routed", "gateway mode of the network, where the host's INPUT rules are not asked"},
 		{guarded, "", "localhost", state.Port{Proto: state.TCP, HostIP: addr("0.0.0.0")}, "localhost", ofContainer},
-		{noRules, "", "", state.Port{Proto: state.TCP, HostIP: addr("0.0.0.0"), HostPort: 80}, "host", "--iptables=false"},
-		{noRules, "", "", state.Port{Proto: state.TCP, HostIP: addr("::"), HostPort: 80}, "host", "--ip6tables=false"},
+		{unasked, "", "", state.Port{Proto: state.TCP, HostIP: addr("0.0.0.0"), HostPort: 80}, "learned", "--publish is auto: ufw is active" + nobody},
+		{unasked, "host", "", state.Port{Proto: state.TCP, HostIP: addr("0.0.0.0"), HostPort: 80}, "host", ofNetwork + nobody},
+		{unasked, "dnat", "", state.Port{Proto: state.TCP, HostIP: addr("0.0.0.0"), HostPort: 80}, "dnat", ofNetwork},
+		{unasked, "host", "", state.Port{Proto: state.TCP, HostIP: addr("::"), HostPort: 80}, "host", ofNetwork},
+		{noRules, "", "", state.Port{Proto: state.TCP, HostIP: addr("0.0.0.0"), HostPort: 80}, "localhost", "--iptables=false" + kept},
+		{noRules, "", "", state.Port{Proto: state.TCP, HostIP: addr("::"), HostPort: 80}, "localhost", "--ip6tables=false" + kept},
 		{noRules, "", "localhost", state.Port{Proto: state.TCP, HostPort: 80}, "localhost", ofContainer},
 	} {
 		n := web
@@ -54,6 +62,17 @@ func TestMode(t *testing.T) {
 		}
 		if limited := row.From == "192.0.2.0/24" && row.Interfaces == "eth0"; limited != (c.mode != "localhost") {
 			t.Errorf("%s: from %q by %q", c.port, row.From, row.Interfaces)
+		}
+	}
+}
+
+// TestModeWithoutRules: a proxy serves whoever comes.
+func TestModeWithoutRules(t *testing.T) {
+	e := endpoint("epaaaaaaaaaa0000", web, "10.0.0.2/24", "fd00::2/64", state.Port{Proto: state.TCP, HostPort: 80})
+	s := state.Snapshot{Networks: []state.Network{web}, Endpoints: []state.Endpoint{e}}
+	for _, row := range Ports(s, Publishing{NoRules4: "--iptables=false", NoRules6: "--iptables=false"}) {
+		if row.Mode != "host" || row.Why != "--iptables=false: a proxy serves all" {
+			t.Errorf("%s: %s, since %s", row.HostAddress, row.Mode, row.Why)
 		}
 	}
 }

@@ -18,8 +18,10 @@ type Orphan struct {
 	Why  string `json:"why"`  // how it is known to be forgotten
 	// Since is when it was first found missing.
 	Since time.Time `json:"since"`
-	// Seen says that an engine was once seen to know it. What was not is not removed by itself.
+	// Seen says that an engine was once seen to know it. What was not is not removed by itself, unless it is Unanswered.
 	Seen bool `json:"seen"`
+	// Unanswered says that the daemon ended while it made it, so that Docker may have heard nothing of it.
+	Unanswered bool `json:"unanswered,omitempty"`
 	// Removed and Error say what became of it when it was to be removed.
 	Removed bool   `json:"removed"`
 	Error   string `json:"error,omitempty"`
@@ -56,7 +58,7 @@ func (o Orphan) line() string {
 		id = state.NetworkID(id).Short()
 	}
 	line := fmt.Sprintf("%s %s (%s): %s, since %s", o.Kind, id, oneLine(o.What), oneLine(o.Why), since(o.Since))
-	if !o.Seen {
+	if !o.Seen && !o.Unanswered {
 		line += "; no engine was seen to know it, so that it does not go by itself"
 	}
 	switch {

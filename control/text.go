@@ -21,7 +21,7 @@ func WritePorts(w io.Writer, ports []Port) error {
 			line(
 				fmt.Sprintf("%s/%s", hostSide(p), p.Protocol),
 				netip.AddrPortFrom(p.ContainerAddress, p.ContainerPort),
-				p.Mode, fromText(p.From), linksText(p.Interfaces),
+				p.Mode, fromText(p), linksText(p),
 				p.Endpoint.Short(), p.Network.Short(), p.Bridge, oneLine(p.Why),
 			)
 		}

@@ -68,6 +68,8 @@ type Options struct {
 	NoICC, NoMasquerade bool
 	// NoRules says that there is no firewall of ours (--iptables=false): what needs one is refused.
 	NoRules bool
+	// NoRules6 says the same of IPv6 (--ip6tables=false).
+	NoRules6 bool
 }
 
 // Driver is Docker's NetworkDriver. Its methods may be called concurrently.

@@ -72,7 +72,7 @@ func (d *Driver) admitEndpoint(tx *store.Tx, e state.Endpoint) (known bool, err 
 	if err := d.checkLinks(n, e); err != nil {
 		return false, err
 	}
-	if err := d.checkExposure(e.Exposure); err != nil {
+	if err := d.checkExposure(n, e.Exposure); err != nil {
 		return false, err
 	}
 	if old, ok := tx.Endpoint(e.ID); ok {

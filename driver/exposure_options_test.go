@@ -31,7 +31,20 @@ func TestEndpointExposure(t *testing.T) {
 	}
 	refused(t, b.exposed(map[string]any{"drawbridge.publish": "open"}), `drawbridge.publish: "open" is not one of auto, dnat, host, learned, localhost`)
 	refused(t, b.exposed(map[string]any{"drawbridge.publish.from": "all"}), `drawbridge.publish.from: "all" is no prefix`)
-	refused(t, b.exposed(map[string]any{"drawbridge.publish.iface": "eth0,eth1"}), "drawbridge.publish.iface: link name")
+	refused(t, b.exposed(map[string]any{"drawbridge.publish.iface": "eth0;eth1"}), "drawbridge.publish.iface: link name")
+	refused(t, b.exposed(map[string]any{"drawbridge.publish.iface": ","}), "drawbridge.publish.iface: the name of a link must not be empty")
+}
+
+// TestExposureSeparators: a list of links is written as one of prefixes may be.
+func TestExposureSeparators(t *testing.T) {
+	for _, links := range []string{"eth0:wg0", "eth0,wg0", "eth0 wg0", " eth0, wg0"} {
+		b := furnished(t)
+		b.ok(b.exposed(map[string]any{"drawbridge.publish.iface": links, "drawbridge.publish.from": "192.0.2.0/24 2001:db8::/32"}))
+		want := state.Exposure{From: "192.0.2.0/24,2001:db8::/32", Links: "eth0:wg0"}
+		if got := b.endpoint(2).Exposure; got != want {
+			t.Errorf("%q: endpoint has %+v, not %+v", links, got, want)
+		}
+	}
 }
 
 // TestExposureOfRouted: no INPUT rule is asked about what is routed to a container.
@@ -52,6 +65,11 @@ func TestLimitsNeedRules(t *testing.T) {
 	b.ok(b.CreateNetwork(b.ctx(), newNetwork(t, 1)))
 	refused(t, b.exposed(map[string]any{"drawbridge.publish.from": "192.0.2.7"}), "start the daemon without the flag")
 	b.ok(b.exposed(map[string]any{"drawbridge.publish": "localhost"}))
+
+	b = newBench(t, Options{NoRules6: true})
+	const limit = `{"drawbridge.publish.from": "192.0.2.7"}`
+	refused(t, b.CreateNetwork(b.ctx(), createNetwork(t, 1, `{"com.docker.network.generic": `+limit+`}`, pool4(1), pool6(1))), "--ip6tables=false: leave them out")
+	b.ok(b.CreateNetwork(b.ctx(), createNetwork(t, 1, generic(limit), pool4(1), `null`)))
 }
 
 // TestSCTPByTheHost: who asks for a socket is told that there is none for SCTP; who leaves the mode to others is not.

@@ -35,6 +35,7 @@ func (d *Driver) CreateNetwork(ctx context.Context, r *network.CreateNetworkRequ
 			if known, err = admit(tx, n); known || err != nil {
 				return err
 			}
+			n.Made = tx.Run()
 			tx.PutNetwork(n)
 			tx.Unretire(n.Bridge)
 			return d.claimForwarding(tx, n)
@@ -187,7 +188,7 @@ func (d *Driver) parseNetwork(r *network.CreateNetworkRequest) (state.Network, e
 	if n.V6.IsZero() {
 		n.V6 = state.Subnet{}
 	}
-	if err := d.checkExposure(n.Exposure); err != nil {
+	if err := d.checkExposure(n, n.Exposure); err != nil {
 		return n, err
 	}
 	return n, n.Validate()

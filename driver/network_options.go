@@ -160,10 +160,13 @@ func engineNumber(low, high int) func(*state.Network, string) error {
 // ParseHostIP reads a default host address for published ports.
 func ParseHostIP(v string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(v)
-	if err != nil || a.Zone() != "" || a.IsMulticast() {
+	if a = a.Unmap(); err != nil || a.Zone() != "" || a.IsMulticast() {
 		return netip.Addr{}, fmt.Errorf("%q is not an address of a host", state.Clip(v))
 	}
-	return a.Unmap(), nil
+	if a.Is6() && a.IsLinkLocalUnicast() { // which means another host on each link
+		return netip.Addr{}, fmt.Errorf("%q is of one link alone: give an address that the host has for all", state.Clip(v))
+	}
+	return a, nil
 }
 
 // maxLinkPrefix leaves room for a number of three digits (IFNAMSIZ is 16, with a final zero).

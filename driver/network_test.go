@@ -151,7 +151,7 @@ func TestCreateNetwork(t *testing.T) {
 			b := newBench(t, tt.settings)
 			b.ok(b.CreateNetwork(b.ctx(), createNetwork(t, 1, tt.options, tt.pool4, tt.pool6)))
 			got, _ := b.network(1)
-			tt.want.ID = state.NetworkID(id(1))
+			tt.want.ID, tt.want.Made = state.NetworkID(id(1)), b.store.Run()
 			if d := cmp.Diff(tt.want, got, byValue); d != "" {
 				t.Errorf("network (-want +got):\n%s", d)
 			}
@@ -236,6 +236,7 @@ func TestCreateNetworkRefuses(t *testing.T) {
 		{"nothing near", option("driver.overlay.vxlanid_list", `"1"`), pool4(2), `null`, "vxlanid_list is unknown: `drawbridge options` lists those of networks"},
 		{"of containers", generic(`{"drawbridge.link": "db"}`), pool4(2), `null`, "is an option of containers: give it to `docker run --network name=NETWORK,driver-opt=drawbridge.link=…`"},
 		{"of containers, misspelt", generic(`{"drawbridge.nam": "db"}`), pool4(2), `null`, "did you mean drawbridge.name, an option of containers"},
+		{"of both, misspelt", generic(`{"drawbridge.publish.ifaces": "eth0"}`), pool4(2), `null`, "option drawbridge.publish.ifaces is unknown: did you mean drawbridge.publish.iface?"},
 		{"of ours", generic(`{"drawbridge.colour": "x"}`), pool4(2), `null`, "option drawbridge.colour is unknown"},
 		{"name oversized", generic(`{"com.docker.network.` + long + `": "x"}`), pool4(2), `null`, "is unknown"},
 		{"ICC a word", option("bridge.enable_icc", `"no"`), pool4(2), `null`, `"no" is not true or false`},
@@ -244,6 +245,7 @@ func TestCreateNetworkRefuses(t *testing.T) {
 		{"isolated, not internal", option("bridge.gateway_mode_ipv4", `"isolated"`), pool4(2), `null`, "add --internal"},
 		{"host binding", option("bridge.host_binding_ipv4", `"localhost"`), pool4(2), `null`, `"localhost" is not an address of a host`},
 		{"host binding, multicast", option("bridge.host_binding_ipv4", `"224.0.0.1"`), pool4(2), `null`, "is not an address of a host"},
+		{"host binding, of one link", option("bridge.host_binding_ipv4", `"fe80::1"`), pool4(2), `null`, "is of one link alone"},
 		{"host_ipv4 of IPv6", option("host_ipv4", `"2001:db8::1"`), pool4(2), `null`, "2001:db8::1 cannot be the source address of IPv4 packets"},
 		{"host_ipv6 of IPv4, without IPv6", generic(`{"com.docker.network.host_ipv6": "1.2.3.4"}`), pool4(2), `null`, "1.2.3.4 cannot be the source address of IPv6 packets"},
 		{"host_ipv6 mapped, without IPv6", generic(`{"com.docker.network.host_ipv6": "::ffff:1.2.3.4"}`), pool4(2), `null`, "cannot be the source address of IPv6 packets"},

@@ -31,7 +31,7 @@ func refuseKey(key string, here, elsewhere place) error {
 		return fmt.Errorf("option %s cannot be given: docker network create has a flag for it (--internal, --ipv6, --ipv4)", key)
 	case !near:
 		return fmt.Errorf("option %s is unknown: `drawbridge options` lists those of %s", state.Clip(key), here.what)
-	case slices.Contains(elsewhere.keys, nearest):
+	case !slices.Contains(here.keys, nearest) && slices.Contains(elsewhere.keys, nearest):
 		return fmt.Errorf("option %s is unknown: did you mean %s, an option of %s ("+elsewhere.how+")?", state.Clip(key), nearest, elsewhere.what, nearest)
 	}
 	return fmt.Errorf("option %s is unknown: did you mean %s?", state.Clip(key), nearest)

@@ -29,10 +29,10 @@ type client struct {
 }
 
 // newClient makes a connection for each question anew, so that there is nothing to close.
-func newClient(path string) *client {
+func newClient(path, proc string) *client {
 	transport := unixsocket.Transport(path)
 	transport.DisableKeepAlives = true
-	return &client{path: path, http: http.Client{Transport: transport}, starter: starter{proc: "/proc"}}
+	return &client{path: path, http: http.Client{Transport: transport}, starter: starter{proc: proc}}
 }
 
 func (c *client) get(ctx context.Context, path string, answer any) error {

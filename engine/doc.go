@@ -1,6 +1,6 @@
 // Package engine asks the Docker engines of a host what they know, over their API.
 //
-//	engines := engine.New([]string{"/run/docker.sock"})
+//	engines := engine.New([]string{"/run/docker.sock"}, "/proc")
 //	known, err := engines.Ask(ctx, []state.NetworkID{id})
 //
 // It reads three things: /version, to be sure that an engine answers; /networks; and

@@ -13,11 +13,12 @@ import (
 // Engines are the engines of a host. Ask may be called concurrently.
 type Engines struct{ clients []*client }
 
-// New returns the engines with these sockets.
-func New(sockets []string) *Engines {
+// New returns the engines with these sockets. Whether systemd alone listens on one is looked up where the host's proc file system
+// is mounted.
+func New(sockets []string, proc string) *Engines {
 	e := &Engines{}
 	for _, path := range sockets {
-		e.clients = append(e.clients, newClient(path))
+		e.clients = append(e.clients, newClient(path, proc))
 	}
 	return e
 }

@@ -91,7 +91,7 @@ func socketPath(t *testing.T) string {
 }
 
 func TestAsk(t *testing.T) {
-	got, err := New([]string{serve(t, sound())}).Ask(t.Context(), []state.NetworkID{web, "gone"})
+	got, err := New([]string{serve(t, sound())}, "/proc").Ask(t.Context(), []state.NetworkID{web, "gone"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,12 +112,12 @@ func TestAsk(t *testing.T) {
 func TestAskAll(t *testing.T) {
 	second := api{"/version": text(version), "/networks": text(`[{"Id":"dd","IPAM":{"Config":[]}}]`)}
 	first, away := serve(t, sound()), filepath.Join(t.TempDir(), "away.sock")
-	known, err := New([]string{first, serve(t, second)}).Ask(t.Context(), []state.NetworkID{web})
+	known, err := New([]string{first, serve(t, second)}, "/proc").Ask(t.Context(), []state.NetworkID{web})
 	if err != nil || !known.Networks[web] || !known.Networks["dd"] || !known.Endpoints["e1"] {
 		t.Errorf("error %v, known %+v", err, known)
 	}
 	for _, sockets := range [][]string{{first, away}, {away, first}} {
-		if known, err := New(sockets).Ask(t.Context(), nil); err == nil || len(known.Networks) > 0 || !strings.Contains(err.Error(), away) {
+		if known, err := New(sockets, "/proc").Ask(t.Context(), nil); err == nil || len(known.Networks) > 0 || !strings.Contains(err.Error(), away) {
 			t.Errorf("%v: error %v, known %+v", sockets, err, known)
 		}
 	}
@@ -189,7 +189,7 @@ func TestNoAnswer(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			path := serve(t, row.api)
-			known, err := New([]string{path}).Ask(ctx, []state.NetworkID{web})
+			known, err := New([]string{path}, "/proc").Ask(ctx, []state.NetworkID{web})
 			if err == nil || !strings.Contains(err.Error(), row.want) || !strings.Contains(err.Error(), path) || len(known.Networks) > 0 {
 				t.Errorf("error %v, want %q; known %v", err, row.want, known.Networks)
 			}
@@ -201,7 +201,7 @@ func TestNobodyAnswers(t *testing.T) {
 	path := socketPath(t)
 	says := func(want string) {
 		t.Helper()
-		if _, err := New([]string{path}).Ask(t.Context(), nil); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := New([]string{path}, "/proc").Ask(t.Context(), nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
 		}
 	}

@@ -60,7 +60,7 @@ func TestSleepingEngine(t *testing.T) {
 		"systemd cannot be seen":    {acceptsConnections, map[int][]string{900: {"/dev/null"}}, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			client := newClient(path)
+			client := newClient(path, "/proc")
 			client.starter.proc = processes(t, path, c.flags, c.descriptors)
 			for range 2 {
 				if err := client.refuseToWake(); errors.Is(err, errAsleep) != c.asleep {

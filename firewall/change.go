@@ -120,7 +120,7 @@ func renderPart(s state.Snapshot, t touched, h Host, v6 bool) Family {
 	if !slices.ContainsFunc(s.Networks, func(n state.Network) bool { return !n.Family(v6).IsZero() || stranger(n, v6) }) {
 		return f // nothing of the family is on the host
 	}
-	f.Divert = h.diverts()
+	f.Divert, f.Inquire = h.diverts(), h.inquires(v6)
 	f.Loopback = !v6 && slices.ContainsFunc(s.Networks, h.leadsLoopback)
 	f.Ports, f.Open = ports(part, h, f)
 	f.Links = linksOf(part, v6)
@@ -129,7 +129,7 @@ func renderPart(s state.Snapshot, t touched, h Host, v6 bool) Family {
 
 // sameRules reports whether both have the same rules, whatever they have of elements.
 func sameRules(a, b Family) bool {
-	return a.HasBridges() == b.HasBridges() && a.Guard == b.Guard && a.Loopback == b.Loopback && a.Divert == b.Divert &&
+	return a.HasBridges() == b.HasBridges() && a.Guard == b.Guard && a.Loopback == b.Loopback && a.Divert == b.Divert && a.Inquire == b.Inquire &&
 		a.Limited == b.Limited && a.Learns == b.Learns && a.LearnedTime == b.LearnedTime &&
 		a.BridgeNetfilter == b.BridgeNetfilter && slices.Equal(a.DockerBridges, b.DockerBridges)
 }
@@ -194,4 +194,29 @@ func Exchange(ports, gone, come []Port) []Port {
 		out = append(out, p)
 	}
 	return append(out, come...)
+}
+
+// turned returns the ports of now that before has in the same place, there Inside and now not.
+func turned(before, now Policy) []Port {
+	var out []Port
+	left := map[Port]bool{}
+	bare := func(p Port) Port {
+		p.Inside, p.Learned, p.Proxied = false, false, false
+		return p
+	}
+	for _, f := range before.Families() {
+		for _, p := range f.Ports {
+			if p.Inside {
+				left[bare(p)] = true
+			}
+		}
+	}
+	for _, f := range now.Families() {
+		for _, p := range f.Ports {
+			if !p.Inside && left[bare(p)] {
+				out = append(out, p)
+			}
+		}
+	}
+	return out
 }

@@ -20,7 +20,10 @@
 //     table's FORWARD, because Docker or an administrator may have set its policy to DROP.
 //     DOCKER-USER is evaluated before, so a user's DROP there wins.
 //
-// A forwarded packet passes when it belongs to an established flow. Otherwise it is judged in this order:
+// A forwarded packet that belongs to an established flow passes, unless its link says that it was sent by somebody else: the kernel
+// finds a flow by addresses and ports alone. The links of internal networks lead nowhere else, and a source must be of its link, as in
+// 4 below. But a container on two networks answers by its default route, so that answers may come by a bridge of another network, or of
+// Docker's own driver. All other packets are judged in this order:
 //
 //  1. Between two containers of a network that keeps them apart (enable_icc=false) only a link's ports pass, and
 //     what a published port redirected. Between two containers of any other network everything does.
@@ -46,6 +49,7 @@
 // and the sockets of package publish. With [Port].Learned they are left to it until it has let in one connection of the same client,
 // by the same link, to the same address and port; for LearnedTime after that, his next ones are translated. A connection
 // vouches once, when both sides have spoken: what is translated later does not renew it, nor does a connection that lasts.
+// Where nobody can be noted so ([Host].NoLearning), each connection is left to the host.
 //
 // [Limit] says who may come to a port at all. It is asked before a destination changes, so that it holds for what is translated,
 // for what a socket serves, in whichever family, and once more on the way to a container. Users' chains come before.
@@ -54,6 +58,9 @@
 // for a transparent socket gets a bit of its mark (state.MarkDivert), by which package link has it routed to the host. It is an answer:
 // nothing is let in by that, and the host's INPUT judges it as what it is, part of an established connection. A kernel without the
 // match for sockets goes without ([Host].NoSocket).
+//
+// Where DOCKER-USER has rules, such a socket asks them about a client by a packet with a bit of the mark (state.MarkInquiry, package inquiry).
+// It is translated whatever the port's mode is, and behind DOCKER-USER shown to NFLOG and dropped.
 //
 // Our bridges are recognised by their device group (state.GroupBridge), which a bridge
 // carries from before it is up. A new network is therefore closed until its elements

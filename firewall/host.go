@@ -17,6 +17,8 @@ type Others struct {
 	// BarsLoopback says that the host refuses what is for its loopback addresses and did not come by lo. The answers to translated
 	// connections are such packets, when they are with the host again.
 	BarsLoopback bool
+	// UserRules says in which families DOCKER-USER has rules that decide about something.
+	UserRules Both
 }
 
 // HostReader finds what Render must know of the host, for a backend. It remembers bridges.
@@ -36,7 +38,7 @@ func NewHostReader(bridges Bridges) HostReader {
 // Read returns the host as it is.
 func (h *HostReader) Read(o Others) Host {
 	_, err := os.Stat(h.BridgeSysctls)
-	return Host{DockerBridges: h.dockerBridges(o.Bridges), BridgeNetfilter: err == nil, BarsLoopback: o.BarsLoopback}
+	return Host{DockerBridges: h.dockerBridges(o.Bridges), BridgeNetfilter: err == nil, BarsLoopback: o.BarsLoopback, UserRules: o.UserRules}
 }
 
 // dockerBridges returns the bridges of Docker's own driver, by three signs: Docker's chains name them, their

@@ -66,12 +66,10 @@ func learns(s state.Snapshot, h Host, e state.Endpoint, v6 bool) bool {
 	if n, ok := s.Network(e.Network); !ok || n.Internal || len(e.Ports) == 0 {
 		return false
 	}
-	if h.Modes.Of(s.Exposure(e), state.TCP) != state.PublishLearned {
-		return false
-	}
+	exposure := s.Exposure(e)
 	return slices.ContainsFunc(e.Ports, func(p state.Port) bool {
 		_, ok := p.Target(e, v6)
-		return ok && p.Proto != state.SCTP && !p.Routed() && !p.HostIP.IsLoopback()
+		return ok && h.learns(exposure, p.Proto) && !p.Routed() && !p.HostIP.IsLoopback()
 	})
 }
 

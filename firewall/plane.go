@@ -14,6 +14,7 @@ type Plane struct {
 	applied  atomic.Pointer[applied] // what the backend last made true
 	dockers  atomic.Pointer[[]string]
 	found    []state.Difference // what the last Apply or Follow mended
+	turned   []Port             // by the last Apply or Follow
 	halfway  bool               // the last one failed: what differs from what was made true before it may be its own doing
 }
 
@@ -52,7 +53,7 @@ func (p *Plane) bring(
 		}
 		return h
 	}
-	p.found = nil
+	p.found, p.turned = nil, nil
 	whole := !p.halfway
 	p.halfway = true
 	err := act(ctx, Wanted{
@@ -79,9 +80,20 @@ func (p *Plane) bring(
 	}
 	p.halfway = err != nil
 	if err == nil && found != nil { // else it is that of before
-		p.applied.Store(&applied{s, *found})
+		now := &applied{s, *found}
+		p.turned = now.turnedSince(last)
+		p.applied.Store(now)
 	}
 	return err
+}
+
+// turnedSince returns the ports that were left to the host and are translated now. An endpoint and a network keep their exposure for
+// life, so that only what modes mean can do that.
+func (a *applied) turnedSince(last *applied) []Port {
+	if last == nil || last.host.Modes == a.host.Modes {
+		return nil
+	}
+	return turned(Render(last.state, last.host), Render(a.state, a.host))
 }
 
 // Inspect tells how the firewall differs from s.
@@ -100,6 +112,10 @@ func (p *Plane) Inspect(ctx context.Context, s state.Snapshot) ([]state.Differen
 
 // Found tells what the last Apply or Follow mended that somebody else had changed.
 func (p *Plane) Found() []state.Difference { return p.found }
+
+// Turned returns the ports that the last Apply or Follow began to translate for who comes from outside. They were published before, and
+// left to the host.
+func (p *Plane) Turned() []Port { return p.turned }
 
 // asDifferences: without a latch it is rules alone that keep containers closed.
 func (p *Plane) asDifferences(texts []string) []state.Difference {
@@ -122,6 +138,33 @@ func (p *Plane) DockerBridges() []string {
 func (p *Plane) Undiverted() string {
 	if last := p.applied.Load(); last != nil && last.host.NoSocket {
 		return "the kernel module nft_socket or xt_socket"
+	}
+	return ""
+}
+
+// Inquire says in which families DOCKER-USER has rules that must be asked about clients of the host's sockets; false while that is not known.
+func (p *Plane) Inquire() (in Both, known bool) {
+	last := p.applied.Load()
+	if last == nil {
+		return Both{}, false
+	}
+	in = last.host.UserRules
+	in.V6 = in.V6 && !last.host.NoIPv6
+	return in, true
+}
+
+// Unshown names what the kernel lacks to show what has passed DOCKER-USER, "" for nothing as far as is known.
+func (p *Plane) Unshown() string {
+	if last := p.applied.Load(); last != nil && last.host.NoInquiry {
+		return "the kernel module nfnetlink_log, nft_log or xt_NFLOG"
+	}
+	return ""
+}
+
+// NoLearning is why nobody's first connection vouches for his next ones, "" where it does as far as is known.
+func (p *Plane) NoLearning() string {
+	if last := p.applied.Load(); last != nil {
+		return last.host.NoLearning
 	}
 	return ""
 }

@@ -17,6 +17,20 @@ type Policy struct {
 // Families returns V4 and V6, for code that treats both alike.
 func (p Policy) Families() []Family { return []Family{p.V4, p.V6} }
 
+// Both says something of each family.
+type Both struct{ V4, V6 bool }
+
+// Of returns what is said of a family.
+func (b Both) Of(v6 bool) bool {
+	if v6 {
+		return b.V6
+	}
+	return b.V4
+}
+
+// Any reports whether it is said of one.
+func (b Both) Any() bool { return b.V4 || b.V6 }
+
 // Family is the policy of one address family. Its slices are sorted.
 type Family struct {
 	V6       bool
@@ -36,6 +50,9 @@ type Family struct {
 	Loopback bool
 	// Divert leads what containers answer to transparent sockets of the host to these (state.MarkDivert).
 	Divert bool
+	// Inquire translates packets that ask about clients of such sockets (state.MarkInquiry), shows those that have passed DOCKER-USER, and
+	// drops them.
+	Inquire bool
 	// Guard refuses forwarding between interfaces that have nothing to do with
 	// containers, because it was us who turned the host's forwarding on.
 	Guard bool
@@ -107,8 +124,7 @@ type Port struct {
 	// Inside leaves to the host, with its INPUT rules and its sockets, what comes from outside: from links that are no bridges of
 	// ours. Containers and the host itself are translated as ever.
 	Inside bool
-	// Learned translates who comes from outside all the same, where the host let him in a moment ago. Who cannot do it leaves it at
-	// Inside.
+	// Learned translates who comes from outside all the same, where the host let him in a moment ago.
 	Learned bool
 }
 
@@ -142,6 +158,11 @@ type Host struct {
 	// Divert says that there are, or may come, transparent sockets to containers. NoSocket says that the kernel cannot tell what is
 	// for them: then all goes on without.
 	Divert, NoSocket bool
+	// UserRules is that of Others. NoInquiry says that the kernel cannot show what has passed them: nobody who is asked about is let in.
+	UserRules Both
+	NoInquiry bool
+	// NoLearning is why the kernel or the backend cannot note who was let in, "" where that works: then no port is Learned.
+	NoLearning string
 	// DockerBridges are the bridges of Docker's own driver found on the host.
 	DockerBridges []string
 	// Modes are what state.PublishInherit and state.PublishAuto come to; LearnedTime is that of Family.
@@ -158,7 +179,7 @@ type Host struct {
 func (h Host) equal(o Host) bool {
 	return h.NoIPv6 == o.NoIPv6 && h.Loopback == o.Loopback && slices.Equal(h.Proxied, o.Proxied) && h.BarsLoopback == o.BarsLoopback &&
 		h.Modes == o.Modes && h.LearnedTime == o.LearnedTime && h.Latched == o.Latched &&
-		h.Divert == o.Divert && h.NoSocket == o.NoSocket &&
+		h.Divert == o.Divert && h.NoSocket == o.NoSocket && h.UserRules == o.UserRules && h.NoInquiry == o.NoInquiry && h.NoLearning == o.NoLearning &&
 		h.BridgeNetfilter == o.BridgeNetfilter && slices.Equal(h.DockerBridges, o.DockerBridges)
 }
 
@@ -169,6 +190,17 @@ func (h Host) leadsLoopback(n state.Network) bool {
 
 // diverts reports whether there is anything to be led to transparent sockets, and the kernel can tell it.
 func (h Host) diverts() bool { return h.Divert && !h.NoSocket }
+
+// learns reports whether who comes to a port of the protocol is let in by the host first, and translated after that.
+func (h Host) learns(e state.Exposure, proto state.Proto) bool {
+	return h.NoLearning == "" && proto != state.SCTP && h.Modes.Of(e, proto) == state.PublishLearned
+}
+
+// inquires reports whether there is anything to be asked about clients of the host's sockets, and the kernel can answer.
+func (h Host) inquires(v6 bool) bool { return h.Divert && h.UserRules.Of(v6) && !h.NoInquiry }
+
+// Inquires reports whether the kernel has to show what has passed a user's rules.
+func (w Wanted) Inquires(h Host) bool { return w.Divert && h.UserRules.Any() }
 
 // Settings are the daemon's.
 type Settings struct {

@@ -31,7 +31,7 @@ func renderFamily(s, whole state.Snapshot, h Host, v6 bool) Family {
 	f.exposure(whole, h)
 	f.Latched = h.Latched && f.HasBridges()
 	if f.HasBridges() {
-		f.Divert = h.diverts()
+		f.Divert, f.Inquire = h.diverts(), h.inquires(v6)
 		f.Links = linksOf(s, v6)
 		f.Ports, f.Open = ports(s, h, f)
 	}
@@ -104,8 +104,7 @@ func ports(s state.Snapshot, h Host, f Family) (redirected []Port, open []Target
 				host := specific(p.HostIP)
 				port := Port{Proto: p.Proto, Host: host, Proxied: f.Loopback && !loopback && !host.IsValid(), HostPort: p.HostPort, Target: target}
 				if port.Forwarded() {
-					mode := h.Modes.Of(exposure, p.Proto)
-					port.Inside, port.Learned = mode != state.PublishDNAT, mode == state.PublishLearned && p.Proto != state.SCTP
+					port.Inside, port.Learned = h.Modes.Of(exposure, p.Proto) != state.PublishDNAT, h.learns(exposure, p.Proto)
 				}
 				redirected = append(redirected, port)
 			}

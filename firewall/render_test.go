@@ -534,3 +534,44 @@ func TestPlaneChanges(t *testing.T) {
 	step("another way for loopback addresses", plane.Follow(t.Context(), state.Compare(empty, published)), false, 0, 0)
 	step("no more", plane.Follow(t.Context(), state.Compare(published, empty)), true, 1, 0)
 }
+
+// TestPlaneTurns: it is told which ports are translated that were left to the host before, and those alone.
+func TestPlaneTurns(t *testing.T) {
+	fake := &fakeBackend{}
+	modes := state.Modes{Auto: state.PublishLearned}
+	plane := NewPlane(fake, Settings{Publish: func() state.Modes { return modes }})
+	always, auto := network(), network()
+	auto.ID, auto.Bridge, auto.Exposure.Publish = state.NetworkID(id("2")), "br-two", state.PublishAuto
+	auto.V4, auto.V6 = subnet("10.2.0.0/24", "10.2.0.1"), subnet("fd00:2::/64", "fd00:2::1")
+	one, two := endpoint(port("")), endpoint(port("192.0.2.1"))
+	one.Ports[0].HostPort, one.Exposure.Publish = 8081, state.PublishHost
+	two.ID, two.Network = state.EndpointID(id("b")), auto.ID
+	two.Addr4, two.Addr6 = netip.MustParsePrefix("10.2.0.2/24"), netip.MustParsePrefix("fd00:2::2/64")
+	s := state.Snapshot{Networks: []state.Network{always, auto}, Endpoints: []state.Endpoint{one, two}}
+	its := []Port{rendered("192.0.2.1", "10.2.0.2:80")}
+	for _, step := range []struct {
+		name  string
+		modes state.Modes
+		err   error
+		want  []Port
+	}{
+		{name: "the first", modes: state.Modes{Auto: state.PublishLearned}},
+		{name: "a failure", modes: state.Modes{}, err: errors.New("locked")},
+		{name: "what failed, once more", modes: state.Modes{}, want: its},
+		{name: "the same", modes: state.Modes{}},
+		{name: "back", modes: state.Modes{Auto: state.PublishHost}},
+		{name: "from one way by the host to the other", modes: state.Modes{Auto: state.PublishLearned}},
+		{name: "to nobody", modes: state.Modes{Auto: state.PublishLocalhost}},
+		{name: "from nobody", modes: state.Modes{Auto: state.PublishDNAT}, want: its},
+		{name: "strict", modes: state.Modes{Auto: state.PublishDNAT, Strict: true}},
+		{name: "strict no more", modes: state.Modes{Auto: state.PublishDNAT}, want: its},
+	} {
+		modes, fake.err = step.modes, step.err
+		if err := plane.Apply(t.Context(), s); !errors.Is(err, step.err) {
+			t.Errorf("%s: %v", step.name, err)
+		}
+		if diff := cmp.Diff(step.want, plane.Turned(), values...); diff != "" {
+			t.Errorf("%s: turned (-want +got):\n%s", step.name, diff)
+		}
+	}
+}

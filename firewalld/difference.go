@@ -11,11 +11,12 @@ import (
 // found notes what of firewalld is not as the state wants it, and is mended or, in a look, left as it is.
 type found struct {
 	looking     bool
+	paced       bool // by the reloads that it takes each time, which an administrator may ask for as often as he likes
 	differences []state.Difference
 }
 
 func (f *found) note(about state.Scope, format string, args ...any) {
-	f.differences = append(f.differences, state.Difference{Scope: about, Text: "firewalld: " + fmt.Sprintf(format, args...)})
+	f.differences = append(f.differences, state.Difference{Scope: about, Text: "firewalld: " + fmt.Sprintf(format, args...), Paced: f.paced})
 }
 
 // Found tells what the last Apply mended.

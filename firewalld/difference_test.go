@@ -77,4 +77,25 @@ func TestDifferences(t *testing.T) {
 			t.Errorf("%q, %v", texts(p.Found()), err)
 		}
 	})
+	t.Run("repairs after a reload", func(t *testing.T) {
+		b := startBus(t)
+		f, p := b.firewalld(withDocker()), b.plane()
+		w := watch(t, p)
+		w.expect("connected to the system bus")
+		for _, reloaded := range []bool{true, false} {
+			f.mu.Lock()
+			f.zones["docker"] = []string{}
+			f.mu.Unlock()
+			if reloaded {
+				if err := f.emit("Reloaded"); err != nil {
+					t.Fatal(err)
+				}
+				w.expect("firewalld was reloaded")
+			}
+			err := p.Apply(t.Context(), want(only4))
+			if found := p.Found(); err != nil || len(found) != 1 || found[0].Paced != reloaded {
+				t.Errorf("reloaded %t: %+v, %v", reloaded, found, err)
+			}
+		}
+	})
 }

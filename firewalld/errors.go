@@ -116,7 +116,7 @@ func (e *callError) Error() string {
 	}
 	if classify(e.Err) == unwritten && e.Method != "reload" {
 		// Mostly because somebody has flushed them: firewalld adds to chains that it takes for there.
-		return fmt.Sprintf("firewalld cannot write its own rules: have it make them anew with `firewall-cmd --reload` (%s: %s)", e.Method, e.text())
+		return fmt.Sprintf("firewalld cannot write its own rules: restart it, `systemctl restart firewalld` (%s: %s)", e.Method, e.text())
 	}
 	return fmt.Sprintf("calling firewalld's %s: %s", e.Method, e.text())
 }

@@ -39,6 +39,7 @@ type Plane struct {
 	strict atomic.Bool // see Strict
 
 	wanted atomic.Pointer[state.Snapshot] // of the last pass, see wants
+	anew   atomic.Bool                    // firewalld was reloaded or started since the last pass
 
 	mu sync.Mutex // one pass at a time
 	// unloadable is set when a reload did not bring a permanent zone or policy to life,
@@ -74,7 +75,7 @@ func New(o Options) *Plane {
 func (p *Plane) Apply(ctx context.Context, s state.Snapshot) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.found = found{}
+	p.found = found{paced: p.anew.Swap(false)}
 	p.wanted.Store(&s)
 	return p.with(ctx, func(b *bus) error {
 		if err := p.ensureObjects(ctx, b); err != nil {

@@ -130,6 +130,7 @@ func (p *Plane) moved(sig *dbus.Signal) string {
 func (p *Plane) reasonOf(ctx context.Context, b *bus, sig *dbus.Signal) string {
 	switch sig.Name {
 	case service + ".Reloaded":
+		p.anew.Store(true)
 		return "firewalld was reloaded"
 	case zoneInterface + ".InterfaceAdded", zoneInterface + ".InterfaceRemoved", zoneInterface + ".ZoneOfInterfaceChanged":
 		return p.moved(sig)
@@ -142,6 +143,7 @@ func (p *Plane) reasonOf(ctx context.Context, b *bus, sig *dbus.Signal) string {
 			return "firewalld stopped"
 		}
 		awaitStart(ctx, b)
+		p.anew.Store(true)
 		return "firewalld started"
 	}
 	return ""

@@ -1,14 +1,15 @@
 package hostfw
 
 import (
+	"cmp"
 	"encoding/binary"
 	"slices"
 
 	"golang.org/x/sys/unix"
 )
 
-// parseRule reads a rule of nftables, and where it is.
-func parseRule(data []byte) (table, chain string, r rule) {
+// parseRule reads a rule of nftables in a table of a family, and where it is.
+func parseRule(family byte, data []byte) (table, chain string, r rule) {
 	for kind, value := range attributes(data) {
 		switch kind {
 		case unix.NFTA_RULE_TABLE:
@@ -16,7 +17,7 @@ func parseRule(data []byte) (table, chain string, r rule) {
 		case unix.NFTA_RULE_CHAIN:
 			chain = text(value)
 		case unix.NFTA_RULE_EXPRESSIONS:
-			r = parseExpressions(value)
+			r = parseExpressions(family, value)
 		}
 	}
 	return table, chain, r
@@ -29,34 +30,70 @@ var matches = []string{
 }
 
 // parseExpressions reads what a rule is made of, from left to right. What comes behind a match for state "invalid" is for such packets only.
-func parseExpressions(list []byte) rule {
+func parseExpressions(family byte, list []byte) rule {
 	var r rule
 	var state stateMatch
+	about := protocols{family: family}
 	for _, expression := range attributes(list) {
 		name, data := parseExpression(expression)
-		switch {
-		case state.next(name, data):
+		if state.next(name, data) {
 			return r
+		}
+		r.beyond = cmp.Or(r.beyond, about.peculiar(name, data))
+		about.next(name, data)
+		switch {
 		case name == "immediate":
 			r = r.or(parseImmediate(data))
 		case name == "lookup":
-			if verdicts, register, ok := parseLookup(data); ok {
-				r.lookup = lookup{verdicts, state.loaded && register == state.register}
+			if set, register, ok := parseLookup(data); ok {
+				r.lookup = lookup{set, state.loaded && register == state.register}
+			} else {
+				r.sets = append(r.sets, set)
 			}
 		case name == "target":
-			r.refuses = r.refuses || !harmlessTarget(nameIn(data, unix.NFTA_TARGET_NAME))
-		case !slices.Contains(matches, name): // reject and queue among them
+			r = r.or(target(nameIn(data, unix.NFTA_TARGET_NAME)))
+		case name == "dynset":
+			r.writes, r.fills = true, append(r.fills, nameIn(data, unix.NFTA_DYNSET_SET_NAME))
+		case name == "reject":
 			r.refuses = true
+		case !slices.Contains(matches, name): // queue among them: who knows what becomes of it
+			r.accepts, r.refuses = true, true
+		}
+		r.writes = r.writes || writes(name, data)
+		if about.icmp() {
+			r = r.forNoPort()
 		}
 	}
 	return r
 }
 
+// writes reports whether an expression leaves something with a packet or a connection, which rules behind it may ask for.
+func writes(name string, data []byte) bool {
+	switch name {
+	case "meta":
+		return has(data, unix.NFTA_META_SREG)
+	case "ct":
+		return has(data, unix.NFTA_CT_SREG)
+	case "payload":
+		return has(data, unix.NFTA_PAYLOAD_SREG)
+	case "exthdr":
+		return has(data, unix.NFTA_EXTHDR_SREG)
+	}
+	return name == "notrack"
+}
+
 // or joins what two parts of a rule may do. A rule has one verdict at most.
 func (r rule) or(o rule) rule {
-	r.refuses = r.refuses || o.refuses
-	if o.jumps != "" {
-		r.jumps = o.jumps
+	r.refuses, r.accepts = r.refuses || o.refuses, r.accepts || o.accepts
+	r.leaves, r.writes = r.leaves || o.leaves, r.writes || o.writes
+	r.jumps, r.beyond = cmp.Or(o.jumps, r.jumps), cmp.Or(r.beyond, o.beyond)
+	return r
+}
+
+// forNoPort is the rule where it turns out to be about ICMP: what it asks is nothing to those who come to a port.
+func (r rule) forNoPort() rule {
+	if !r.writes {
+		r.beyond, r.sets = "", nil
 	}
 	return r
 }
@@ -90,18 +127,26 @@ func parseVerdict(data []byte) rule {
 			continue
 		}
 		switch int32(numberIn(verdict, unix.NFTA_VERDICT_CODE)) {
-		case unix.NFT_JUMP, unix.NFT_GOTO:
+		case unix.NFT_JUMP:
 			return rule{jumps: nameIn(verdict, unix.NFTA_VERDICT_CHAIN)}
-		case nfAccept, unix.NFT_CONTINUE, unix.NFT_BREAK, unix.NFT_RETURN:
+		case unix.NFT_GOTO:
+			return rule{jumps: nameIn(verdict, unix.NFTA_VERDICT_CHAIN), leaves: true}
+		case unix.NFT_RETURN:
+			return rule{leaves: true}
+		case nfAccept:
+			return rule{accepts: true}
+		case nfDrop:
+			return rule{refuses: true}
+		case unix.NFT_CONTINUE, unix.NFT_BREAK:
 			return rule{}
 		}
-		return rule{refuses: true}
+		return rule{refuses: true, accepts: true, beyond: "queue"} // the only other that rules can have
 	}
 	return rule{}
 }
 
-// parseLookup is ok for one in a verdict map: those in sets and in maps of values have no verdict register to write to.
-func parseLookup(data []byte) (verdicts string, register uint32, ok bool) {
+// parseLookup names a set or map. It is ok for a verdict map: sets and maps of values have no verdict register to write to.
+func parseLookup(data []byte) (set string, register uint32, ok bool) {
 	for kind, value := range attributes(data) {
 		if kind == unix.NFTA_LOOKUP_DREG {
 			ok = number(value) == unix.NFT_REG_VERDICT
@@ -124,13 +169,52 @@ func parseElements(data []byte) []element {
 				case unix.NFTA_SET_ELEM_KEY:
 					e.invalid = equals(value, stateInvalid)
 				case unix.NFTA_SET_ELEM_DATA:
-					e.rule = parseVerdict(value)
+					e.rule = e.or(parseVerdict(value))
+				case unix.NFTA_SET_ELEM_EXPR:
+					e.beyond = peculiarElement(value)
+				case nftaSetElemExpressions:
+					e.beyond = peculiarElements(value)
 				}
 			}
 			out = append(out, e)
 		}
 	}
 	return out
+}
+
+// nftaSetElemExpressions is NFTA_SET_ELEM_EXPRESSIONS, and the others are NFTA_SET_EXPR and NFTA_SET_EXPRESSIONS, which package unix lacks.
+const (
+	nftaSetElemExpressions = 11
+	nftaSetExpr            = 17
+	nftaSetExpressions     = 18
+)
+
+// parseSet names a set, and reports whether its elements count who asks them, and may have him pass or not by that.
+func parseSet(data []byte) (name string, counts bool) {
+	for kind, value := range attributes(data) {
+		switch kind {
+		case unix.NFTA_SET_NAME:
+			name = text(value)
+		case nftaSetExpr:
+			counts = counts || peculiarElement(value) != ""
+		case nftaSetExpressions:
+			counts = counts || peculiarElements(value) != ""
+		}
+	}
+	return name, counts
+}
+
+// peculiarElement names an expression that an element has of its own, if it is not plain.
+func peculiarElement(expression []byte) string {
+	name, data := parseExpression(expression)
+	return new(protocols).peculiar(name, data)
+}
+
+func peculiarElements(list []byte) (name string) {
+	for _, expression := range attributes(list) {
+		name = cmp.Or(name, peculiarElement(expression))
+	}
+	return name
 }
 
 // stateInvalid is the bit of connection tracking's state "invalid" (NF_CT_STATE_INVALID_BIT), in the order of the machine.
@@ -175,6 +259,7 @@ const nftaBitwiseOp = 6
 const (
 	matchFlags, invertFlags, stateMask = 146, 148, 150
 	matchesState, maskInvalid          = 1, 1
+	matchesExpiry                      = 1 << 7
 )
 
 // onlyInvalid reports whether iptables' match "conntrack" lets only invalid packets through. Whatever else it compares makes them fewer.

@@ -2,6 +2,7 @@ package hostfw
 
 import (
 	"encoding/binary"
+	"reflect"
 	"testing"
 
 	"github.com/mdlayher/netlink"
@@ -53,16 +54,17 @@ func TestExpressions(t *testing.T) {
 		want        rule
 	}{
 		{"nothing", nil, rule{}},
-		{"accept", []netlink.Attribute{verdict(nfAccept)}, rule{}},
-		{"return", []netlink.Attribute{verdict(unix.NFT_RETURN)}, rule{}},
+		{"accept", []netlink.Attribute{verdict(nfAccept)}, rule{accepts: true}},
+		{"return", []netlink.Attribute{verdict(unix.NFT_RETURN)}, rule{leaves: true}},
 		{"drop", []netlink.Attribute{drop}, rule{refuses: true}},
-		{"a verdict that is not known", []netlink.Attribute{verdict(77)}, rule{refuses: true}},
-		{"queue as a verdict", []netlink.Attribute{verdict(3)}, rule{refuses: true}},
-		{"queue", []netlink.Attribute{expression("queue")}, rule{refuses: true}},
-		{"synproxy", []netlink.Attribute{expression("synproxy")}, rule{refuses: true}},
-		{"an expression that is not known", []netlink.Attribute{expression("news")}, rule{refuses: true}},
-		{"a target that is not known", []netlink.Attribute{expression("target", named(unix.NFTA_TARGET_NAME, "TARPIT"))}, rule{refuses: true}},
+		{"a verdict that is not known", []netlink.Attribute{verdict(77)}, rule{refuses: true, accepts: true, beyond: "queue"}},
+		{"queue as a verdict", []netlink.Attribute{verdict(3)}, rule{refuses: true, accepts: true, beyond: "queue"}},
+		{"queue", []netlink.Attribute{expression("queue")}, rule{refuses: true, accepts: true, beyond: "queue"}},
+		{"synproxy", []netlink.Attribute{expression("synproxy")}, rule{refuses: true, accepts: true, beyond: "synproxy"}},
+		{"an expression that is not known", []netlink.Attribute{expression("news")}, rule{refuses: true, accepts: true, beyond: "news"}},
+		{"a target that is not known", []netlink.Attribute{expression("target", named(unix.NFTA_TARGET_NAME, "NEWS"))}, rule{refuses: true, accepts: true, beyond: "NEWS"}},
 		{"jump", []netlink.Attribute{verdict(unix.NFT_JUMP, named(unix.NFTA_VERDICT_CHAIN, "x"))}, rule{jumps: "x"}},
+		{"goto", []netlink.Attribute{verdict(unix.NFT_GOTO, named(unix.NFTA_VERDICT_CHAIN, "x"))}, rule{jumps: "x", leaves: true}},
 		{"invalid", []netlink.Attribute{state, mask(1, 1), compare(unix.NFT_CMP_NEQ, 0), drop}, rule{}},
 		{"not masked", []netlink.Attribute{state, compare(unix.NFT_CMP_NEQ, 0), drop}, rule{refuses: true}},
 		{"another mask", []netlink.Attribute{state, mask(1, 3), compare(unix.NFT_CMP_NEQ, 0), drop}, rule{refuses: true}},
@@ -71,14 +73,14 @@ func TestExpressions(t *testing.T) {
 		{"another key", []netlink.Attribute{
 			expression("ct", value(unix.NFTA_CT_DREG, 1), value(unix.NFTA_CT_KEY, unix.NFT_CT_MARK)), mask(1, 1), compare(unix.NFT_CMP_NEQ, 0), drop,
 		}, rule{refuses: true}},
-		{"overwritten", []netlink.Attribute{state, mask(1, 1), expression("meta"), compare(unix.NFT_CMP_NEQ, 0), drop}, rule{refuses: true}},
+		{"overwritten", []netlink.Attribute{state, mask(1, 1), expression("meta", value(unix.NFTA_META_DREG, 1), value(unix.NFTA_META_KEY, unix.NFT_META_MARK)), compare(unix.NFT_CMP_NEQ, 0), drop}, rule{refuses: true}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			list, err := netlink.MarshalAttributes(tt.expressions)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := parseExpressions(list); got != tt.want {
+			if got := parseExpressions(unix.NFPROTO_INET, list); !reflect.DeepEqual(got, tt.want) {
 				t.Errorf("read %+v, want %+v", got, tt.want)
 			}
 		})
@@ -94,8 +96,9 @@ func FuzzMessages(f *testing.F) {
 	f.Add(list)
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		parseRule(data)
-		parseExpressions(data)
+		parseRule(unix.NFPROTO_INET, data)
+		parseExpressions(unix.NFPROTO_INET, data)
+		parseSet(data)
 		parseChain(data)
 		_ = errno(data)
 		if n := len(parseElements(data)); n > len(data) {

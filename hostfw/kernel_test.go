@@ -150,8 +150,94 @@ func TestLook(t *testing.T) {
 			for _, line := range tt.run {
 				l.run(line)
 			}
-			if got, want := l.look(), (Finding{tt.why != "", tt.why}); got != want {
-				t.Errorf("found %+v, want %+v", got, want)
+			if got := l.look(); got.Active != (tt.why != "") || got.Why != tt.why {
+				t.Errorf("found %+v, want %q", got, tt.why)
+			}
+		})
+	}
+}
+
+// TestLookBeyond: what of real rules decides by more than who comes and where to.
+func TestLookBeyond(t *testing.T) {
+	input := func(rules string) []string {
+		return []string{"nft table inet mine { set s { type ipv4_addr; }; set d { type ipv4_addr; flags dynamic; size 9; }; set l { type ipv4_addr; size 9; limit rate 1/second; }; " +
+			"set c { type ipv4_addr; counter; }; set w { type ipv4_addr . inet_service; }; limit few { rate 1/second; }; counter seen { }; " +
+			"chain tell { limit rate 1/second log; }; chain web { tcp dport 80 accept; }; " +
+			"chain in { type filter hook input priority 0; policy drop; " + rules + "; }; }"}
+	}
+	iptables := func(rules ...string) (lines []string) {
+		for _, program := range []string{"iptables-nft", "iptables-legacy"} {
+			lines = append(lines, program+" -P INPUT DROP")
+			for _, r := range rules {
+				lines = append(lines, program+" "+r)
+			}
+		}
+		return lines
+	}
+	for _, tt := range []struct {
+		name string
+		run  []string
+		want string
+	}{
+		{"iptables: plain", iptables(
+			"-A INPUT -i lo -j ACCEPT", "-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", "-A INPUT -p icmp -m limit --limit 5/s -j ACCEPT",
+			"-A INPUT -p tcp ! --syn -m state --state NEW -j DROP", "-A INPUT -p tcp -m multiport --dports 80,443 -j ACCEPT", "-A INPUT -s 192.0.2.0/24 ! -d 10.0.0.0/8 -p udp --dport 53 -j ACCEPT",
+			"-A INPUT -m addrtype --dst-type BROADCAST -j DROP", "-A INPUT -m mark --mark 1 -j ACCEPT", "-A INPUT -m iprange --src-range 192.0.2.1-192.0.2.3 -j ACCEPT",
+			"-A INPUT -m pkttype --pkt-type multicast -j DROP", "-A INPUT -p tcp --dport 22 -m comment --comment x -j ACCEPT",
+			"-A INPUT -m limit --limit 3/min -j LOG", "-A INPUT -m limit --limit 3/min -j REJECT",
+		), ""},
+		{"ip6tables: plain", []string{
+			"ip6tables-nft -P INPUT DROP", "ip6tables-nft -A INPUT -m rt --rt-type 0 -j DROP", "ip6tables-nft -A INPUT -p ipv6-icmp --icmpv6-type 135 -m hl --hl-eq 255 -j ACCEPT",
+			"ip6tables-nft -A INPUT -s fe80::/10 -p udp --dport 546 -j ACCEPT", "ip6tables-nft -A INPUT -s fc00::/8 -j ACCEPT",
+		}, ""},
+		{"iptables-nft: string", []string{"iptables-nft -A INPUT -p udp -m string --string x --algo bm -j DROP"}, "string"},
+		{"iptables-legacy: string", []string{"iptables-legacy -A INPUT -p udp -m string --string x --algo bm -j DROP"}, "string"},
+		{"iptables-nft: limit", []string{"iptables-nft -P INPUT DROP", "iptables-nft -A INPUT -p tcp -m limit --limit 5/s -j ACCEPT"}, "limit"},
+		{"iptables-legacy: limit", []string{"iptables-legacy -P INPUT DROP", "iptables-legacy -A INPUT -p tcp -m limit --limit 5/s -j ACCEPT"}, "limit"},
+		{"iptables-nft: hashlimit", []string{"iptables-nft -A INPUT -p tcp -m hashlimit --hashlimit-above 5/s --hashlimit-name x --hashlimit-mode srcip -j DROP"}, "hashlimit"},
+		{"iptables-nft: connlimit", []string{"iptables-nft -A INPUT -p tcp -m connlimit --connlimit-above 5 -j REJECT"}, "connlimit"},
+		{"iptables-nft: recent", []string{"iptables-nft -A INPUT -p tcp -m recent --set", "iptables-nft -A INPUT -p tcp -m recent --update --seconds 30 --hitcount 6 -j DROP"}, "recent"},
+		{"iptables-nft: u32", []string{"iptables-nft -A INPUT -m u32 --u32 0&0xff=1 -j DROP"}, "u32"},
+		{"iptables-nft: length", []string{"iptables-nft -A INPUT -m length --length 1:100 -j DROP"}, "length"},
+		{"iptables-nft: ttl", []string{"iptables-nft -A INPUT -m ttl --ttl-eq 1 -j DROP"}, "ttl"},
+		{"iptables-nft: time", []string{"iptables-nft -A INPUT -m time --timestart 08:00 -j DROP"}, "time"},
+		{"iptables-nft: quota", []string{"iptables-nft -P INPUT DROP", "iptables-nft -A INPUT -m quota --quota 100 -j ACCEPT"}, "quota"},
+		{"iptables-nft: statistic", []string{"iptables-nft -A INPUT -m statistic --mode nth --every 2 --packet 0 -j DROP"}, "statistic"},
+		{"iptables-nft: NFQUEUE", []string{"iptables-nft -A INPUT -p tcp -j NFQUEUE --queue-num 1"}, "NFQUEUE"},
+		{"iptables-legacy: NFQUEUE", []string{"iptables-legacy -A INPUT -p tcp -j NFQUEUE --queue-num 1"}, "NFQUEUE"},
+		{"iptables-nft: a mark by a string", []string{"iptables-nft -A INPUT -m string --string x --algo bm -j MARK --set-mark 1", "iptables-nft -A INPUT -m mark --mark 1 -j DROP"}, "string"},
+
+		{"nft: plain", input("ct state invalid drop; ct state established,related accept; iif lo accept; icmp type echo-request limit rate 5/second accept; meta l4proto ipv6-icmp limit rate 5/second accept; " +
+			"ip protocol icmp accept; ip6 nexthdr ipv6-icmp accept; iifname eth0 tcp dport { 80, 443 } accept; ip saddr 10.0.0.0/8 udp dport 53 accept; ip6 saddr fc00::/8 accept; ip6 saddr fe80::/64 ip6 daddr ff02::1 accept; " +
+			"ip saddr @s drop; ip saddr @c drop; ip saddr . tcp dport @w accept; fib daddr type broadcast drop; meta mark 1 accept; ct mark 1 accept; ct status dnat accept; meta mark set 2; " +
+			"tcp flags & (fin|syn|rst|ack) != syn ct state new drop; meta nfproto ipv6 rt type 0 drop; tcp dport vmap { 22 : accept, 23 : drop, 80 : jump web }; udp dport 1-9 counter name seen accept; " +
+			"limit rate 3/minute log; limit rate 3/minute jump tell; meta pkttype host limit rate 5/second counter reject; counter"), ""},
+		{"nft: limit", input("tcp dport 80 limit rate 5/second accept"), "limit"},
+		{"nft: limit by name", input("tcp dport 80 limit name few accept"), "limit"},
+		{"nft: limit of a jump", input("limit rate 5/second jump web"), "limit"},
+		{"nft: limit behind a map", input("tcp dport vmap { 80 : accept }; limit rate 5/second tcp dport vmap { 81 : accept }"), "limit"},
+		{"nft: per source", input("tcp dport 80 add @d { ip saddr limit rate 5/second } accept"), filledSet},
+		{"nft: a set that is filled", input("tcp dport 7 add @d { ip saddr }; ip saddr @d accept"), filledSet},
+		{"nft: a set that limits", input("ip saddr @l accept"), filledSet},
+		{"nft: connections", input("ct count over 5 drop; accept"), "connlimit"},
+		{"nft: quota", input("quota until 100 bytes accept"), "quota"},
+		{"nft: bytes", input("ct bytes < 100 accept"), "ct bytes"},
+		{"nft: by chance", input("numgen random mod 2 0 accept"), "numgen"},
+		{"nft: hour", input("meta hour 10:00-12:00 accept"), "hour"},
+		{"nft: length", input("meta length 10-20 accept"), "length"},
+		{"nft: TTL", input("ip ttl 1 drop; accept"), "payload"},
+		{"nft: data", input("udp dport 53 @th,64,16 0x1 drop; accept"), "payload"},
+		{"nft: TCP option", input("tcp option maxseg size 1-100 drop; accept"), "exthdr"},
+		{"nft: MAC address", input("ether saddr 00:11:22:33:44:55 accept"), "payload"},
+		{"nft: at another hook", []string{"nft table inet mine { chain in { type filter hook input priority 0; policy drop; }; chain out { type filter hook output priority 0; limit rate 1/second drop; }; }"}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newLab(t)
+			for _, line := range tt.run {
+				l.run(line)
+			}
+			if got := l.look(); !got.Active || got.Beyond != tt.want {
+				t.Errorf("found %+v, want %q", got, tt.want)
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package hostfw
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -78,30 +79,66 @@ func parseSave(save string, l label) table {
 
 // parseRule reads the words of a rule behind the chain. Chains are known by then: iptables-save prints them first.
 func (t table) parseRule(words []string) rule {
+	var r rule
+	icmp := false
 	for i, w := range words[:max(0, len(words)-1)] {
-		value := words[i+1]
+		value, not := words[i+1], i > 0 && words[i-1] == "!"
 		switch {
-		case w == "--ctstate" || w == "--state":
-			if value == "INVALID" && (i == 0 || words[i-1] != "!") {
-				return rule{}
-			}
+		case (w == "--ctstate" || w == "--state") && value == "INVALID" && !not:
+			return rule{}
+		case w == "-p":
+			icmp = icmp || !not && slices.Contains(protocolsICMP, value)
+		case w == "-m":
+			r.beyond = cmp.Or(r.beyond, peculiarMatch(value, nil))
+		case slices.Contains(peculiarWords, w):
+			r.beyond = cmp.Or(r.beyond, strings.TrimPrefix(w, "--"))
 		case w == "-j" || w == "-g": // the last of what is looked at: behind it come the target's own words
-			if t.chains[value] != nil {
-				return rule{jumps: value}
+			if icmp {
+				r = r.forNoPort()
 			}
-			return rule{refuses: !harmlessTarget(value)}
+			if t.chains[value] != nil {
+				return r.or(rule{jumps: value, leaves: w == "-g"})
+			}
+			return r.or(target(value))
 		}
 	}
 	return rule{}
 }
 
-// harmless are the targets of iptables that refuse nothing. All others may, those that are not known here among them.
-var harmless = []string{
-	"ACCEPT", "AUDIT", "CHECKSUM", "CLASSIFY", "CONNMARK", "CONNSECMARK", "CT", "DSCP", "HL", "HMARK", "IDLETIMER", "LED", "LOG", "MARK",
-	"NFLOG", "NOTRACK", "RATEEST", "RETURN", "SECMARK", "SET", "TCPMSS", "TCPOPTSTRIP", "TEE", "TOS", "TRACE", "TTL", "ULOG",
-}
+// protocolsICMP are how iptables-save writes them, by name and, without /etc/protocols, by number.
+var protocolsICMP = []string{"icmp", "ipv6-icmp", "icmpv6", "1", "58"}
 
-func harmlessTarget(name string) bool { return slices.Contains(harmless, name) }
+// peculiarWords are those of matches that are plain without them.
+var peculiarWords = []string{"--bytes-eq", "--bytes-gt", "--bytes-lt", "--ctexpire", "--packets-eq", "--packets-gt", "--packets-lt"}
+
+// Targets of iptables: some only tell somebody, some leave a mark or change a packet, some refuse.
+var (
+	telling  = []string{"AUDIT", "IDLETIMER", "LED", "LOG", "NFLOG", "RATEEST", "TEE", "TRACE", "ULOG"}
+	changing = []string{
+		"CHECKSUM", "CLASSIFY", "CONNMARK", "CONNSECMARK", "CT", "DSCP", "HL", "HMARK", "MARK", "NOTRACK", "SECMARK", "TCPMSS", "TCPOPTSTRIP",
+		"TOS", "TTL",
+	}
+	refusing = []string{"DROP", "REJECT", "STEAL", "TARPIT"}
+)
+
+// target is what a rule with a target of iptables does. What is not known may refuse, by whatever it likes: a program is asked (NFQUEUE), say.
+func target(name string) rule {
+	switch {
+	case name == "ACCEPT":
+		return rule{accepts: true}
+	case name == "RETURN":
+		return rule{leaves: true}
+	case name == "SET":
+		return rule{writes: true, beyond: filledSet}
+	case slices.Contains(telling, name):
+		return rule{}
+	case slices.Contains(changing, name):
+		return rule{writes: true}
+	case slices.Contains(refusing, name):
+		return rule{refuses: true}
+	}
+	return rule{refuses: true, accepts: true, beyond: name}
+}
 
 // splitWords splits a line of iptables-save. A word in double quotes, such as a comment, may have blanks in it, and \ ahead of a quote.
 func splitWords(line string) []string {

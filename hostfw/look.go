@@ -58,22 +58,23 @@ func New(o Options) *Looker {
 func (l *Looker) Close() { l.legacy.Close() }
 
 // Look finds whether a firewall is active. It reads rules only if they may have changed since the last look. With an error nothing is
-// known: who must not open a host takes it for guarded.
+// known: who must not open a host takes it for guarded, and for one that looks at each connection.
 func (l *Looker) Look(ctx context.Context) (Finding, error) {
 	var failed error
+	var running bool
 	if l.options.Firewalld != nil {
-		var running bool
-		if running, failed = l.options.Firewalld.Running(ctx); running {
-			return Finding{true, "firewalld runs"}, nil
-		}
+		running, failed = l.options.Firewalld.Running(ctx)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	found, err := l.rules(ctx)
-	if err = errors.Join(failed, err); err != nil && !found.Active {
-		return Finding{}, fmt.Errorf("looking for a firewall of the host: %w", err)
+	switch {
+	case err == nil && running:
+		return Finding{Active: true, Why: "firewalld runs", Beyond: found.Beyond}, nil
+	case err == nil && (failed == nil || found.Active):
+		return found, nil
 	}
-	return found, nil
+	return Finding{}, fmt.Errorf("looking for a firewall of the host: %w", errors.Join(failed, err))
 }
 
 // attempts is how often rules are read anew that somebody changed meanwhile.

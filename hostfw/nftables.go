@@ -168,7 +168,7 @@ func (c *conn) tables() ([]table, error) {
 	}
 	var out []table
 	for _, p := range guarding(all) {
-		t := table{label: p.label(), chains: all[p], verdicts: map[string][]element{}}
+		t := table{label: p.label(), chains: all[p], verdicts: map[string][]element{}, filled: map[string]bool{}}
 		if err := c.fill(p, &t); err != nil {
 			return nil, fmt.Errorf("reading nftables: table %s: %w", p.name, err)
 		}
@@ -208,8 +208,8 @@ func (p place) label() label {
 	return label{"chain ", " of table " + familyNames[p.family] + " " + p.name + " (nftables)", " drops"}
 }
 
-// nfAccept is NF_ACCEPT (linux/netfilter.h), which package unix lacks.
-const nfAccept = 1
+// nfDrop and nfAccept are NF_DROP and NF_ACCEPT (linux/netfilter.h), which package unix lacks.
+const nfDrop, nfAccept = 0, 1
 
 // parseChain reads a chain from a list of them.
 func parseChain(a answer) (p place, name string, c *chain) {
@@ -243,12 +243,15 @@ func parseChain(a answer) (p place, name string, c *chain) {
 // fill reads the rules of a table, and the verdict maps that they ask.
 func (c *conn) fill(p place, t *table) error {
 	err := c.ask(unix.NFT_MSG_GETRULE, netlink.Dump, p.family, func(a answer) {
-		at, name, r := parseRule(a.body())
+		at, name, r := parseRule(p.family, a.body())
 		in := t.chains[name]
 		if at != p.name || in == nil {
 			return // older kernels list the rules of all tables
 		}
 		in.rules = append(in.rules, r)
+		for _, set := range r.fills {
+			t.filled[set] = true
+		}
 		if r.lookup.verdicts != "" {
 			t.verdicts[r.lookup.verdicts] = nil
 		}
@@ -264,7 +267,11 @@ func (c *conn) fill(p place, t *table) error {
 			return err
 		}
 	}
-	return nil
+	return c.ask(unix.NFT_MSG_GETSET, netlink.Dump, p.family, func(a answer) {
+		if name, counts := parseSet(a.body()); counts {
+			t.filled[name] = true
+		}
+	}, named(unix.NFTA_SET_TABLE, p.name))
 }
 
 // attributes iterates over the attributes in a message, until one that is cut short.

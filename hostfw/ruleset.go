@@ -11,6 +11,9 @@ import (
 type Finding struct {
 	Active bool
 	Why    string
+	// Beyond names what else than who comes and where to decides in INPUT, such as "limit" or "string"; empty for nothing, and where
+	// no firewall is active.
+	Beyond string
 }
 
 // table is one table of rules, of whichever kind.
@@ -19,6 +22,8 @@ type table struct {
 	chains map[string]*chain
 	// verdicts are the maps from which rules take what to do, by name.
 	verdicts map[string][]element
+	// filled are the sets that rules fill, or whose elements count.
+	filled map[string]bool
 }
 
 // label is how people know a table: the words around the name of a chain, and what is said where its policy is to drop.
@@ -33,11 +38,17 @@ type chain struct {
 	rules []rule
 }
 
-// rule is what a rule may do with a packet, apart from letting it pass. Zero for what refuses nothing.
+// rule is what a rule may do with a packet. Zero for what lets it go on.
 type rule struct {
 	refuses bool
+	accepts bool   // as far as the base chain goes
 	jumps   string // the chain in which it goes on
+	leaves  bool   // the chain: it does not come back from where it jumps to
 	lookup  lookup
+	writes  bool     // something that rules behind it may ask for
+	beyond  string   // what of that by which it picks packets is not plain, "" for nothing
+	sets    []string // by which it picks them
+	fills   []string // sets
 }
 
 // lookup is a verdict map that a rule asks. byState says that it asks with the state of the connection.
@@ -54,7 +65,7 @@ type element struct {
 
 // judge finds whether tables guard the host. It names ufw where that is part of it.
 func judge(tables []table) Finding {
-	var first string
+	var first, ufw, beyond string
 	for _, t := range tables {
 		for _, name := range slices.Sorted(maps.Keys(t.chains)) {
 			if !t.chains[name].input {
@@ -62,12 +73,18 @@ func judge(tables []table) Finding {
 			}
 			why := t.refusal(name)
 			if why != "" && t.ufw(name) {
-				return Finding{true, "ufw is active"}
+				ufw = "ufw is active"
 			}
 			first = cmp.Or(first, why)
+			if beyond == "" {
+				beyond = t.beyond(name)
+			}
 		}
 	}
-	return Finding{first != "", first}
+	if first == "" {
+		return Finding{}
+	}
+	return Finding{Active: true, Why: cmp.Or(ufw, first), Beyond: beyond}
 }
 
 // refusal says by what a base chain refuses packets, "" if it refuses none.

@@ -60,7 +60,7 @@ func TestJudge(t *testing.T) {
 		{"ufw, off", []table{onTable(jumping("ufw-before-input"), map[string]chain{"ufw-before-input": {}})}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got, want := judge(tt.tables), (Finding{tt.why != "", tt.why}); got != want {
+			if got, want := judge(tt.tables), (Finding{Active: tt.why != "", Why: tt.why}); got != want {
 				t.Errorf("judged %+v, want %+v", got, want)
 			}
 		})

@@ -52,6 +52,7 @@ func (d *Driver) takePool(ctx context.Context, want poolRequest) (state.Pool, er
 }
 
 func (d *Driver) put(tx *store.Tx, pool state.Pool) {
+	pool.Made = tx.Run()
 	tx.PutPool(pool)
 	d.memory.begun[pool.ID] = d.now()
 }

@@ -41,6 +41,7 @@ type flow struct {
 	proto  state.Proto
 	sent   direction // as the opener addresses its packets
 	answer direction // as the other side does; from is not sent.to where the destination was translated
+	spoken bool      // the other side has answered
 	raw    []byte    // the kernel's description, by which it finds the flow again
 }
 
@@ -99,8 +100,14 @@ func parseFlow(message []byte) (flow, bool) {
 	var ok1, ok2 bool
 	f.proto, f.sent, ok1 = parseDirection(attribute(f.raw, nl.CTA_TUPLE_ORIG))
 	_, f.answer, ok2 = parseDirection(attribute(f.raw, nl.CTA_TUPLE_REPLY))
+	if status := attribute(f.raw, nl.CTA_STATUS); len(status) == 4 {
+		f.spoken = binary.BigEndian.Uint32(status)&seenReply != 0
+	}
 	return f, ok1 && ok2
 }
+
+// seenReply is IPS_SEEN_REPLY of linux/netfilter/nf_conntrack_common.h.
+const seenReply = 1 << 1
 
 func parseDirection(tuple []byte) (state.Proto, direction, bool) {
 	ip, proto := attribute(tuple, nl.CTA_TUPLE_IP), attribute(tuple, nl.CTA_TUPLE_PROTO)

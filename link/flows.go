@@ -23,6 +23,7 @@ import (
 // do not wait for that: what they ask for is done a moment later, with one look for all that was asked meanwhile.
 type Flows struct {
 	handle  *netlink.Handle
+	scanner scanner
 	tracked *conntrack
 	queue   queue
 }
@@ -32,14 +33,20 @@ type Flows struct {
 func NewFlows(failed func(error)) (*Flows, error) {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
-		return nil, fmt.Errorf("opening a netlink socket for addresses: %w", err)
+		return nil, fmt.Errorf("opening a netlink socket for neighbours: %w", err)
 	}
-	c, err := newConntrack()
+	s, err := newScanner()
 	if err != nil {
 		h.Close()
 		return nil, err
 	}
-	f := &Flows{handle: h, tracked: c}
+	c, err := newConntrack()
+	if err != nil {
+		h.Close()
+		s.close()
+		return nil, err
+	}
+	f := &Flows{handle: h, scanner: s, tracked: c}
 	f.queue = queue{do: f.end, failed: failed, delay: endDelay}
 	return f, nil
 }
@@ -54,6 +61,7 @@ func (f *Flows) Settle(ctx context.Context) error { return f.queue.settle(ctx) }
 func (f *Flows) Close() {
 	_ = f.Settle(context.Background())
 	f.handle.Close()
+	f.scanner.close()
 	f.tracked.close()
 }
 
@@ -61,7 +69,7 @@ func (f *Flows) Close() {
 // nobody had the address would reach the next owner.
 func (f *Flows) Forget(addrs []netip.Addr) {
 	if len(addrs) > 0 {
-		f.queue.add(ending{addrs: addrs, ends: func(c flow, _ map[netip.Addr]bool) bool {
+		f.queue.add(ending{addrs: addrs, ends: func(c flow, _ own) bool {
 			return c.touches(func(a netip.Addr) bool { return slices.Contains(addrs, a) })
 		}})
 	}
@@ -75,7 +83,7 @@ func (f *Flows) ForgetOthers(subnets []netip.Prefix, owned []netip.Addr) {
 		owners[a] = true
 	}
 	if len(subnets) > 0 {
-		f.queue.add(ending{ends: func(c flow, _ map[netip.Addr]bool) bool {
+		f.queue.add(ending{ends: func(c flow, _ own) bool {
 			return c.touches(func(a netip.Addr) bool {
 				return !owners[a] && slices.ContainsFunc(subnets, func(p netip.Prefix) bool { return p.Contains(a) })
 			})
@@ -128,8 +136,8 @@ func (f *Flows) forgetNeighbours(addrs []netip.Addr) error {
 // What came to its address from elsewhere goes: a trusted link, or a routed network, was the way.
 func (f *Flows) ForgetPublished(e state.Endpoint, gone []state.Port) {
 	if len(gone) > 0 {
-		f.queue.add(ending{ends: func(c flow, local map[netip.Addr]bool) bool {
-			direct := !local[c.sent.from.Addr()] && !neighbour(e, c.sent.from.Addr())
+		f.queue.add(ending{ends: func(c flow, local own) bool {
+			direct := !local.has(c.sent.from.Addr()) && !neighbour(e, c.sent.from.Addr())
 			return slices.ContainsFunc(gone, func(p state.Port) bool { return cameBy(c, e, p) || direct && went(c, e, p) })
 		}})
 	}
@@ -158,31 +166,60 @@ func cameBy(c flow, e state.Endpoint, p state.Port) bool {
 	return ok && target.Addr() != c.sent.to.Addr() && target == c.answer.from
 }
 
-// ForgetPorts deletes the UDP and SCTP flows that were addressed to one of the ports while it led
-// nowhere: DNAT decides once per flow, and a sender that never pauses keeps its flow for ever. TCP
-// begins anew with each connection. What the host forwards to the same port of somebody else stays.
+// ForgetPorts deletes the flows that were addressed to one of the ports while it led nowhere: DNAT decides once per flow, and a sender that
+// never pauses keeps its flow for ever. Of TCP those go that nobody has answered: a client that repeats its SYN, for minutes, is translated
+// from then on. Of UDP a flow may have begun with an answer of the port's socket. What the host forwards to the same port of somebody else
+// stays.
 func (f *Flows) ForgetPorts(ports []state.Port) {
-	ports = slices.DeleteFunc(state.Bound(ports), func(p state.Port) bool { return p.Proto == state.TCP })
-	if len(ports) > 0 {
-		f.queue.add(ending{ends: func(c flow, local map[netip.Addr]bool) bool {
+	if ports = state.Bound(ports); len(ports) > 0 {
+		misses := func(c flow, local own) bool {
 			untranslated := c.answer.from.Addr() == c.sent.to.Addr()
-			return untranslated && local[c.sent.to.Addr()] &&
+			return c.stuck(local) && untranslated && local.has(c.sent.to.Addr()) &&
 				slices.ContainsFunc(ports, func(p state.Port) bool { return leads(p, c) })
+		}
+		f.queue.add(ending{ends: func(c flow, local own) bool {
+			return misses(c, local) || c.proto == state.UDP && misses(c.reversed(), local)
 		}})
 	}
 }
 
-// ForgetOutwards deletes the flows from subnets to elsewhere that leave without translation, since they began while no rule said so, but
-// not those of TCP, which begins anew. Elsewhere is what is neither in the subnets nor an address of the host.
+// reversed is the flow as if the other side had begun it.
+func (f flow) reversed() flow {
+	f.sent, f.answer = f.answer, f.sent
+	return f
+}
+
+// stuck reports whether a flow goes on as it began: of TCP one that waits for its first answer, and not of the host with itself, where an
+// answer is a matter of moments.
+func (f flow) stuck(local own) bool {
+	return f.proto != state.TCP || !f.spoken && !local.has(f.sent.from.Addr())
+}
+
+// ForgetShown deletes the flows of UDP to ports of containers in which the host speaks as its client. A client who is translated from then
+// on would come to the container from another port beside them, since the kernel keeps no two flows with the same answers.
+func (f *Flows) ForgetShown(targets []netip.AddrPort) {
+	if len(targets) > 0 {
+		to := map[netip.AddrPort]bool{}
+		for _, t := range targets {
+			to[t] = true
+		}
+		f.queue.add(ending{ends: func(c flow, local own) bool {
+			return c.proto == state.UDP && to[c.sent.to] && c.answer == direction{c.sent.to, c.sent.from} && !local.has(c.sent.from.Addr())
+		}})
+	}
+}
+
+// ForgetOutwards deletes the flows from subnets to elsewhere that leave without translation, since they began while no rule said so, of
+// TCP those that nobody has answered. Elsewhere is what is neither in the subnets nor an address of the host.
 func (f *Flows) ForgetOutwards(subnets []netip.Prefix) {
 	if len(subnets) > 0 {
 		within := func(a netip.Addr) bool {
 			return slices.ContainsFunc(subnets, func(p netip.Prefix) bool { return p.Contains(a) })
 		}
-		f.queue.add(ending{ends: func(c flow, local map[netip.Addr]bool) bool {
+		f.queue.add(ending{ends: func(c flow, local own) bool {
 			to := c.sent.to.Addr()
 			untranslated := c.answer.to.Addr() == c.sent.from.Addr()
-			return c.proto != state.TCP && untranslated && within(c.sent.from.Addr()) && !within(to) && !local[to] && !to.IsMulticast()
+			return c.stuck(local) && untranslated && within(c.sent.from.Addr()) && !within(to) && !local.has(to) && !to.IsMulticast()
 		}})
 	}
 }
@@ -196,15 +233,39 @@ func leads(p state.Port, c flow) bool {
 	return !p.HostIP.IsValid() || p.HostIP == to || p.HostIP.IsUnspecified() && p.HostIP.Is4() == to.Is4()
 }
 
-// local is the host's own addresses.
-func (f *Flows) local() (map[netip.Addr]bool, error) {
-	addrs, err := dumped(func() ([]netlink.Addr, error) { return f.handle.AddrList(nil, netlink.FAMILY_ALL) })
-	if err != nil {
-		return nil, fmt.Errorf("listing the host's addresses: %w", err)
+// own is which addresses are the host's own.
+type own struct {
+	addrs map[netip.Addr]bool
+	// prefixes are what routes make the host's as a whole, as 127.0.0.0/8.
+	prefixes []netip.Prefix
+}
+
+func (o own) has(a netip.Addr) bool {
+	return o.addrs[a] || slices.ContainsFunc(o.prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// local is what links have, and what is the host's by a route alone (ip route add local …), which rules take for its own as well.
+// The addresses of a link in a VRF are in a table of that, and other tables are for what some mark or rule leads there.
+func (f *Flows) local() (own, error) {
+	ctx := context.Background()
+	out := own{addrs: map[netip.Addr]bool{}}
+	if err := f.scanner.addresses(ctx, unix.AF_UNSPEC, 0, func(a hostAddr) { out.addrs[a.local] = true }); err != nil {
+		return own{}, fmt.Errorf("listing the host's addresses: %w", err)
 	}
-	out := map[netip.Addr]bool{}
-	for _, a := range addrs {
-		out[prefixOf(a.IPNet).Addr()] = true
+	for _, v6 := range []bool{false, true} {
+		family, name := familyIn(v6)
+		err := f.scanner.routes(ctx, family, unix.RT_TABLE_LOCAL, func(r route) {
+			switch {
+			case r.kind != unix.RTN_LOCAL:
+			case r.to.IsSingleIP():
+				out.addrs[r.to.Addr()] = true
+			default:
+				out.prefixes = append(out.prefixes, r.to)
+			}
+		})
+		if err != nil {
+			return own{}, fmt.Errorf("listing the host's %s routes: %w", name, err)
+		}
 	}
 	return out, nil
 }

@@ -4,14 +4,18 @@ package link
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/state"
 	"github.com/drawbridge-net/drawbridge/test/sctp"
@@ -179,6 +183,105 @@ func TestFlows(t *testing.T) {
 	}
 }
 
+// TestFlowsToRoutes: an address may be the host's by a route alone, and a whole prefix. What only another table says does not count.
+func TestFlowsToRoutes(t *testing.T) {
+	l, flows := newFlowLab(t)
+	for _, r := range [][]string{
+		{"-4", "192.0.2.80/32"},
+		{"-4", "198.51.100.0/24"},
+		{"-4", "10.9.0.64/26", "table", "1000"},
+		{"-6", "2001:db8::80/128"},
+		{"-6", "2001:db8:1::/64"},
+		{"-6", "fd09::70/124", "table", "1000"},
+	} {
+		args := append([]string{r[0], "route", "add", "local", r[1], "dev", "lo"}, r[2:]...)
+		if out, err := exec.CommandContext(t.Context(), "ip", args...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %v: %v: %s", args, err, out)
+		}
+	}
+	stay := []string{"udp 10.9.0.77:5353", "udp 192.0.2.80:53", "udp [fd09::77]:5353"}
+	go4 := []string{"udp 127.0.0.9:5353", "udp 192.0.2.80:5353", "udp 198.51.100.7:5353"}
+	go6 := []string{"udp [2001:db8:1::7]:5353", "udp [2001:db8::80]:5353"}
+	for _, flow := range slices.Concat(stay, go4, go6) {
+		_, to, _ := strings.Cut(flow, " ")
+		l.send("udp", to)
+	}
+	for _, step := range []struct {
+		at   netip.Addr
+		want []string
+	}{
+		{netip.MustParseAddr("198.51.100.8"), slices.Concat(stay, go4, go6)},
+		{netip.IPv4Unspecified(), slices.Concat(stay, go6)},
+		{netip.IPv6Unspecified(), stay},
+	} {
+		flows.ForgetPorts([]state.Port{{Proto: state.UDP, HostIP: step.at, HostPort: 5353, ContainerPort: 1}})
+		must(t, flows.Settle(t.Context()))
+		slices.Sort(step.want)
+		if d := cmp.Diff(step.want, l.flows()); d != "" {
+			t.Errorf("port on %s: flows left (-want +got):\n%s", step.at, d)
+		}
+	}
+}
+
+// TestForgetAnswered: a flow that began with an answer of the port's socket goes as well.
+func TestForgetAnswered(t *testing.T) {
+	l, flows := newFlowLab(t)
+	for _, from := range []string{"10.9.0.1:5353", "10.9.0.1:53", "[fd09::1]:5353"} {
+		local := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(from))
+		to := "10.9.0.77:9999"
+		if local.IP.To4() == nil {
+			to = "[fd09::77]:9999"
+		}
+		c, err := (&net.Dialer{LocalAddr: local}).Dial("udp", to)
+		must(t, err)
+		_, err = c.Write([]byte("x"))
+		must(t, errors.Join(err, c.Close()))
+	}
+	flows.ForgetPorts([]state.Port{{Proto: state.UDP, HostPort: 5353, ContainerPort: 1}})
+	must(t, flows.Settle(t.Context()))
+	if left := l.tracked(); len(left) != 1 || left[0].sent.from.String() != "10.9.0.1:53" {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// TestForgetShown: the flows go in which the host speaks as somebody else to one port of a container, and no others to there.
+func TestForgetShown(t *testing.T) {
+	l, flows := newFlowLab(t)
+	as := func(from, to string) {
+		d := net.Dialer{LocalAddr: &net.UDPAddr{IP: net.ParseIP(from)}, Control: func(network, _ string, c syscall.RawConn) error {
+			level, option := unix.SOL_IP, unix.IP_TRANSPARENT
+			if network == "udp6" {
+				level, option = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
+			}
+			var failed error
+			err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), level, option, 1) })
+			return errors.Join(err, failed)
+		}}
+		c, err := d.Dial("udp", to)
+		must(t, err)
+		defer c.Close()
+		_, err = c.Write([]byte("x"))
+		must(t, err)
+	}
+	as("203.0.113.9", "10.9.0.77:53")
+	as("203.0.113.9", "10.9.0.77:54")
+	as("203.0.113.9", "10.9.0.1:7000") // which is translated to the first of the targets
+	as("2001:db8::9", "[fd09::77]:53")
+	l.send("udp", "10.9.0.77:53")
+	l.send("udp", "[fd09::77]:53")
+	flows.ForgetShown([]netip.AddrPort{netip.MustParseAddrPort("10.9.0.2:70"), netip.MustParseAddrPort("10.9.0.77:53"), netip.MustParseAddrPort("[fd09::77]:53")})
+	must(t, flows.Settle(t.Context()))
+	want := []string{"10.9.0.1 10.9.0.77:53", "203.0.113.9 10.9.0.1:7000", "203.0.113.9 10.9.0.77:54", "fd09::1 [fd09::77]:53"}
+	var got []string
+	for _, f := range l.tracked() {
+		got = append(got, f.sent.from.Addr().String()+" "+f.sent.to.String())
+	}
+	slices.Sort(got)
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("flows left (-want +got):\n%s", d)
+	}
+}
+
 // TestForgetQueued: datagrams that wait for an address to be resolved go with the flows of its last owner.
 func TestForgetQueued(t *testing.T) {
 	for _, tt := range []struct{ family, to, addr string }{
@@ -204,5 +307,30 @@ func TestForgetQueued(t *testing.T) {
 				t.Errorf("still waiting: %s", left)
 			}
 		})
+	}
+}
+
+// TestStuck: of TCP a flow goes on as it began while nobody has answered, but for the host's own.
+func TestStuck(t *testing.T) {
+	l, _ := newFlowLab(t)
+	listener, err := net.Listen("tcp4", "10.9.0.1:5353")
+	must(t, err)
+	defer listener.Close()
+	conn, err := net.Dial("tcp4", "10.9.0.1:5353")
+	must(t, err)
+	defer conn.Close()
+	if conn, err := net.DialTimeout("tcp4", "10.9.0.77:5353", 50*time.Millisecond); err == nil { // nobody has the address
+		conn.Close()
+		t.Fatal("somebody answers")
+	}
+	l.send("udp", "10.9.0.77:53")
+	host := own{addrs: map[netip.Addr]bool{netip.MustParseAddr("10.9.0.1"): true}}
+	want := map[string][2]bool{"tcp 10.9.0.1:5353": {false, false}, "tcp 10.9.0.77:5353": {true, false}, "udp 10.9.0.77:53": {true, true}}
+	got := map[string][2]bool{}
+	for _, f := range l.tracked() {
+		got[f.proto.String()+" "+f.sent.to.String()] = [2]bool{f.stuck(own{}), f.stuck(host)}
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("stuck, if it is another's and if it is the host's (-want +got):\n%s", d)
 	}
 }

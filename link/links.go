@@ -22,8 +22,11 @@ type Links struct {
 	KeepForwarding bool
 	// Report is told, once for each reason, why there is a bridge to which they are not (see LeadsLoopback).
 	Report func(reason string)
-	// Mode says by which way clients from outside come to what is exposed (publish.Options.Mode); nil is dnat.
+	// Mode says by which way clients from outside come to what is exposed (publish.Options.Mode), or came as long as some may still be
+	// connected; nil is dnat.
 	Mode func(state.Exposure) state.Publish
+	// RoutingChanged, unless it is nil, is called when somebody may have changed a routing rule (see RoutedBySource).
+	RoutingChanged func()
 	// NoLinksV6 keeps linked containers apart in IPv6, where no rule says what may pass between them.
 	NoLinksV6 bool
 

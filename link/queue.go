@@ -10,7 +10,7 @@ import (
 // ending is flows that are to end.
 type ending struct {
 	// ends says whether a flow is among them; local are the host's own addresses.
-	ends func(c flow, local map[netip.Addr]bool) bool
+	ends func(c flow, local own) bool
 	// addrs are addresses whose neighbours are to be forgotten, too.
 	addrs []netip.Addr
 }

@@ -16,7 +16,7 @@ import (
 
 // Watch calls changed, with a reason for the log, when somebody else changes what a pass keeps as it should be: a link of ours,
 // its addresses, its guard, the rules that lead to transparent sockets, or the host's forwarding; and when a bridge of somebody else comes or goes, which the firewall's isolation
-// depends on, or a port of a bridge of ours. It does so until ctx ends. Of our own work it says nothing.
+// depends on, or a port of a bridge of ours. It does so until ctx ends. Of our own work it says nothing. RoutingChanged is called of each routing rule.
 func (l *Links) Watch(ctx context.Context, changed func(reason string)) error {
 	for repeated := false; ; repeated = true {
 		// A subscription that cannot be had is tried for again: the loop checks
@@ -65,12 +65,13 @@ func (l *Links) watch(ctx context.Context, repeated bool, changed func(reason st
 		return err
 	}
 	defer own.close()
-	if repeated {
-		changed(lost)
-	}
 	w := watcher{
 		links: l, own: own, seen: seen{bridges: map[int32]bool{}, masters: map[int32]int{}},
 		changed: changed, repeat: func(reason string) { later(ctx, reason+" a moment ago", changed) },
+	}
+	if repeated {
+		changed(lost)
+		w.routingChanged()
 	}
 	return w.follow(ctx, socket)
 }
@@ -138,6 +139,7 @@ func drain(events <-chan []syscall.NetlinkMessage) {
 func (w *watcher) note(messages []syscall.NetlinkMessage, touched map[int]bool) {
 	if messages == nil {
 		w.changed(lost)
+		w.routingChanged()
 	}
 	for _, m := range messages {
 		switch m.Header.Type {
@@ -151,9 +153,20 @@ func (w *watcher) note(messages []syscall.NetlinkMessage, touched map[int]bool) 
 			w.noteForwarding(m.Data)
 		case unix.RTM_DELQDISC, unix.RTM_DELTFILTER: // what goes with its link is not told
 			w.noteFilter(m.Data)
-		case unix.RTM_DELRULE, unix.RTM_DELROUTE:
+		case unix.RTM_DELROUTE:
 			w.noteDiverted(m.Header.Type, m.Data)
+		case unix.RTM_DELRULE:
+			w.noteDiverted(m.Header.Type, m.Data)
+			w.routingChanged()
+		case unix.RTM_NEWRULE:
+			w.routingChanged()
 		}
+	}
+}
+
+func (w *watcher) routingChanged() {
+	if w.links.RoutingChanged != nil {
+		w.links.RoutingChanged()
 	}
 }
 

@@ -22,7 +22,8 @@
 //     for both APIs) and "Error" (the IPAM API's own word). Never 404 for a call
 //     that exists: for ProgramExternalConnectivity dockerd reads it as "not
 //     implemented, never mind".
-//   - The socket removed at the end: dockerd spends 15 seconds per call on a dead one.
+//   - The socket removed at the end: dockerd spends 15 seconds per call on a dead one. Or one that is there
+//     all the time, because somebody else made it (systemd): [Server.Serve] takes any listener, and removes the file of none but [Listen]'s.
 //
 // # Be aware
 //

@@ -27,6 +27,7 @@ var errVanished = errors.New("drawbridge gave no answer to this call")
 func (s *Server) run(ctx context.Context, rt Route, body []byte) ([]byte, error) {
 	done := make(chan outcome, 1)
 	s.running.Go(func() {
+		defer s.calls.enter(rt.name())()
 		out := outcome{err: errVanished}
 		defer func() {
 			if p := recover(); p != nil {

@@ -66,6 +66,7 @@ type Server struct {
 	options Options
 	log     *slog.Logger
 	running sync.WaitGroup // handlers, those that overstay their deadline included
+	calls   calls          // the same ones
 }
 
 // NewServer returns a server for the routes and for /Plugin.Activate. Two routes of one
@@ -121,8 +122,15 @@ func (s *Server) awaitLate(within time.Duration) {
 	}
 }
 
+// AlivePath is what the daemon asks itself for, by GET, to see whether its socket is served. It is no call and not in the log.
+const AlivePath = "/alive"
+
 // ServeHTTP answers one call.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == AlivePath && r.Method == http.MethodGet {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
 	began := time.Now()
 	// dockerd going away does not cancel: see the package documentation.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), s.options.Deadline)

@@ -1,7 +1,6 @@
 package plugin
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -17,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/drawbridge-net/drawbridge/internal/unixsocket"
+	"github.com/drawbridge-net/drawbridge/test/transcript"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -63,25 +63,8 @@ type running struct {
 	client *http.Client
 	stop   context.CancelFunc
 	ended  chan error
-	log    *lockedBuffer
-}
-
-// lockedBuffer takes log lines of concurrent calls.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer // guarded by mu
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	log    *transcript.Text
+	srv    *Server
 }
 
 func socketPath(t *testing.T) string {
@@ -97,15 +80,16 @@ func socketPath(t *testing.T) string {
 // serve starts a server and ends it with the test.
 func serve(t *testing.T, routes []Route, o Options) *running {
 	t.Helper()
-	r := &running{t: t, path: socketPath(t), ended: make(chan error, 1), log: &lockedBuffer{}}
+	r := &running{t: t, path: socketPath(t), ended: make(chan error, 1), log: &transcript.Text{}}
 	o.Log = slog.New(slog.NewTextHandler(r.log, nil))
+	r.srv = NewServer(routes, o)
 	l, err := Listen(r.path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
-	go func() { r.ended <- NewServer(routes, o).Serve(ctx, l); close(r.ended) }()
+	go func() { r.ended <- r.srv.Serve(ctx, l); close(r.ended) }()
 	tr := unixsocket.Transport(r.path)
 	r.client = &http.Client{Transport: tr}
 	t.Cleanup(func() {

@@ -15,15 +15,17 @@ import (
 	"github.com/drawbridge-net/drawbridge/state"
 )
 
-// A backend connection that bears the client's own address and port (IP_TRANSPARENT) shows the container who its client is. What
+// A backend connection that bears the client's own address (IP_TRANSPARENT) shows the container who its client is. What
 // the container answers is for the client, and comes to us because the firewall marks what is for such a socket and a routing rule
-// leads what is marked to the host (state.MarkDivert).
+// leads what is marked to the host (state.MarkDivert). It bears his port as well where that takes the port from nobody (dialAs).
 
 // Where that cannot be, the backend connection is an ordinary one, and the container sees the bridge's address.
 
-// astrayWait is how long a container may take to answer as to its client. One that sends its answers elsewhere, as by a VPN of its
-// own, never does. The kernel repeats a lost SYN after the same time.
-const astrayWait = time.Second
+// astrayWait is how long a container may take to answer as to its client, until it has answered one. One that sends its answers elsewhere, as by
+// a VPN of its own, never does. The kernel repeats a lost SYN after a second, and there is time for the answer to that: a loss is not to be taken
+// for it. One that has answered clients and does not answer this one is busy, or will have nothing of him: that he is not to get around by
+// coming as the bridge.
+const astrayWait = 1500 * time.Millisecond
 
 // astrayFor is how long that is remembered: so long no further client waits.
 const astrayFor = time.Minute
@@ -34,7 +36,7 @@ func (a *admission) asClient(client netip.Addr) bool {
 	switch {
 	case !a.reach().asClient, client.Is4() != a.b.target.Addr().Is4(), client.IsLoopback(), client.IsLinkLocalUnicast():
 		return false
-	case time.Since(epoch) < time.Duration(a.astray.Load()):
+	case !a.answers.Load() && time.Since(epoch) < time.Duration(a.astray.Load()):
 		return false
 	case a.o.undiverted != nil && a.o.lacks(a.o.undiverted()):
 		return false
@@ -48,15 +50,46 @@ func (a *admission) asClient(client netip.Addr) bool {
 	return !isLocal(client)
 }
 
-// dialAs connects to the container as the client.
+// dialAs connects to the container as the client: with his own port too, unless that is taken. Then any will do. He can choose his port, and
+// must not become somebody else by that.
 func (a *admission) dialAs(ctx context.Context, client netip.AddrPort, wait time.Duration) (net.Conn, error) {
-	d := net.Dialer{Timeout: wait, Control: transparent}
-	network, local := a.b.port.Proto.String(), net.Addr(net.TCPAddrFromAddrPort(client))
-	if a.b.port.Proto == state.UDP {
-		local = net.UDPAddrFromAddrPort(client)
+	conn, err := a.dialFrom(ctx, client, wait)
+	if errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EADDRINUSE) {
+		// He uses the port for another connection to the same port of the container, or a program of the host has it.
+		conn, err = a.dialFrom(ctx, netip.AddrPortFrom(client.Addr(), 0), wait)
 	}
-	d.LocalAddr = local
-	return d.DialContext(ctx, network, a.b.target.String())
+	return conn, err
+}
+
+// dialFrom connects to the container from an address that the host has not; port 0 is any.
+func (a *admission) dialFrom(ctx context.Context, from netip.AddrPort, wait time.Duration) (net.Conn, error) {
+	d := net.Dialer{Timeout: wait, Control: transparent}
+	switch port := from.Port(); {
+	case a.b.port.Proto == state.UDP:
+		d.LocalAddr = net.UDPAddrFromAddrPort(from)
+	case port == 0 || a.o.lends(port):
+		d.Control = func(network, address string, c syscall.RawConn) error {
+			return errors.Join(transparent(network, address, c), late(c, port))
+		}
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from.Addr(), 0))
+	default:
+		d.LocalAddr = net.TCPAddrFromAddrPort(from)
+	}
+	return d.DialContext(ctx, a.b.port.Proto.String(), a.b.target.String())
+}
+
+// late has the socket get its port not before it is connected: that port, where the kernel can do so (6.3), or any. A port that a socket is bound
+// to is lost to all connections of the host that ask for none, whatever they connect to, and for another minute after it is closed
+// (linux/net/ipv4/inet_hashtables.c, __inet_hash_connect): clients could take all that the host has.
+func late(c syscall.RawConn, port uint16) error {
+	var failed error
+	err := c.Control(func(fd uintptr) {
+		failed = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1))
+		if port != 0 {
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_LOCAL_PORT_RANGE, int(port)<<16|int(port))
+		}
+	})
+	return errors.Join(err, failed)
 }
 
 // transparent lets a socket be bound to an address that the host has not. Sockets for other ports of the same client are no
@@ -76,18 +109,16 @@ func transparent(network, _ string, c syscall.RawConn) error {
 	return errors.Join(err, failed)
 }
 
-// recourse reports whether an ordinary connection may do where one as the client failed. Any other failure is the container's.
+// recourse reports whether an ordinary connection may do where one as the client failed, for what the host lacks, or for answers that go
+// elsewhere. Any other failure is the container's.
 func (a *admission) recourse(err error) bool {
 	switch {
-	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EADDRINUSE):
-		// The client uses this port for another connection to the same port of the container, or a program of the host has it.
-		return true
 	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES):
 		return a.o.lacks("CAP_NET_ADMIN")
 	case errors.Is(err, syscall.ENOPROTOOPT):
 		return a.o.lacks("transparent sockets in its kernel (IP_TRANSPARENT)")
 	}
-	return timedOut(err)
+	return timedOut(err) && !a.answers.Load()
 }
 
 func timedOut(err error) bool {
@@ -161,6 +192,18 @@ func (p *pairs) take(v pair) bool {
 	}
 	p.taken[v] = true
 	return true
+}
+
+// from reports whether a client has the port.
+func (p *pairs) from(port uint16) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for v := range p.taken {
+		if v.client.Port() == port {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *pairs) give(v pair) {

@@ -60,25 +60,43 @@
 // [Options.Mode] says by which way clients from outside come to a port. In the modes host and learned they are not translated, or not at
 // first: their packets pass the host's real INPUT, and the filter lets them in. In the modes dnat and localhost the guard stays. A port
 // that changes its mode keeps its socket and its connections; the kernel exchanges the filter at once, and connections keep the one that they
-// were accepted with.
+// were accepted with. Sessions of UDP with clients from outside end with the modes host and learned: from then on the client is
+// translated, or refused, and the container's answers are not for us.
 //
 // Containers are translated in every mode. At a socket that is there for others they show up only while somebody has flushed the rules, and
 // then nothing else keeps networks apart. The filter knows interfaces by their numbers, and would have to be exchanged at each socket when a
 // network comes or goes. So who bears an address of a network of ours is refused behind it: of TCP the handshake proves the
 // source; a datagram may bear any, and what came by a bridge of ours is refused whatever it bears.
 //
-// The container sees the client's own address and port: the connection to it is made from these (IP_TRANSPARENT). Its answers are for the client,
+// A port's limits ([state.Exposure], From and Links) are kept by rules before a destination changes, and here once more, for what those rules do
+// not see: datagrams to all of a link, to groups and to anycast addresses, what somebody leads to the socket from another port, and everything
+// while the rules are gone or are gone already, since a port's rules go before its socket. A socket has its limits until it is closed.
+// A client counts by the address that the socket sees, and by the link that the kernel names: of a datagram that of the datagram, of a connection
+// that by which its handshake came to its end. Of a link in a VRF it is one of the two, and rules ask about both. Where the kernel names none, it is
+// none that is listed. As rules do, limits ask about the first datagram of a session, and
+// let alone the host itself and what comes by bridges of our networks. To a socket of IPv6 what the host sends to an address of its own
+// comes by the link that has the address; so what bears the address that it was sent to is taken for the host's own, and the filter of a limited
+// port drops that where it did not come by lo. Who is refused is reset, or not heard. What rules translate never comes here: there they alone keep the
+// limits. Where there are no rules of ours at all, limited ports are for the host alone all the same: nothing would keep the limits at the
+// containers' own addresses.
+//
+// The container sees the client's own address: the connection to it is made from that (IP_TRANSPARENT), and from his port too, where that is
+// neither taken nor lost to others by it. With TCP the kernel can take a port for one connection alone if it is one of those that it lends to
+// whoever asks for none (ip_local_port_range), since Linux 6.3; on an older one another port takes its place. Its answers are for the client,
 // come by the bridge, and are led back to us by a mark (package firewall) and a routing rule (package link). It takes an ordinary connection, which
 // comes from the bridge's address,
 //
 //   - for clients of the host itself, of our own networks and with link-local addresses, and of the other family,
 //   - where the network's bridge is not the container's gateway, as far as the state tells, or the endpoint's network is internal,
-//   - where the client uses the same port for another connection to the same port of the container, or a program of the host is bound to
-//     that port on all addresses,
-//   - where the container does not answer the client within a second and answers us: its answers go elsewhere, for example by a VPN of its own.
-//     It has then seen a SYN and no connection. For a minute nobody else waits for that. UDP cannot tell; there such answers are lost, as
-//     they are with translation,
+//   - where the container has answered no client yet, does not answer this one within 1.5 seconds and answers us: its answers go elsewhere, for
+//     example by a VPN of its own. It has then seen a SYN and no connection. For a minute nobody else waits for that. Once it has answered one, whom it
+//     does not answer has no connection: it is busy, or refuses him. UDP cannot tell; there such answers are lost, as they are with translation,
 //   - where something is missing: CAP_NET_ADMIN, or what [Options.Undiverted] names. That is logged once.
+//
+// Rules for forwarded packets that a user has (DOCKER-USER) see none of these clients. [Options.Inquirer] asks them about each, where
+// [Options.Inquire] says that there are any: before the container is connected to, and before a session of UDP. Datagrams wait meanwhile, a
+// few of each client. Who does not pass is reset, or not heard. The host itself is not asked about, nor is anybody where no rule leads to the
+// container.
 //
 // With [Options.NoProxy] sockets only reserve: they are bound, and nobody is served by them but clients from outside of ports in mode
 // host or learned.
@@ -99,8 +117,11 @@
 //
 //   - The container sees the bridge's gateway address as the client of proxied traffic, as it does of translated loopback
 //     connections, but for clients from outside that can be shown to it.
-//   - A socket that bears a client's address keeps other programs of the host from binding the client's port on all addresses, unless
+//   - A UDP socket that bears a client's address, and a TCP one whose port the kernel does not lend, keeps other programs of the host from binding the client's port on all addresses, unless
 //     they set SO_REUSEADDR.
+//   - Where the host changes clients' sources on their way in (SNAT in INPUT), limits of a port count before that and after it: both addresses
+//     have to be admitted.
+//   - What the host sends to all of a link, or by IPv6 from one of its addresses to another, is limited as what comes by that link.
 //   - With NoProxy a port whose mode becomes one that sockets serve gets another socket, and back. For the moment between another program
 //     can take the port.
 //   - The listening socket completes a client's handshake before the container is asked. If

@@ -64,7 +64,7 @@ func refuse(at place, err error) error {
 	case errors.Is(err, syscall.ENFILE):
 		return because("this host has as many files open as it may: raise the sysctl fs.file-max")
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
-		return because("drawbridge is not permitted to bind it: it needs CAP_NET_BIND_SERVICE for low ports, and a security module may forbid more")
+		return because("drawbridge is not permitted to bind it: it needs CAP_NET_ADMIN, for low ports CAP_NET_BIND_SERVICE, and a security module may forbid more")
 	}
 	return fmt.Errorf("binding port %s: %w", at, err)
 }

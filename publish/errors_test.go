@@ -24,7 +24,7 @@ func TestRefuse(t *testing.T) {
 		{"link-local", "[fe80::1]:80", syscall.EINVAL, "port [fe80::1]:80/tcp cannot be published: fe80::1 is a link-local address, which is not unique on this host: give another address or none"},
 		{"files of the process", "0.0.0.0:80", syscall.EMFILE, "port 0.0.0.0:80/tcp cannot be published: drawbridge has as many files open as it may: raise the limit (LimitNOFILE= in drawbridge-relay.service, ulimit -n elsewhere)"},
 		{"files of the host", "0.0.0.0:80", syscall.ENFILE, "port 0.0.0.0:80/tcp cannot be published: this host has as many files open as it may: raise the sysctl fs.file-max"},
-		{"permission", "0.0.0.0:80", syscall.EACCES, "port 0.0.0.0:80/tcp cannot be published: drawbridge is not permitted to bind it: it needs CAP_NET_BIND_SERVICE for low ports, and a security module may forbid more"},
+		{"permission", "0.0.0.0:80", syscall.EACCES, "port 0.0.0.0:80/tcp cannot be published: drawbridge is not permitted to bind it: it needs CAP_NET_ADMIN, for low ports CAP_NET_BIND_SERVICE, and a security module may forbid more"},
 		{"anything else", "0.0.0.0:80", syscall.ENOBUFS, "binding port 0.0.0.0:80/tcp: bind: no buffer space available"},
 	}
 	for _, tt := range tests {

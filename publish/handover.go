@@ -8,8 +8,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -58,13 +60,15 @@ type Session struct {
 }
 
 // Given yields all that is held, with a copy of each socket, which is nil with Held.NoFile and belongs to the caller. Sessions come
-// behind their socket. Nothing may be reserved, applied or released meanwhile; clients are served as ever.
+// behind their socket. Nothing may be reserved, applied or released meanwhile. Clients are served as ever, but for new datagrams: from
+// the call of Given on they wait in their sockets, for who goes on, or for Resume. A session that began later would be nobody's.
 func (p *Publisher) Given() iter.Seq2[Held, *os.File] {
 	p.mu.Lock()
 	var all []*socket
 	for _, s := range p.held {
 		all = append(all, s)
 	}
+	p.pause()
 	p.mu.Unlock()
 	return func(yield func(Held, *os.File) bool) {
 		for _, s := range all {
@@ -256,10 +260,20 @@ func (p *Publisher) takeSession(at place, s Session, f *os.File) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if key := (flow{s.Client, s.Local}); u.sessions[key] == nil {
-		u.begin(key, &session{backend: backend})
+		u.o.sessions.add(&u.shared)
+		u.begin(key, &session{backend: backend, as: u.borne(s.Client, backend)})
 		return nil
 	}
 	return errors.Join(fmt.Errorf("a session of port %s was handed over twice", at), backend.Close())
+}
+
+// borne returns the pair that a session was given, if it bears its client's address.
+func (u *udpServer) borne(client netip.AddrPort, backend *net.UDPConn) *pair {
+	as := pair{unmapped(backend.LocalAddr().(*net.UDPAddr).AddrPort()), u.b.target}
+	if as.client.Addr() != client.Addr() || !u.o.pairs.take(as) {
+		return nil
+	}
+	return &as
 }
 
 // busy reports whether there are sessions.
@@ -269,15 +283,86 @@ func (u *udpServer) busy() bool {
 	return len(u.sessions) > 0
 }
 
+// Resume serves on after Given, where nobody has taken what is held.
+func (p *Publisher) Resume() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, u := range p.paused {
+		u.resume()
+	}
+	p.paused = nil
+}
+
+// askingTime is for how long clients of UDP about whom DOCKER-USER was asked are waited for. An answer takes a quarter of a second at most.
+const askingTime = 300 * time.Millisecond
+
+// pause has datagrams wait in their sockets, and those that were taken out of them find their session. p.mu is held.
+func (p *Publisher) pause() {
+	if p.paused != nil {
+		return
+	}
+	for _, s := range p.held {
+		if u, ok := s.server.(*udpServer); ok {
+			u.pause()
+			p.paused = append(p.paused, u)
+		}
+	}
+	for began := time.Now(); slices.ContainsFunc(p.paused, (*udpServer).isAsking) && time.Since(began) < askingTime; {
+		<-time.After(time.Millisecond) // nobody tells when the last one was decided about
+	}
+}
+
+// pause returns when the last datagram has been taken in; none is from then on, until resume or retire.
+func (u *udpServer) pause() {
+	_ = u.conn.SetReadDeadline(time.Now()) // ends the wait for one
+	u.gate.Lock()
+}
+
+func (u *udpServer) resume() {
+	_ = u.conn.SetReadDeadline(time.Time{})
+	u.gate.Unlock()
+}
+
+// passGate waits until a pause is over.
+func (u *udpServer) passGate() {
+	u.gate.Lock()
+	defer u.gate.Unlock()
+}
+
+// isAsking reports whether there are clients about whom somebody was asked.
+func (u *udpServer) isAsking() bool {
+	return u.waiting.deciding.Load() > 0
+}
+
+// retire closes a server that is paused. What it has read of a session it sends before that: the rest another process reads.
+func (u *udpServer) retire() error {
+	u.retired.Store(true)
+	u.mu.Lock()
+	u.closed = true
+	for _, s := range u.sessions {
+		_ = s.backend.SetReadDeadline(time.Now())
+	}
+	u.mu.Unlock()
+	u.running.Wait()
+	defer u.gate.Unlock()
+	return u.conn.Close()
+}
+
 // Retire closes what is held and goes on with the connections of TCP that there are, for a Publisher whose sockets another one has
-// copies of. Only Cut, Count, Wait and Close may be called then.
+// copies of (Given). Only Cut, Count, Wait and Close may be called then.
 func (p *Publisher) Retire() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
+	p.pause()
 	for _, s := range p.held {
 		p.rouse(s)
-		_ = s.server.Close() // the other one's copy keeps the place
+		// The other one's copy keeps the place.
+		if u, ok := s.server.(*udpServer); ok {
+			_ = u.retire()
+			continue
+		}
+		_ = s.server.Close()
 	}
 	if p.waker != nil {
 		_ = p.waker.Close()
@@ -324,5 +409,5 @@ func (p *Publisher) EndReservations() {
 func (p *Publisher) Count() (held, connections int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.held), len(p.servers.conns)
+	return len(p.held), p.servers.conns.count()
 }

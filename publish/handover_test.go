@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -76,6 +78,91 @@ func TestGiven(t *testing.T) {
 		t.Errorf("the place of a session that ended: %v", err)
 	}
 	_ = old.Close()
+}
+
+// TestGivenLosesNoDatagram: of clients that come all the time to a container that takes its time, each is answered, whichever Publisher it
+// met, and also where nobody takes what was given.
+func TestGivenLosesNoDatagram(t *testing.T) {
+	server, err := net.ListenPacket("udp4", "127.0.0.77:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	go func() {
+		for {
+			buffer := make([]byte, 100)
+			n, from, err := server.ReadFrom(buffer)
+			if err != nil {
+				return
+			}
+			time.AfterFunc(30*time.Millisecond, func() { _, _ = server.WriteTo(buffer[:n], from) })
+		}
+	}()
+	a := endpoint("a", "127.0.0.77/8")
+	old, next := New(Options{}), New(Options{})
+	closeLater(t, next)
+	a.Ports = reserve(t, old, a, ephemeral(state.UDP, "127.0.0.1", server.LocalAddr().(*net.UDPAddr).AddrPort().Port()))
+	apply(t, old, a)
+	at := netip.AddrPortFrom(a.Ports[0].HostIP, a.Ports[0].HostPort).String()
+	ended := make(chan struct{})
+	var came atomic.Int64
+	var clients sync.WaitGroup
+	clients.Go(func() {
+		for {
+			select {
+			case <-ended:
+				return
+			case <-time.After(500 * time.Microsecond):
+			}
+			n := came.Add(1)
+			clients.Go(func() {
+				if err := once(at); err != nil {
+					t.Errorf("client %d: %v", n, err)
+				}
+			})
+		}
+	})
+	moment := func() { // in which clients come
+		t.Helper()
+		until := came.Load() + 40
+		eventually(t, "more clients have come", func() bool { return came.Load() >= until })
+	}
+	moment()
+	for _, file := range old.Given() {
+		_ = file.Close()
+	}
+	moment()
+	old.Resume()
+	moment()
+	for held, file := range old.Given() {
+		if err := next.Take(held, file); err != nil {
+			t.Error(err)
+		}
+	}
+	moment()
+	apply(t, next, a)
+	old.Retire()
+	moment()
+	close(ended)
+	clients.Wait()
+	_ = old.Close()
+}
+
+// once is a client of its own that asks once.
+func once(at string) error {
+	c, err := net.Dial("udp4", at)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte("hello")); err != nil {
+		return err
+	}
+	if err := c.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return err
+	}
+	_, err = c.Read(make([]byte, 100))
+	return err
 }
 
 // thereAndBack sends a datagram there and back, and returns from where the server got it.

@@ -28,13 +28,18 @@ type Options struct {
 	Mode func(state.Exposure) state.Publish
 	// Undiverted names what the host lacks to lead containers' answers to transparent sockets (see the manual); "" and nil for nothing.
 	Undiverted func() string
+	// Inquire says in which families rules for forwarded packets are to be asked about clients from outside, by Inquirer, before they are
+	// served; nil for none. It is asked for each of them.
+	Inquire  func(v6 bool) bool
+	Inquirer Inquirer
 	// Log gets what happens to single connections (debug) and lasting failures to accept
 	// them (warn). None means silence.
 	Log *slog.Logger
 
 	// DialTimeout bounds how long a TCP client waits for the container; 0 means 10 s.
 	DialTimeout time.Duration
-	// MaxConns bounds the proxied TCP connections of all ports together; more wait in the backlog.
+	// MaxConns bounds the proxied TCP connections of all ports together; more wait in the backlog. No socket has more of them than are
+	// free, so that one whose clients take all that they can get leaves half to others.
 	// 0 means an eighth of the process's limit of open files.
 	MaxConns int
 	// UDPIdle is how long a UDP session lives without a datagram in either
@@ -43,6 +48,9 @@ type Options struct {
 	// UDPSessions bounds the sessions of one UDP socket; the one that has been idle for longest
 	// makes room for a new one. 0 means 1024.
 	UDPSessions int
+	// MaxSessions bounds the sessions of all UDP sockets in the same way; one socket has no more than are left to the others.
+	// 0 means an eighth of the process's limit of open files, and no more than a quarter of the ports that the kernel lends.
+	MaxSessions int
 
 	// Closed is told each place that is given back, before that is done; none means nobody. It must not block.
 	Closed func(Place)
@@ -58,7 +66,9 @@ type Publisher struct {
 	servers *sockets // those that open makes
 	running sync.WaitGroup
 
-	mu     sync.Mutex // never held while anything waits for a peer; guards all that follows
+	mu sync.Mutex // never held while anything waits for a peer; guards all that follows
+	// paused are those whose datagrams wait, from Given to Resume; guarded by mu.
+	paused []*udpServer
 	closed bool
 	held   map[place]*socket
 	of     map[state.EndpointID]map[*socket]struct{} // the same by endpoint
@@ -94,6 +104,7 @@ func New(o Options) *Publisher {
 	if o.Closed == nil {
 		o.Closed = func(Place) {}
 	}
+	lent := &lentPorts{path: lentPath}
 	opener := &sockets{
 		serveAll:    o.ServeAll,
 		serveAllV6:  o.ServeAllV6,
@@ -102,10 +113,13 @@ func New(o Options) *Publisher {
 		legacy:      30 * time.Second,
 		udpIdle:     cmp.Or(o.UDPIdle, 90*time.Second),
 		udpSessions: cmp.Or(o.UDPSessions, 1024),
-		conns:       make(chan struct{}, cmp.Or(o.MaxConns, defaultConns())),
+		sessions:    &share{most: cmp.Or(o.MaxSessions, defaultSessions(lent))},
+		lent:        lent,
+		conns:       &share{most: cmp.Or(o.MaxConns, defaultConns())},
 		log:         o.Log,
 		mode:        o.Mode,
 		undiverted:  o.Undiverted,
+		questions:   questions{wanted: o.Inquire, to: o.Inquirer},
 	}
 	return &Publisher{
 		proc: procfs(cmp.Or(o.Proc, "/proc")),

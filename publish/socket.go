@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -55,12 +54,15 @@ type sockets struct {
 	legacy      time.Duration // what a client that was reset left behind waits at least so long, and at most twice as long, for a container that does not read
 	udpIdle     time.Duration
 	udpSessions int
-	conns       chan struct{} // one element for each TCP connection in flight
+	sessions    *share // of UDP
+	lent        *lentPorts
+	conns       *share // TCP connections in flight
 	log         *slog.Logger
 	mode        func(state.Exposure) state.Publish
 	undiverted  func() string // nil for never
 	nets        atomic.Pointer[nets]
 	pairs       pairs
+	questions   questions
 	told        sync.Map // features of which lacks has told
 }
 
@@ -74,16 +76,7 @@ func (o *sockets) open(ctx context.Context, b binding, outside bool) (server, er
 	case b.port.Proto == state.TCP:
 		return o.openTCP(b)
 	}
-	lc := net.ListenConfig{Control: configure}
-	network := "udp4"
-	if b.addr.Addr().Is6() {
-		network = "udp6" // implies V6ONLY
-	}
-	conn, err := lc.ListenPacket(ctx, network, b.addr.String())
-	if err != nil {
-		return nil, err
-	}
-	return newUDPServer(conn.(*net.UDPConn), b, o)
+	return o.openUDP(ctx, b)
 }
 
 // logOf names the socket in what is logged. It is made when there is something to log: a logger takes more than a socket.
@@ -93,8 +86,11 @@ func (o *sockets) logOf(b binding) *slog.Logger {
 
 // servesAll reports whether no rule leads clients of b to the container. None leads from one family to the other.
 func (o *sockets) servesAll(b binding) bool {
-	return b.addr.Addr().Is4() != b.target.Addr().Is4() || o.serveAll || o.serveAllV6 && b.addr.Addr().Is6()
+	return b.addr.Addr().Is4() != b.target.Addr().Is4() || o.unruled(b)
 }
+
+// unruled reports whether no rule of ours sees clients of b at all.
+func (o *sockets) unruled(b binding) bool { return o.serveAll || o.serveAllV6 && b.addr.Addr().Is6() }
 
 // configure sets up a socket of UDP. The net package does it between socket(2) and bind(2), so that there is no moment without.
 func configure(network, _ string, c syscall.RawConn) error {

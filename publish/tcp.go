@@ -19,6 +19,8 @@ import (
 // a listener of the net package takes several times as much memory as all else that a published port needs.
 type tcpServer struct {
 	admission
+	proxied  int       // connections in flight; guarded by share.mu
+	toldFull time.Time // when it was last told that clients wait; belongs to serve
 
 	mu       sync.Mutex
 	fd       int              // the socket until there is a listener; guarded by mu, as is what follows
@@ -134,27 +136,49 @@ func (t *tcpServer) serve(ctx context.Context) {
 			continue
 		}
 		failing = false
-		if t.shuts(client.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()) {
+		if t.refuses(client) {
 			abort(client)
 			continue
 		}
 		// When too many are in flight the others wait in the socket's backlog.
-		select {
-		case t.o.conns <- struct{}{}:
-		case <-ctx.Done():
+		if !t.o.conns.begin(ctx, &t.proxied, t.full) {
 			abort(client)
 			return
 		}
 		running.Go(func() {
-			defer func() { <-t.o.conns }()
+			defer t.o.conns.end(&t.proxied)
 			t.proxy(ctx, client)
 		})
 	}
 }
 
+// refuses reports whether a client is not to be served, whatever anybody says who is asked.
+func (t *tcpServer) refuses(client *net.TCPConn) bool {
+	from := client.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
+	if t.shuts(from) {
+		return true
+	}
+	return t.reach().limited() && t.keepsOut(from, unmapped(client.LocalAddr().(*net.TCPAddr).AddrPort()).Addr(), t.arrival(client))
+}
+
+// full tells, from time to time, that clients wait for others to go.
+func (t *tcpServer) full() {
+	if now := time.Now(); now.Sub(t.toldFull) > toldAgain {
+		t.toldFull = now
+		t.o.logOf(t.b).Warn("clients of a published port wait: it has as many proxied connections as it may have beside other ports (docs/limits.md says how many)")
+	}
+}
+
+// toldAgain is how long nothing more is said of clients that wait.
+const toldAgain = time.Minute
+
 // proxy serves one client until both directions have ended.
 func (t *tcpServer) proxy(ctx context.Context, client *net.TCPConn) {
 	defer client.Close()
+	if !t.admits(ctx, client) {
+		abort(client)
+		return
+	}
 	backend, err := t.connect(ctx, unmapped(client.RemoteAddr().(*net.TCPAddr).AddrPort()))
 	if err != nil {
 		t.o.logOf(t.b).Debug("connecting to the container", "target", t.b.target, "error", err)
@@ -205,8 +229,13 @@ func (t *tcpServer) outlive(client, backend *net.TCPConn) (stop func() bool) {
 func (t *tcpServer) connect(ctx context.Context, client netip.AddrPort) (*net.TCPConn, error) {
 	silent := false
 	if t.asClient(client.Addr()) {
-		conn, err := t.dialAs(ctx, client, min(t.o.dialTimeout, astrayWait))
+		wait := t.o.dialTimeout
+		if !t.answers.Load() {
+			wait = min(wait, astrayWait)
+		}
+		conn, err := t.dialAs(ctx, client, wait)
 		if err == nil {
+			t.answers.Store(true)
 			return conn.(*net.TCPConn), nil
 		}
 		if ctx.Err() != nil || !t.recourse(err) {

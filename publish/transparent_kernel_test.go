@@ -3,7 +3,6 @@
 package publish
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -29,6 +27,7 @@ import (
 	"github.com/drawbridge-net/drawbridge/internal/process"
 	"github.com/drawbridge-net/drawbridge/link"
 	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/test/transcript"
 )
 
 // ourLab is the lab with a container behind a bridge of ours, links and rules and all:
@@ -384,7 +383,7 @@ func TestTransparentFallsBack(t *testing.T) {
 		return
 	}
 	l := newOurLab(t, "nftables", state.PublishHost)
-	var logged syncBuffer
+	var logged transcript.Text
 	p := l.publisher(Options{Log: slog.New(slog.NewTextHandler(&logged, nil))})
 	asBridge := func(what, seen, own string) {
 		t.Helper()
@@ -399,48 +398,6 @@ func TestTransparentFallsBack(t *testing.T) {
 			asBridge(fmt.Sprint(proto, " by ", ip), seen, own)
 		}
 	}
-
-	t.Log("the same port of a client to two ports that lead to one of the container")
-	for _, proto := range bothProtos {
-		for _, ip := range []string{hostAddr4, hostAddr6} {
-			var first net.Conn
-			var err error
-			l.client.do(func() {
-				d := net.Dialer{LocalAddr: &net.TCPAddr{Port: 5555}, Control: transparent}
-				if proto == state.UDP {
-					d.LocalAddr = &net.UDPAddr{Port: 5555}
-				}
-				if first, err = d.Dial(proto.String(), net.JoinHostPort(ip, "8081")); err == nil {
-					first.SetDeadline(deadline())
-					first.Write([]byte("hi"))
-					_, err = first.Read(make([]byte, 100))
-				}
-			})
-			l.must(err)
-			var seen, own string
-			l.client.do(func() {
-				any := netip.IPv4Unspecified()
-				if ip == hostAddr6 {
-					any = netip.IPv6Unspecified()
-				}
-				seen, own = knockFor(proto, netip.AddrPortFrom(any, 5555), 0, ip, 8080, 3*time.Second)
-			})
-			asBridge(fmt.Sprint(proto, " by ", ip), seen, own)
-			first.Close()
-		}
-	}
-
-	t.Log("a program of the host has the client's port")
-	udp, err := net.ListenPacket("udp4", ":6666")
-	l.must(err)
-	defer udp.Close()
-	seen, own := l.outside(state.UDP, 6666, hostAddr4, 8080)
-	asBridge("udp from 6666", seen, own)
-	tcp, err := net.Listen("tcp4", ":6666")
-	l.must(err)
-	defer tcp.Close()
-	seen, own = l.outside(state.TCP, 6666, hostAddr4, 8080)
-	asBridge("tcp from 6666", seen, own)
 
 	t.Log("the container's answers go elsewhere")
 	if strings.Contains(logged.String(), "elsewhere") {
@@ -464,6 +421,33 @@ func TestTransparentFallsBack(t *testing.T) {
 		t.Errorf("IPv6 suffers with IPv4: %q", seen)
 	}
 	l.must(l.links.Activate().Apply(t.Context(), l.state))
+
+	t.Log("whom a container does not answer that has answered others")
+	drop := func(operation string) {
+		var out []byte
+		var err error
+		l.container.do(func() {
+			out, err = exec.Command("iptables-nft", operation, "INPUT", "-s", clientAddr4, "-p", "tcp", "-j", "DROP").CombinedOutput()
+		})
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	l.must(p.Close())
+	p = l.publisher(Options{DialTimeout: 2 * astrayWait, Log: slog.New(slog.NewTextHandler(&logged, nil))})
+	if seen, own := l.outside(state.TCP, 0, hostAddr4, 8080); seen != own {
+		t.Errorf("before: %q", seen)
+	}
+	drop("-A")
+	for range 2 {
+		if seen, _ := l.outside(state.TCP, 0, hostAddr4, 8080); seen != "reset" && seen != "silence" {
+			t.Errorf("he comes as %q", seen)
+		}
+	}
+	drop("-D")
+	if seen, own := l.outside(state.TCP, 0, hostAddr4, 8080); seen != own {
+		t.Errorf("afterwards: %q", seen)
+	}
 
 	t.Log("a container of the other family")
 	four := l.state.Endpoints[0]
@@ -492,13 +476,110 @@ func TestTransparentFallsBack(t *testing.T) {
 	}
 }
 
+// TestClientsChooseTheirPorts: whichever port a client comes from, the container sees his address, and his port where that is free.
+func TestClientsChooseTheirPorts(t *testing.T) {
+	if !inLab(t) {
+		return
+	}
+	l := newOurLab(t, "nftables", state.PublishHost)
+	l.publisher(Options{})
+	from := func(proto state.Proto, port uint16, ip string, to uint16) (seen, own string) {
+		any := netip.IPv4Unspecified()
+		if ip == hostAddr6 {
+			any = netip.IPv6Unspecified()
+		}
+		l.client.do(func() { seen, own = knockFor(proto, netip.AddrPortFrom(any, port), 0, ip, to, 3*time.Second) })
+		return seen, own
+	}
+	himself := func(what, seen, own string, port bool) {
+		t.Helper()
+		seenHost, _, _ := net.SplitHostPort(seen)
+		ownHost, _, _ := net.SplitHostPort(own)
+		if seenHost != ownHost || ownHost == "" || port != (seen == own) {
+			t.Errorf("%s: %s is seen as %q", what, own, seen)
+		}
+	}
+	for _, proto := range bothProtos {
+		for _, ip := range []string{hostAddr4, hostAddr6} {
+			what := fmt.Sprint(proto, " by ", ip)
+			for _, port := range []uint16{1024, 5555, 40000, 65000} { // the kernel lends 40000
+				seen, own := from(proto, port, ip, 8080)
+				himself(what, seen, own, true)
+			}
+			// That of a published port, which is taken on all addresses.
+			seen, own := from(proto, 8081, ip, 8080)
+			himself(what+", from a published port", seen, own, false)
+
+			var first net.Conn
+			var err error
+			l.client.do(func() {
+				d := net.Dialer{LocalAddr: &net.TCPAddr{Port: 41000}, Control: transparent}
+				if proto == state.UDP {
+					d.LocalAddr = &net.UDPAddr{Port: 41000}
+				}
+				if first, err = d.Dial(proto.String(), net.JoinHostPort(ip, "8081")); err == nil {
+					first.SetDeadline(deadline())
+					first.Write([]byte("hi"))
+					_, err = first.Read(make([]byte, 100))
+				}
+			})
+			l.must(err)
+			seen, own = from(proto, 41000, ip, 8080)
+			himself(what+", twice to one port of the container", seen, own, false)
+			first.Close()
+		}
+	}
+	udp, err := net.ListenPacket("udp4", ":6666")
+	l.must(err)
+	defer udp.Close()
+	tcp, err := net.Listen("tcp4", ":6666")
+	l.must(err)
+	defer tcp.Close()
+	for _, proto := range bothProtos {
+		seen, own := from(proto, 6666, hostAddr4, 8080)
+		himself(fmt.Sprint(proto, " from a port that a program of the host has"), seen, own, false)
+	}
+}
+
+// TestClientsLeavePorts: a client that comes from all ports that the host lends to its own connections takes none of them.
+func TestClientsLeavePorts(t *testing.T) {
+	if !inLab(t) {
+		return
+	}
+	l := newOurLab(t, "nftables", state.PublishHost)
+	const low, high = 40000, 40099
+	sysctl(t, "net/ipv4/ip_local_port_range", fmt.Sprintf("%d %d", low, high))
+	l.publisher(Options{})
+	var served net.Listener
+	var err error
+	l.client.do(func() { served, err = net.Listen("tcp", net.JoinHostPort(clientAddr4, "7000")) })
+	l.must(err)
+	defer served.Close()
+	for _, proto := range bothProtos {
+		for port := uint16(low); port <= high; port++ {
+			l.client.do(func() {
+				knockFor(proto, netip.AddrPortFrom(netip.IPv4Unspecified(), port), 0, hostAddr4, 8080, 3*time.Second)
+			})
+		}
+	}
+	for range 10 {
+		for _, network := range []string{"tcp", "udp"} { // the connections of which we have closed our end are in TIME_WAIT
+			c, err := net.DialTimeout(network, net.JoinHostPort(clientAddr4, "7000"), 3*time.Second)
+			if err != nil {
+				t.Fatalf("the host's own connection: %v", err)
+			}
+			c.Close()
+		}
+	}
+}
+
 // TestTransparentWithoutPermission: without CAP_NET_ADMIN and CAP_NET_RAW an ordinary connection is had recourse to, which is told.
 func TestTransparentWithoutPermission(t *testing.T) {
 	if !inLab(t) {
 		return
 	}
 	l := newOurLab(t, "nftables", state.PublishHost)
-	var logged syncBuffer
+	var logged transcript.Text
 	p := New(Options{Log: slog.New(slog.NewTextHandler(&logged, nil))})
 	for _, proto := range bothProtos {
 		a := &admission{o: p.servers, b: binding{
@@ -522,24 +603,6 @@ func TestTransparentWithoutPermission(t *testing.T) {
 	if n := strings.Count(logged.String(), "CAP_NET_ADMIN"); n != 1 {
 		t.Errorf("told %d times: %s", n, logged.String())
 	}
-}
-
-// syncBuffer takes what several goroutines log.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(b)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
 
 // TestContainersDoNotGetAround: who is on a network of ours is refused at sockets that are there for others, with or without a
@@ -574,6 +637,43 @@ func TestContainersDoNotGetAround(t *testing.T) {
 	}
 	if sessions > 0 {
 		t.Errorf("%d datagrams came to the container", sessions)
+	}
+}
+
+// TestBroadcast: who asks all of a link is answered from an address that the host has there.
+func TestBroadcast(t *testing.T) {
+	if !inLab(t) {
+		return
+	}
+	l := newOurLab(t, "nftables", state.PublishHost)
+	l.publisher(Options{})
+	for _, to := range []string{hostAddr4, "192.0.2.255", "255.255.255.255"} {
+		var seen, own string
+		var from net.Addr
+		l.client.do(func() {
+			c, err := net.ListenPacket("udp4", clientAddr4+":0")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			own = c.LocalAddr().String()
+			c.SetDeadline(deadline())
+			if _, err := c.WriteTo([]byte("hi"), &net.UDPAddr{IP: net.ParseIP(to), Port: 8080}); err != nil {
+				t.Errorf("%s: %v", to, err)
+			}
+			buf := make([]byte, 100)
+			var n int
+			n, from, err = c.ReadFrom(buf)
+			if err != nil {
+				t.Errorf("%s: %v", to, err)
+				return
+			}
+			seen = string(buf[:n])
+		})
+		if from == nil || from.String() != hostAddr4+":8080" || seen != own {
+			t.Errorf("%s: an answer from %v, the container sees %q and the client is %s", to, from, seen, own)
+		}
 	}
 }
 

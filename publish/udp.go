@@ -2,6 +2,7 @@ package publish
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
@@ -23,12 +24,18 @@ type udpServer struct {
 	conn *net.UDPConn
 	raw  syscall.RawConn
 
-	running sync.WaitGroup
+	running sync.WaitGroup // sessions
+	waiting waitingRoom
+	// gate is held while a datagram is taken in, and while none is to be (pause).
+	gate sync.Mutex
+	// retired says that sessions are read by another process.
+	retired atomic.Bool
 	oob     []byte // of the receiving goroutine, made with the first datagram
 
 	mu       sync.Mutex
 	closed   bool // guarded by mu, as is sessions
 	sessions map[flow]*session
+	shared   int // of these, for the share
 }
 
 // flow is what tells sessions apart: a client may use several addresses of the host from one port.
@@ -51,6 +58,45 @@ func (s *session) touch()                       { s.used.Store(int64(time.Since(
 func (s *session) idleAt() time.Duration        { return time.Duration(s.used.Load()) }
 func (s *session) expired(d time.Duration) bool { return time.Since(epoch)-s.idleAt() >= d }
 
+// openUDP binds. A client from the same port, to another published port, has a socket of ours with that port of its address (dialAs), which is no
+// reason not to have it on the host's: both are bound with SO_REUSEADDR then. It does not stay, so that nobody else gets the port as well.
+func (o *sockets) openUDP(ctx context.Context, b binding) (server, error) {
+	network := "udp4"
+	if b.addr.Addr().Is6() {
+		network = "udp6" // implies V6ONLY
+	}
+	lc := net.ListenConfig{Control: configure}
+	conn, err := lc.ListenPacket(ctx, network, b.addr.String())
+	if errors.Is(err, syscall.EADDRINUSE) && o.pairs.from(b.addr.Port()) {
+		conn, err = openBeside(ctx, network, b.addr)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return newUDPServer(conn.(*net.UDPConn), b, o)
+}
+
+// openBeside binds beside sockets that have SO_REUSEADDR.
+func openBeside(ctx context.Context, network string, addr netip.AddrPort) (net.PacketConn, error) {
+	lc := net.ListenConfig{Control: func(network, address string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) { failed = reuse(int(fd), 1) })
+		return errors.Join(err, failed, configure(network, address, c))
+	}}
+	conn, err := lc.ListenPacket(ctx, network, addr.String())
+	if err != nil {
+		return nil, err
+	}
+	fd, err := descriptorOf(conn.(*net.UDPConn))
+	if err == nil {
+		err = reuse(fd, 0)
+	}
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
+
 func newUDPServer(conn *net.UDPConn, b binding, o *sockets) (*udpServer, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -67,8 +113,34 @@ func (u *udpServer) admit(r reach) error {
 	if err != nil {
 		return err
 	}
-	return u.admission.admit(fd, r)
+	let := u.unsure || u.reach().outside
+	if err := u.admission.admit(fd, r); err != nil {
+		return err
+	}
+	if let && !r.outside {
+		u.endOutside()
+	}
+	return nil
 }
+
+// endOutside ends the sessions of clients that are not the host's own. These are translated from now on, or refused. A socket that bears a
+// client's address would take what the container answers to him, and an answer by ours begin a flow that is not translated.
+func (u *udpServer) endOutside() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for f, s := range u.sessions {
+		if u.outlives(f.client.Addr()) {
+			u.drop(f, s)
+		}
+	}
+}
+
+// outlives reports whether nobody but the host is let in, and the client is somebody else: what he sent came a moment before.
+func (u *udpServer) outlives(client netip.Addr) bool {
+	return !u.reach().outside && !client.IsLoopback() && !isLocal(client)
+}
+
+var errOutlived = errors.New("the client is not served any more")
 
 func (u *udpServer) Close() error { return u.conn.Close() }
 
@@ -79,6 +151,8 @@ func (u *udpServer) serve(ctx context.Context) {
 		switch err := u.receive(); {
 		case errors.Is(err, net.ErrClosed):
 			return
+		case errors.Is(err, os.ErrDeadlineExceeded): // as pause has it
+			u.passGate()
 		case err != nil:
 			u.o.logOf(u.b).Debug("receiving a datagram", "error", err)
 			pause(ctx)
@@ -94,6 +168,8 @@ func (u *udpServer) receive() error {
 	if err := waitReadable(u.raw); err != nil {
 		return err
 	}
+	u.gate.Lock()
+	defer u.gate.Unlock()
 	if u.oob == nil {
 		u.oob = make([]byte, 128) // room for one IPV6_PKTINFO, which is the larger
 	}
@@ -108,7 +184,15 @@ func (u *udpServer) receive() error {
 	if u.shuts(client.Addr()) || u.shutsLink(link) {
 		return nil
 	}
-	u.forward(flow{client, local}, buf[:n])
+	f := flow{client, local}
+	if u.reach().limited() && !u.knows(f) && u.keepsOut(client.Addr(), local, link) { // as the rules ask: with the first of a flow
+		return nil
+	}
+	if u.asks(link) && !u.knows(f) {
+		u.hold(f, link, buf[:n])
+		return nil
+	}
+	u.forward(f, buf[:n])
 	return nil
 }
 
@@ -121,25 +205,34 @@ func waitReadable(raw syscall.RawConn) error {
 	})
 }
 
-// arrival returns the address that a client used, and the link by which it came.
+// arrival returns the address of the host that a client used, and the link by which it came.
 func (u *udpServer) arrival(oob []byte) (local netip.Addr, link int) {
-	var dst net.IP
 	if u.b.addr.Addr().Is4() {
-		var cm ipv4.ControlMessage
-		if cm.Parse(oob) == nil {
-			dst, link = cm.Dst, cm.IfIndex
-		}
+		local, link = arrival4(oob)
 	} else {
 		var cm ipv6.ControlMessage
 		if cm.Parse(oob) == nil {
-			dst, link = cm.Dst, cm.IfIndex
+			local, _ = netip.AddrFromSlice(cm.Dst)
+			link = cm.IfIndex
 		}
 	}
 	if !u.b.addr.Addr().IsUnspecified() {
-		return u.b.addr.Addr(), link
+		local = u.b.addr.Addr()
 	}
-	local, _ = netip.AddrFromSlice(dst)
 	return local, link
+}
+
+// arrival4 reads struct in_pktinfo of ip(7). Its ipi_spec_dst is the address that answers are to come from: that of the link where ipi_addr, to
+// which the datagram was sent, is for all.
+func arrival4(oob []byte) (local netip.Addr, link int) {
+	if len(oob) < unix.SizeofCmsghdr {
+		return netip.Addr{}, 0
+	}
+	header, data, _, err := unix.ParseOneSocketControlMessage(oob)
+	if err != nil || header.Level != unix.SOL_IP || header.Type != unix.IP_PKTINFO || len(data) < unix.SizeofInet4Pktinfo {
+		return netip.Addr{}, 0
+	}
+	return netip.AddrFrom4([4]byte(data[4:8])), int(int32(binary.NativeEndian.Uint32(data)))
 }
 
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
@@ -147,7 +240,7 @@ var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 // source returns the control message that sends an answer from local. It is nil where the kernel
 // chooses right, and where local is nothing that one can send from.
 func (u *udpServer) source(local netip.Addr) []byte {
-	if !u.b.addr.Addr().IsUnspecified() || !local.IsValid() || local.IsMulticast() || local == broadcast {
+	if !u.b.addr.Addr().IsUnspecified() || !local.IsValid() || local.IsUnspecified() || local.IsMulticast() || local == broadcast {
 		return nil
 	}
 	if local.Is4() {
@@ -181,18 +274,27 @@ func (u *udpServer) session(f flow) (*session, error) {
 	if u.closed {
 		return nil, net.ErrClosed
 	}
-	if len(u.sessions) >= u.o.udpSessions {
+	if u.outlives(f.client.Addr()) {
+		return nil, errOutlived
+	}
+	for len(u.sessions) >= u.o.udpSessions || u.o.sessions.take(&u.shared) != nil {
+		if len(u.sessions) == 0 {
+			return nil, errCrowd
+		}
 		u.endOldest()
 	}
 	s, err := u.dial(f.client)
 	if err != nil {
+		u.o.sessions.end(&u.shared)
 		return nil, err
 	}
 	u.begin(f, s)
 	return s, nil
 }
 
-// begin has the datagrams of the container answered. u.mu is held.
+var errCrowd = errors.New("clients of other published ports have all sessions that there may be")
+
+// begin has the datagrams of the container answered. The session has its share. u.mu is held.
 func (u *udpServer) begin(f flow, s *session) {
 	s.reply = u.source(f.local)
 	s.touch()
@@ -202,15 +304,10 @@ func (u *udpServer) begin(f flow, s *session) {
 
 // dial makes the socket of a session: as the client, where that can be. It sends nothing, and cannot block.
 func (u *udpServer) dial(client netip.AddrPort) (*session, error) {
-	as := pair{client, u.b.target}
-	if u.asClient(client.Addr()) && u.o.pairs.take(as) {
-		backend, err := u.dialAs(context.Background(), client, 0)
-		if err == nil {
-			return &session{backend: backend.(*net.UDPConn), as: &as}, nil
-		}
-		u.o.pairs.give(as)
-		if !u.recourse(err) {
-			return nil, err
+	if u.asClient(client.Addr()) {
+		s, err := u.dialUDPAs(client)
+		if err == nil || !u.recourse(err) {
+			return s, err
 		}
 		u.o.logOf(u.b).Debug("sending to the container as its client", "client", client, "error", err)
 	}
@@ -219,6 +316,31 @@ func (u *udpServer) dial(client netip.AddrPort) (*session, error) {
 		return nil, err
 	}
 	return &session{backend: backend}, nil
+}
+
+// dialUDPAs makes the socket of a session as the client, with another port where a session to the same port of the container has his.
+func (u *udpServer) dialUDPAs(client netip.AddrPort) (*session, error) {
+	as := pair{client, u.b.target}
+	free := u.o.pairs.take(as)
+	if !free {
+		client = netip.AddrPortFrom(client.Addr(), 0)
+	}
+	conn, err := u.dialAs(context.Background(), client, 0)
+	if err != nil {
+		if free {
+			u.o.pairs.give(as)
+		}
+		return nil, err
+	}
+	backend := conn.(*net.UDPConn)
+	if got := (pair{unmapped(backend.LocalAddr().(*net.UDPAddr).AddrPort()), u.b.target}); got != as {
+		if free {
+			u.o.pairs.give(as)
+		}
+		as = got
+		u.o.pairs.take(as) // nobody has it: the kernel gave the port as a free one
+	}
+	return &session{backend: backend, as: &as}, nil
 }
 
 // answer sends the container's datagrams to the session's client until both have been silent.
@@ -230,6 +352,9 @@ func (u *udpServer) answer(f flow, s *session) {
 	}
 	for {
 		s.backend.SetReadDeadline(epoch.Add(s.idleAt() + u.o.udpIdle))
+		if u.retired.Load() {
+			return
+		}
 		switch err := u.answerOne(raw, f, s); {
 		case err == nil:
 		case errors.Is(err, os.ErrDeadlineExceeded):
@@ -273,6 +398,7 @@ func (u *udpServer) drop(f flow, s *session) {
 	s.backend.Close()
 	if u.sessions[f] == s {
 		delete(u.sessions, f)
+		u.o.sessions.end(&u.shared)
 		if s.as != nil {
 			u.o.pairs.give(*s.as)
 		}

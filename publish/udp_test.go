@@ -237,6 +237,25 @@ func TestUDPSessionsAreBounded(t *testing.T) {
 	}
 }
 
+// TestUDPSessionsOfAllAreBounded: clients of one port leave sessions to those of others.
+func TestUDPSessionsOfAllAreBounded(t *testing.T) {
+	at := udpContainer(t, "127.0.0.78:0")
+	p := realPublisher(t, Options{MaxSessions: 8})
+	e := containerAt(at)
+	e.Ports = reserve(t, p, e, ephemeral(state.UDP, "", at.Port()), ephemeral(state.UDP, "", at.Port()))
+	apply(t, p, e)
+	crowded, other := e.Ports[0].HostPort, e.Ports[1].HostPort
+	for range 20 {
+		exchange(t, udpClient(t, "127.0.0.1", crowded), "x")
+	}
+	if n := udpServerOf(p, any4, crowded).count(); n != 4 {
+		t.Errorf("%d sessions, want half of 8", n)
+	}
+	exchange(t, udpClient(t, "127.0.0.1", other), "x")
+	apply(t, p, with(e))
+	eventually(t, "no session is counted when all have ended", func() bool { return p.servers.sessions.count() == 0 })
+}
+
 // A container that starts late gets the client's next datagram, although the one before was refused.
 func TestUDPContainerStartsLate(t *testing.T) {
 	free := udpPort(t)
@@ -264,6 +283,7 @@ func TestUDPForwardTriesAgain(t *testing.T) {
 	u := udpServerOf(p, any4, port)
 	f := flow{netip.AddrPortFrom(self4, 9), self4}
 	u.mu.Lock()
+	u.o.sessions.add(&u.shared)
 	u.sessions[f] = &session{backend: backend}
 	u.mu.Unlock()
 	backend.Write([]byte("lost"))
@@ -339,6 +359,7 @@ func TestUDPSource(t *testing.T) {
 		{"unknown", "0.0.0.0", netip.Addr{}, false},
 		{"multicast", "0.0.0.0", netip.MustParseAddr("224.0.0.1"), false},
 		{"multicast v6", "::", netip.MustParseAddr("ff02::1"), false},
+		{"no address", "0.0.0.0", netip.MustParseAddr("0.0.0.0"), false},
 		{"broadcast", "0.0.0.0", netip.MustParseAddr("255.255.255.255"), false},
 	}
 	for _, tt := range tests {

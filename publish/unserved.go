@@ -11,8 +11,8 @@ import (
 	"github.com/drawbridge-net/drawbridge/state"
 )
 
-// unserved is a place that is taken, and served by the firewall alone. Its socket, if it has one, is bound and never
-// listens, so that the kernel refuses what comes around the firewall.
+// unserved is a place that is taken, and served by the firewall alone. Its socket, if it has one, is bound and does
+// not listen, so that the kernel refuses what comes around the firewall.
 type unserved struct{ socket *os.File }
 
 func (unserved) serve(ctx context.Context) { <-ctx.Done() }
@@ -33,24 +33,48 @@ func (o *sockets) mistaken(s *socket, r reach) bool {
 	return o.noProxy && s.port.Proto != state.SCTP && idle == r.outside
 }
 
-// take binds the place of b for TCP or UDP. A bound socket of UDP gets packets whether or not somebody reads
-// them: a filter drops them. Of TCP it must not have SO_REUSEADDR, or another program could take the port
-// as long as nobody listens.
+// take binds the place of b for TCP or UDP.
 func take(b binding) (server, error) {
-	kind, proto := unix.SOCK_STREAM, unix.IPPROTO_TCP
 	if b.port.Proto == state.UDP {
-		kind, proto = unix.SOCK_DGRAM, unix.IPPROTO_UDP
+		return takeUDP(b)
 	}
-	socket, err := bound(b.addr, kind, proto)
+	return takeTCP(b)
+}
+
+// takeUDP has a filter drop all packets: a bound socket gets them whether or not somebody reads.
+func takeUDP(b binding) (server, error) {
+	socket, err := bound(b.addr, unix.SOCK_DGRAM, unix.IPPROTO_UDP)
 	if err != nil {
 		return nil, err
 	}
-	if b.port.Proto == state.UDP {
-		if err := attach(int(socket.Fd()), nothing); err != nil {
-			return nil, errors.Join(err, socket.Close())
-		}
+	if err := attach(int(socket.Fd()), nothing); err != nil {
+		return nil, errors.Join(err, socket.Close())
 	}
 	return unserved{socket}, nil
+}
+
+// takeTCP binds with SO_REUSEADDR: connections that ended a moment ago keep the port from who has not got it, for a minute. It must
+// not stay, or another program with it could take the port as long as nobody listens. The kernel forgets that the port was bound with
+// it when its socket listens, which it does for a moment, behind a filter that drops all.
+func takeTCP(b binding) (server, error) {
+	fd, err := bind(b.addr, unix.SOCK_STREAM, unix.IPPROTO_TCP, func(fd int) error {
+		return errors.Join(reuse(fd, 1), attach(fd, nothing))
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = os.NewSyscallError("listen", unix.Listen(fd, 0))
+	if err == nil {
+		err = errors.Join(reuse(fd, 0), os.NewSyscallError("shutdown", unix.Shutdown(fd, unix.SHUT_RD)))
+	}
+	if err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return unserved{os.NewFile(uintptr(fd), b.addr.String())}, nil
+}
+
+func reuse(fd, on int) error {
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, on))
 }
 
 // bound returns a socket of one family. With port 0 it has an address and no port.

@@ -128,6 +128,7 @@ func (l *Loop) truce(ctx context.Context) time.Duration {
 		return 0
 	}
 	drain(l.soon)
+	defer l.work()()
 	ctx, cancel := context.WithTimeout(ctx, l.opts.Timeout)
 	defer cancel()
 	found := l.findings(ctx)

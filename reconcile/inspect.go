@@ -73,6 +73,7 @@ const minLook = time.Second
 
 // inspect answers one question, unless it comes too late.
 func (l *Loop) inspect(q inspection) {
+	defer l.work()()
 	limit := l.lookTime(q.ctx)
 	if limit < minLook {
 		return

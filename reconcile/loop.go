@@ -42,6 +42,7 @@ type Loop struct {
 	// mu guards what follows. No plane and no source is called while it is held.
 	phase   phase
 	step    string               // the step of the running pass, "" between passes
+	busy    time.Time            // when the work began at which Run is, zero between
 	covers  uint64               // revision of the running pass's snapshot
 	queued  map[*waiter]struct{} // wait for a pass that has not begun
 	riding  map[*waiter]struct{} // wait for the running pass

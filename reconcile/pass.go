@@ -49,6 +49,7 @@ func (r result) took() string {
 // pass applies the state once and returns the time after which the next pass is due if
 // nobody asks for it. due says that this one was due by time.
 func (l *Loop) pass(ctx context.Context, due bool) time.Duration {
+	defer l.work()()
 	drain(l.now)
 	drain(l.soon)
 	if due {

@@ -189,7 +189,7 @@ func TestStatus(t *testing.T) {
 		r.run()
 		r.waiting(context.Background(), 4, everything)
 		r.waiting(context.Background(), 5, everything)
-		check("in a step", Status{Running: true, Step: "firewall", Waiting: 2, Steps: skipped})
+		check("in a step", Status{Running: true, Step: "firewall", Busy: r.began, Waiting: 2, Steps: skipped})
 
 		r.src.revision.Store(5)
 		r.after(4 * second)

@@ -12,6 +12,8 @@ type Status struct {
 	Running bool `json:"running"`
 	// Step is the step that is running, empty between passes.
 	Step string `json:"step,omitempty"`
+	// Busy is since when the loop has been at one piece of work, a pass or a look; zero while it waits for some.
+	Busy time.Time `json:"busy,omitzero"`
 	// Passes counts the passes that have ended.
 	Passes uint64 `json:"passes"`
 	// Waiting counts the calls of Wait that have not been answered.
@@ -56,9 +58,22 @@ func (l *Loop) Status() Status {
 	s := l.status
 	s.Running = l.phase == running
 	s.Step = l.step
+	s.Busy = l.busy
 	s.Waiting = len(l.queued) + len(l.riding)
 	s.Steps = slices.Clone(s.Steps)
 	return s
+}
+
+// work notes that a piece of work begins, until done is called.
+func (l *Loop) work() (done func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.busy = time.Now()
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.busy = time.Time{}
+	}
 }
 
 // add enters a pass that has ended.

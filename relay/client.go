@@ -28,6 +28,9 @@ type Options struct {
 	Mode func(state.Exposure) state.Publish
 	// Undiverted is that of publish.Options, asked with each state.
 	Undiverted func() string
+	// Inquire says in which families DOCKER-USER has to be asked about clients of sockets, and whether that is known; nil for none. It is
+	// asked with each state.
+	Inquire func() (in Inquire, known bool)
 	// Start starts a relay that will answer on the socket, and returns what tells how it ended; see Spawn.
 	Start func() (ended <-chan error, err error)
 	Log   *slog.Logger
@@ -66,6 +69,10 @@ type Client struct {
 	keeping chan struct{}
 	// watching are the goroutines that wait for the end of a relay.
 	watching sync.WaitGroup
+
+	// asked is what Inquire was when the relay was told last, nil if that is not known; unasked is what it said to it.
+	asked   atomic.Pointer[Inquire]
+	unasked atomic.Pointer[string]
 
 	// want is the last state, nil before the first.
 	want atomic.Pointer[state.Snapshot]
@@ -146,8 +153,14 @@ func (c *Client) Reserve(ctx context.Context, e state.Endpoint, want []state.Por
 		ports = answer.Ports
 		return err
 	})
+	if errors.Is(err, context.DeadlineExceeded) && len(want) >= manyPorts {
+		err = fmt.Errorf("%d ports were not open in time, and none of them is published: publish fewer of them with one container: %w", len(want), err)
+	}
 	return ports, err
 }
+
+// manyPorts may be what a call takes too long for: some 10,000 are opened in a second.
+const manyPorts = 10000
 
 // Release is that of publish.Publisher. What no relay hears of is made up for ahead of the next call.
 func (c *Client) Release(id state.EndpointID, keep []state.Port) {
@@ -192,7 +205,7 @@ func (c *Client) Apply(ctx context.Context, s state.Snapshot) error { return c.b
 
 // Follow is that of publish.Publisher.
 func (c *Client) Follow(ctx context.Context, change state.Change) error {
-	if len(change.Endpoints)+len(change.Networks) == 0 {
+	if len(change.Endpoints)+len(change.Networks) == 0 && !c.asksOthers() {
 		return ctx.Err()
 	}
 	return c.bring(ctx, change.To, false)
@@ -217,14 +230,44 @@ func (c *Client) tell(ctx context.Context, s state.Snapshot, whole bool) error {
 	if c.o.Undiverted != nil {
 		call.Undiverted = c.o.Undiverted()
 	}
+	call.Inquire = c.inquire()
 	c.told, c.base, c.idle = s, "", false
+	c.asked.Store(nil)
 	answer, err := c.post(ctx, statePath, call)
 	if err != nil {
 		return err
 	}
 	c.base, c.idle = call.Name, !publishes(s) && c.file.Load() == nil
 	c.relay.Load().settled.Store(true)
+	c.asked.Store(call.Inquire)
+	c.unasked.Store(&answer.Unasked)
 	return join(answer.Failures)
+}
+
+// inquire is what Options.Inquire comes to, nil if that is not known.
+func (c *Client) inquire() *Inquire {
+	if c.o.Inquire == nil {
+		return &Inquire{}
+	}
+	in, known := c.o.Inquire()
+	if !known {
+		return nil
+	}
+	return &in
+}
+
+// asksOthers reports whether the relay has been told of other families to ask about, or perhaps of none.
+func (c *Client) asksOthers() bool {
+	told, now := c.asked.Load(), c.inquire()
+	return now != nil && (told == nil || *told != *now) && c.published.Load()
+}
+
+// Unasked says what keeps the relay from asking DOCKER-USER about clients, as of the last state; "" for nothing.
+func (c *Client) Unasked() string {
+	if text := c.unasked.Load(); text != nil {
+		return *text
+	}
+	return ""
 }
 
 func (c *Client) update(s state.Snapshot) update {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/drawbridge-net/drawbridge/internal/unixsocket"
 	"github.com/drawbridge-net/drawbridge/state"
+	"github.com/drawbridge-net/drawbridge/test/transcript"
 )
 
 // TestPorts: the way of a port from the request to its end, and what is told of it.
@@ -166,8 +167,8 @@ func TestModesAreResolved(t *testing.T) {
 func TestRelayEnds(t *testing.T) {
 	path := socketPath(t)
 	relays := make(chan *running, 1)
-	var log transcript
-	c := client(t, path, Options{Start: starter(t, path, relays), Log: log.logger(), Level: slog.LevelInfo})
+	var log transcript.Text
+	c := client(t, path, Options{Start: starter(t, path, relays), Log: log.Logger(), Level: slog.LevelInfo})
 	heard := make(chan string, 1)
 	hears := func() {
 		t.Helper()
@@ -221,10 +222,10 @@ func TestRelayEnds(t *testing.T) {
 // TestLogIsHeard: what the relay logs is in the daemon's log, with level and attributes.
 func TestLogIsHeard(t *testing.T) {
 	path := socketPath(t)
-	var here, there transcript
-	r := serve(t, path, ServerOptions{Log: there.logger().Handler()})
+	var here, there transcript.Text
+	r := serve(t, path, ServerOptions{Log: there.Logger().Handler()})
 	r.log.Warn("alone", "port", "a")
-	c := client(t, path, Options{Log: here.logger(), Level: slog.LevelInfo})
+	c := client(t, path, Options{Log: here.Logger(), Level: slog.LevelInfo})
 	must(t, c.Apply(t.Context(), snapshot(endpoint("a", tcp(free(t))))))
 	r.log.With("endpoint", "e").Warn("together", "port", "b")
 	r.log.Debug("too much")
@@ -251,6 +252,10 @@ func TestHangs(t *testing.T) {
 	err = c.Apply(ctx, snapshot(endpoint("a", tcp(free(t)))))
 	if took := time.Since(began); took > time.Second || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "drawbridge relay) does not answer") || strings.Contains(err.Error(), "\n") {
 		t.Errorf("after %v: %v", took, err)
+	}
+	_, err = c.Reserve(ctx, endpoint("a"), make([]state.PortRequest, manyPorts))
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.HasPrefix(err.Error(), "10000 ports were not open in time") {
+		t.Errorf("10,000 ports: %v", err)
 	}
 }
 

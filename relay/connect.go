@@ -32,7 +32,7 @@ var (
 // Spawn returns an Options.Start that starts this program's relay for a socket.
 func Spawn(socket string) func() (<-chan error, error) {
 	return func() (<-chan error, error) {
-		child, err := process.Detach("/proc/self/exe", []string{"relay", "--relay-socket", socket})
+		child, err := process.Detach("/proc/self/exe", []string{"drawbridge", "relay", "--relay-socket", socket})
 		if err != nil {
 			return nil, err
 		}

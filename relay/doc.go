@@ -24,6 +24,9 @@
 // state gets a name, and the next one is sent as what differs from it. Who does not know the name answers so, and gets the whole: after
 // a start of either side, and when an answer was lost. The state of ten thousand ports is thus sent once, and not every thirty seconds.
 //
+// The daemon says in which families DOCKER-USER has rules. The relay asks these about clients by itself (package inquiry), so it does also
+// while no daemon runs; until somebody has said anything it asks in both. Its answer says what keeps it from asking.
+//
 // Modes cross resolved ([Options].Mode), since what they stand for depends on the host, which only the daemon looks at.
 //
 // Errors keep their words, the object that they concern ([state.ObjectError]), and the number that errors.Is looks for
@@ -38,7 +41,7 @@
 // listening sockets, the sessions of UDP, the state and the control socket (SCM_RIGHTS). It then accepts nothing any more, goes on with the
 // connections of TCP that it has, and ends with the last of them. The new one tells it what is not published any more, and those
 // connections are cut; should the new one end, the old one does too. Nobody is refused: who connects in between waits in the queue
-// of a socket that is open all the time. Under systemd the new process stays in the unit's group, and the old one names it (MAINPID).
+// of a socket that is open all the time, and so do datagrams from when the first copy is made. Under systemd the new process stays in the unit's group, and the old one names it (MAINPID).
 //
 // The paths of hello, upgrade and end, and the messages of a hand-over, are the same in all versions: fields are only added.
 //

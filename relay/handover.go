@@ -34,6 +34,7 @@ type inheritance struct {
 	Session  string         `json:"session"`
 	Base     string         `json:"base"`
 	State    state.Snapshot `json:"state"`
+	Inquire  *Inquire       `json:"inquire,omitempty"`
 	// Owner says that the file of the control socket is removed at the end; it is not systemd's.
 	Owner bool `json:"owner"`
 }
@@ -68,7 +69,7 @@ func (s *Server) upgrade(ctx context.Context, _ []byte) (reply, error) {
 		return reply{}, errors.Join(err, theirs.Close())
 	}
 	// The daemon's own file, whatever has its name by now.
-	child, err := process.Detach(fmt.Sprintf("/proc/%d/exe", pid), []string{"relay", "--take-over"}, theirs)
+	child, err := process.Detach(fmt.Sprintf("/proc/%d/exe", pid), []string{"drawbridge", "relay", "--take-over"}, theirs)
 	_ = theirs.Close()
 	if err != nil {
 		return reply{}, errors.Join(err, heir.Close())
@@ -82,6 +83,7 @@ func (s *Server) upgrade(ctx context.Context, _ []byte) (reply, error) {
 	}
 	s.log.Info("published ports were handed over to the relay of another version", "pid", child.Pid)
 	s.ports.Load().Retire()
+	s.desk.Retire()
 	s.drop() // the daemon that asks gives it to the new one
 	s.heir, s.over = heir, true
 	s.leave.Do(func() { close(s.left) })
@@ -89,7 +91,12 @@ func (s *Server) upgrade(ctx context.Context, _ []byte) (reply, error) {
 }
 
 // handOver sends all and waits for the word that it is there. No call changes anything meanwhile.
-func (s *Server) handOver(heir *net.UnixConn) error {
+func (s *Server) handOver(heir *net.UnixConn) (err error) {
+	defer func() {
+		if err != nil {
+			s.ports.Load().Resume()
+		}
+	}()
 	if err := heir.SetDeadline(time.Now().Add(handoverTime)); err != nil {
 		return err
 	}
@@ -113,7 +120,7 @@ func (s *Server) sendState(heir *net.UnixConn) error {
 		return err
 	}
 	defer listener.Close()
-	document, err := document(inheritance{Settings: s.settings, Session: s.session, Base: s.base, State: s.state, Owner: owner})
+	document, err := document(inheritance{Settings: s.settings, Session: s.session, Base: s.base, State: s.state, Inquire: s.inquire.Load(), Owner: owner})
 	if err != nil {
 		return err
 	}
@@ -251,6 +258,7 @@ func (s *Server) inherit(document, listener *os.File) (net.Listener, error) {
 		return nil, errors.Join(err, listener.Close())
 	}
 	s.settings, s.session, s.base, s.state = in.Settings, in.Session, in.Base, in.State
+	s.inquire.Store(in.Inquire)
 	if in.Owner {
 		s.o.Notify = nil // systemd does not know this one
 	}

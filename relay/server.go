@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/drawbridge-net/drawbridge/inquiry"
 	"github.com/drawbridge-net/drawbridge/internal/unixsocket"
 	"github.com/drawbridge-net/drawbridge/internal/version"
 	"github.com/drawbridge-net/drawbridge/publish"
@@ -28,8 +29,21 @@ type ServerOptions struct {
 	Log slog.Handler
 	// Notify tells systemd, for a relay that it started; nil for another one.
 	Notify func(what string)
+	// Desk asks DOCKER-USER about clients; nil for an inquiry.Desk.
+	Desk Desk
 	// Idle is for how long a relay that holds nothing lives on; 0 means a minute.
 	Idle time.Duration
+}
+
+// Desk is what asks DOCKER-USER about clients, as inquiry.Desk does.
+type Desk interface {
+	publish.Inquirer
+	// Ready makes ready to ask, and says why not. Missing is what it said last, "" for nothing.
+	Ready() error
+	Missing() string
+	// Retire leaves it to another process.
+	Retire()
+	io.Closer
 }
 
 const (
@@ -48,6 +62,9 @@ type Server struct {
 	ports    atomic.Pointer[publish.Publisher] // changed by who has all of turn
 	// undiverted is what the last state came with.
 	undiverted atomic.Pointer[string]
+	// inquire is what the last state came with that said it, nil before; desk is who asks then.
+	inquire atomic.Pointer[Inquire]
+	desk    Desk
 	// elder is the relay whose sockets this one took over, while that has connections.
 	elder *elder
 
@@ -74,10 +91,13 @@ func NewServer(o ServerOptions) *Server {
 	if o.Idle == 0 {
 		o.Idle = defaultIdle
 	}
+	if o.Desk == nil {
+		o.Desk = inquiry.New(inquiry.Options{})
+	}
 	f := newFeed()
 	s := &Server{
 		o: o, feed: f, log: slog.New(newLogHandler(f, o.Log)), instance: rand.Text(), began: time.Now(),
-		elder: newElder(), left: make(chan struct{}),
+		elder: newElder(), left: make(chan struct{}), desk: o.Desk,
 	}
 	s.undiverted.Store(new(string))
 	s.ports.Store(s.publisher())
@@ -87,16 +107,19 @@ func NewServer(o ServerOptions) *Server {
 // publisher returns one for the settings. Modes come resolved, with the state.
 func (s *Server) publisher() *publish.Publisher {
 	return publish.New(publish.Options{
-		ServeAll: s.settings.ServeAll, ServeAllV6: s.settings.ServeAllV6, NoProxy: s.settings.NoProxy,
+		ServeAll: s.settings.ServeAll, ServeAllV6: s.settings.ServeAllV6, NoProxy: s.settings.NoProxy, Proc: s.settings.Proc,
 		Log: s.log, Closed: s.elder.closed,
 		Mode:       func(e state.Exposure) state.Publish { return cmp.Or(e.Publish, state.PublishDNAT) },
 		Undiverted: func() string { return *s.undiverted.Load() },
+		Inquire:    func(v6 bool) bool { return s.inquire.Load().of(v6) },
+		Inquirer:   s.desk,
 	})
 }
 
 // Serve answers on l until ctx ends, a call ends it, or it has been idle for long enough; then all sockets and connections are closed.
 // After it was replaced it closes no connection: it returns when the last one has ended, or the relay in its place.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	defer s.desk.Close()
 	s.turn.Lock()
 	s.listener = l
 	s.turn.Unlock()
@@ -345,6 +368,7 @@ func (s *Server) apply(ctx context.Context, c stateCall) (reply, error) {
 	from := s.state
 	s.state, s.base = to, ""
 	s.undiverted.Store(&c.Undiverted)
+	unasked := s.prepare(c.Inquire)
 	ports := s.ports.Load()
 	if c.Whole || c.Base == "" {
 		err = ports.Apply(ctx, to)
@@ -358,7 +382,26 @@ func (s *Server) apply(ctx context.Context, c stateCall) (reply, error) {
 		}
 	}
 	s.base = c.Name
-	return reply{Failures: failed}, nil
+	return reply{Failures: failed, Unasked: unasked}, nil
+}
+
+// prepare notes of which families DOCKER-USER is asked, and returns what keeps it from being asked, "" for nothing.
+func (s *Server) prepare(in *Inquire) string {
+	if in != nil {
+		s.inquire.Store(in)
+	}
+	if now := s.inquire.Load(); now == nil || !now.V4 && !now.V6 {
+		s.desk.Retire()
+		return ""
+	}
+	before := s.desk.Missing()
+	if err := s.desk.Ready(); err != nil {
+		if err.Error() != before {
+			s.log.Warn("DOCKER-USER has rules, and cannot be asked about clients that the host's sockets serve: these are refused", "error", err)
+		}
+		return err.Error()
+	}
+	return ""
 }
 
 func (s *Server) inspect(ctx context.Context, c inspectCall) (reply, error) {

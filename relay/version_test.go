@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/drawbridge-net/drawbridge/internal/unixsocket"
+	"github.com/drawbridge-net/drawbridge/test/transcript"
 )
 
 // old is a relay of another version that cannot hand over, in front of one of this version, if there is one.
@@ -51,8 +52,8 @@ func TestCannotHandOver(t *testing.T) {
 			served := make(chan error)
 			go func() { served <- unixsocket.Serve(ctx, &http.Server{Handler: o, ConnContext: whoAsks}, l, drainTime) }()
 			relays := make(chan *running, 1)
-			var log transcript
-			c := client(t, path, Options{Start: starter(t, path, relays), Log: log.logger()})
+			var log transcript.Text
+			c := client(t, path, Options{Start: starter(t, path, relays), Log: log.Logger()})
 			port := tcp(free(t))
 			for range 2 {
 				must(t, c.Apply(t.Context(), snapshot(endpoint("a", port))))

@@ -14,7 +14,7 @@ import (
 
 // protocol is raised with each change by which one side would misunderstand the other. The paths without it, and what is sent there,
 // never change: by them a relay of any version is replaced or ended.
-const protocol = 1
+const protocol = 2
 
 // Paths. The first four are the same in every protocol.
 const (
@@ -52,6 +52,25 @@ type Settings struct {
 	ServeAll   bool `json:"serveAll"`
 	ServeAllV6 bool `json:"serveAllV6"`
 	NoProxy    bool `json:"noProxy"`
+	// Proc is where the host's proc file system is mounted.
+	Proc string `json:"proc,omitempty"`
+}
+
+// Inquire says in which families rules for forwarded packets are asked about clients that a socket serves.
+type Inquire struct {
+	V4 bool `json:"v4"`
+	V6 bool `json:"v6"`
+}
+
+// of returns what it says of a family. While nobody has said anything they are asked in both.
+func (i *Inquire) of(v6 bool) bool {
+	switch {
+	case i == nil:
+		return true
+	case v6:
+		return i.V6
+	}
+	return i.V4
 }
 
 // A daemon begins a session before it asks for anything else. What the one before reserved, and did not commit, is then given up.
@@ -80,6 +99,9 @@ type stateCall struct {
 	Name string `json:"name"`
 	// Undiverted is what publish.Options.Undiverted comes to.
 	Undiverted string `json:"undiverted,omitempty"`
+	// Inquire is of which families DOCKER-USER has to be asked about clients from outside; nil says that this is not known, and leaves it as
+	// it was.
+	Inquire *Inquire `json:"inquire,omitempty"`
 	update
 }
 
@@ -228,7 +250,9 @@ func (d distant) Unwrap() error {
 
 // reply is what comes back: of each kind of call what belongs to it.
 type reply struct {
-	Ports       []state.Port       `json:"ports,omitempty"`
+	Ports []state.Port `json:"ports,omitempty"`
+	// Unasked is what keeps the relay from asking DOCKER-USER, in words; empty for nothing.
+	Unasked     string             `json:"unasked,omitempty"`
 	Differences []state.Difference `json:"differences,omitempty"`
 	// Failures are what befell the call, or single objects of a state.
 	Failures []failure `json:"failures,omitempty"`

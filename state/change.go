@@ -32,7 +32,7 @@ func Compare(from, to Snapshot) Change {
 
 // sameForHost leaves out what means nothing to the host.
 func sameForHost(a, b Network) bool {
-	a.Seen = b.Seen
+	a.Seen, a.Made = b.Seen, b.Made
 	return a == b
 }
 

@@ -152,6 +152,16 @@ func JoinPrefixes(ps []netip.Prefix) Prefixes {
 	return Prefixes(strings.Join(texts, ","))
 }
 
+// Contains reports whether one of the prefixes has the address.
+func (l Prefixes) Contains(a netip.Addr) bool {
+	for text := range strings.SplitSeq(string(l), ",") {
+		if p, err := netip.ParsePrefix(text); err == nil && p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
 // Family returns the prefixes of one family.
 func (l Prefixes) Family(v6 bool) []netip.Prefix {
 	var out []netip.Prefix

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 )
@@ -71,6 +72,14 @@ func TestExposure(t *testing.T) {
 	}
 	if got, want := s.Exposure(e), (Exposure{PublishDNAT, "2001:db8::/32", "eth0"}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+	for addr, want := range map[string]bool{"192.0.2.7": true, "192.0.3.7": false, "2001:db8::7": true, "2001:db9::7": false, "fe80::7": false} {
+		if got := Prefixes("192.0.2.0/24,2001:db8::/32").Contains(netip.MustParseAddr(addr)); got != want {
+			t.Errorf("%s is contained: %v", addr, got)
+		}
+	}
+	if Prefixes("").Contains(netip.MustParseAddr("192.0.2.7")) {
+		t.Error("no prefixes contain an address")
 	}
 	if got := network.From.Family(true); got != nil {
 		t.Errorf("IPv6 prefixes of %s: %v", network.From, got)

@@ -57,6 +57,9 @@ type Network struct {
 
 	// Seen says that an engine was seen to know the network. It means nothing to the host.
 	Seen bool `json:"seen,omitempty"`
+	// Made is the run of the daemon that made the network, until that run is sure to have answered for it. One that ended before
+	// may have left Docker without an answer, and then no engine knows the network.
+	Made string `json:"made,omitempty"`
 }
 
 // Subnet is a network's addressing in one family.
@@ -79,7 +82,7 @@ type Subnet struct {
 // Asked returns the network without what was found out about it, so that what was asked for can be
 // compared.
 func (n Network) Asked() Network {
-	n.Adopted, n.HostMTU, n.Seen = false, 0, false
+	n.Adopted, n.HostMTU, n.Seen, n.Made = false, 0, false, ""
 	return n
 }
 

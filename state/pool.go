@@ -14,6 +14,8 @@ type Pool struct {
 	Next netip.Addr `json:"next,omitzero"`
 	// Seen says that an engine was seen to have a network with this prefix.
 	Seen bool `json:"seen,omitempty"`
+	// Made is as with Network.
+	Made string `json:"made,omitempty"`
 }
 
 // Lease is one address of a pool that is in use.

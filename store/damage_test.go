@@ -315,9 +315,10 @@ func TestDirectoriesAndLinks(t *testing.T) {
 	s := reopen(t, filepath.Join(dir, "link"))
 	update(t, s, func(tx *Tx) { tx.PutNetwork(network(70)) })
 	for path, want := range map[string]string{
-		filepath.Join(dir, "dangling"): "symbolic link",
-		dir:                            "is a directory",
-		"/dev/null":                    "not a regular file",
+		filepath.Join(dir, "dangling"):             "symbolic link to a file",
+		filepath.Join(dir, "dangling", "state.db"): "symbolic link to one",
+		dir:         "is a directory",
+		"/dev/null": "not a regular file",
 	} {
 		var f *Fault
 		if _, err := Open(path); !errors.As(err, &f) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {

@@ -88,6 +88,7 @@ func (s *Store) carryOut(c *call, now *image) (*image, []record) {
 		return now, nil
 	}
 	tx := newTx(now)
+	tx.run = s.run
 	if c.err = c.run(tx); c.err != nil || c.panicked != nil || !tx.dirty() {
 		return now, nil
 	}

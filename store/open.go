@@ -1,6 +1,7 @@
 package store
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -60,7 +61,7 @@ func open(path string, steps []migration) (*Store, error) {
 	if err != nil {
 		return nil, explain(path, err)
 	}
-	s := &Store{path: path, db: db, file: file, commit: db.Update, turn: make(chan struct{}, 1)}
+	s := &Store{path: path, run: rand.Text(), db: db, file: file, commit: db.Update, turn: make(chan struct{}, 1)}
 	s.current.Store(img)
 	return s, nil
 }
@@ -123,6 +124,7 @@ func acquire(path string) (*os.File, error) {
 var (
 	errNoFile  = errors.New("it is not a regular file")
 	errNowhere = errors.New("it is a symbolic link to a file that is not there")
+	errNoDir   = errors.New("its directory is a symbolic link to one that is not there")
 )
 
 // lock takes the lock that bbolt takes.
@@ -151,7 +153,9 @@ func freshName(path string) string { return path + ".new" }
 // create makes a new file under another name and gives it its own when it is whole and on disk, so that a file without content
 // is never a new one: it is one that was lost. A file that appears meanwhile is fs.ErrExist and stays.
 func create(path string, steps []migration) error {
-	if err := os.MkdirAll(filepath.Dir(path), dirMode); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), dirMode); errors.Is(err, fs.ErrExist) { // as a link, whose target is missing
+		return errNoDir
+	} else if err != nil {
 		return err
 	}
 	fresh := freshName(path)
@@ -234,7 +238,7 @@ func explain(path string, err error) error {
 		return fmt.Errorf("state file %s %w: stop that one first", path, ErrInUse)
 	case errors.As(err, &newer):
 		return &Fault{fmt.Errorf("state file %s was written by a newer version of drawbridge (%w): install that version", path, err)}
-	case errors.As(err, &errno), errors.Is(err, errNowhere), errors.Is(err, errNoFile):
+	case errors.As(err, &errno), errors.Is(err, errNowhere), errors.Is(err, errNoDir), errors.Is(err, errNoFile):
 		return failed("opening", path, err)
 	}
 	return damaged(path, err)

@@ -21,6 +21,7 @@ var (
 // Store is an open state file. All its methods may be called from any goroutine.
 type Store struct {
 	path    string
+	run     string // see Tx.Run
 	current atomic.Pointer[image]
 
 	// turn holds one token, taken by whoever updates or closes. It is a channel
@@ -44,6 +45,9 @@ type Store struct {
 	// unwritable is why the last commit failed; nil if it did not.
 	unwritable atomic.Pointer[error]
 }
+
+// Run tells this opening of the store from every other one, see [state.Network.Made].
+func (s *Store) Run() string { return s.run }
 
 // Snapshot returns the state of the last commit. It costs no copy and must not be
 // changed; it stays as it is while the store goes on. It works after Close too.

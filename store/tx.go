@@ -13,6 +13,7 @@ import (
 // neither side can change the other's values. A Tx belongs to one goroutine.
 type Tx struct {
 	base *image
+	run  string
 
 	networks  edit[state.NetworkID, state.Network]
 	endpoints edit[state.EndpointID, state.Endpoint]
@@ -70,6 +71,9 @@ func (tx *Tx) EndpointsOf(network state.NetworkID) []state.Endpoint {
 
 // Pool returns the pool with this id.
 func (tx *Tx) Pool(id state.PoolID) (state.Pool, bool) { return tx.pools.get(id) }
+
+// Run tells this opening of the store from every other one.
+func (tx *Tx) Run() string { return tx.run }
 
 // PutPool adds p or replaces the pool of the same id; its leases stay as they are.
 func (tx *Tx) PutPool(p state.Pool) { tx.pools.put(p) }

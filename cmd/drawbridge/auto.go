@@ -2,22 +2,35 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/drawbridge-net/drawbridge/hostfw"
+	"github.com/drawbridge-net/drawbridge/link"
 	"github.com/drawbridge-net/drawbridge/state"
 )
 
-// hostLooker finds whether a firewall of the host is active; hostfw.Looker is one.
+// hostLooker finds whether a firewall of the host is active (hostfw.Looker), and routing rules that pick packets by their source (link.Links).
 type hostLooker interface {
 	Look(ctx context.Context) (hostfw.Finding, error)
+	RoutedBySource() (rule string, err error)
 }
 
+// realHost is one.
+type realHost struct {
+	firewall *hostfw.Looker
+	links    *link.Links
+}
+
+func (h realHost) Look(ctx context.Context) (hostfw.Finding, error) { return h.firewall.Look(ctx) }
+
+func (h realHost) RoutedBySource() (rule string, err error) { return h.links.RoutedBySource() }
+
 // auto keeps what state.PublishAuto means at the moment. Until the host was looked at, and while it cannot be, a firewall is taken to be
-// active: else a port could be opened that a firewall keeps closed.
+// active that wants to see each connection: else a port could be opened that a firewall keeps closed.
 type auto struct {
 	looker hostLooker
 	// strict reports whether firewalld refuses what others than itself translate.
@@ -31,12 +44,15 @@ type auto struct {
 	waited    sync.Once
 	looked    chan struct{} // closed after the first look
 	last      atomic.Pointer[sight]
+	// hosts and stricts say that modes were the host's own, or strict, at some time since the daemon began.
+	hosts, stricts atomic.Bool
 }
 
 // sight is what a look came to.
 type sight struct {
 	hostfw.Finding
-	failed error
+	bySource string // a routing rule
+	failed   error
 }
 
 const (
@@ -88,13 +104,15 @@ func (a *auto) look(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
 	found, err := a.looker.Look(bounded)
+	rule, failed := a.looker.RoutedBySource()
+	err = errors.Join(err, failed)
 	if ctx.Err() != nil {
 		return err
 	}
 	if last := a.last.Load(); err != nil && (last == nil || last.failed == nil) {
-		a.log.WarnContext(ctx, "taking a firewall of the host to be active, since that is not known", "error", err)
+		a.log.WarnContext(ctx, "taking a firewall of the host to be active and to look at each connection, since that is not known", "error", err)
 	}
-	a.last.Store(&sight{found, err})
+	a.last.Store(&sight{found, rule, err})
 	a.once.Do(func() { close(a.looked) })
 	return err
 }
@@ -128,13 +146,17 @@ func (a *auto) Auto() (mode state.Publish, reason string) {
 	last := a.last.Load()
 	switch {
 	case last == nil:
-		return a.translatable(state.PublishLearned, "the host's firewall has not been looked at yet")
+		return state.PublishHost, "the host's firewall has not been looked at yet"
 	case last.failed != nil:
-		return a.translatable(state.PublishLearned, "the host's firewall could not be looked at")
-	case last.Active:
-		return a.translatable(state.PublishLearned, last.Why)
+		return state.PublishHost, "the host's firewall could not be looked at"
+	case !last.Active:
+		return a.translatable(state.PublishDNAT, "no firewall of the host is active")
+	case last.Beyond != "":
+		return state.PublishHost, last.Why + "; INPUT counts or looks into packets (" + last.Beyond + "), which learned clients would pass by"
+	case last.bySource != "":
+		return state.PublishHost, last.Why + "; a routing rule (" + last.bySource + ") does not hold for answers to learned clients"
 	}
-	return a.translatable(state.PublishDNAT, "no firewall of the host is active")
+	return a.translatable(state.PublishLearned, last.Why)
 }
 
 // translatable replaces a mode that translates where firewalld refuses what is translated.
@@ -158,14 +180,31 @@ func (a *auto) Modes() state.Modes {
 	if a.inherit == state.PublishAuto {
 		m.Inherit = automatic
 	}
+	if automatic.ByHost() {
+		a.hosts.Store(true)
+	}
+	if m.Strict {
+		a.stricts.Store(true)
+	}
 	return m
 }
 
 // Mode returns the way to ports with an exposure.
 func (a *auto) Mode(e state.Exposure) state.Publish { return a.Modes().Of(e, state.TCP) }
 
-// byHost reports whether some clients are to come by sockets of the host.
-func (a *auto) byHost(s state.Snapshot) bool {
+// Led returns the way to ports with an exposure for what leads containers' answers to the host's sockets. Where a port was served by one, it
+// stays that way: when the port is translated from then on, its connections go on.
+func (a *auto) Led(e state.Exposure) state.Publish {
 	m := a.Modes()
-	return len(s.ByHost(func(e state.Exposure) state.Publish { return m.Of(e, state.TCP) })) > 0
+	m.Strict = m.Strict || a.stricts.Load()
+	if a.hosts.Load() {
+		m.Auto = state.PublishLearned
+		if a.inherit == state.PublishAuto {
+			m.Inherit = m.Auto
+		}
+	}
+	return m.Of(e, state.TCP)
 }
+
+// leads reports whether containers' answers are to be led to sockets of the host.
+func (a *auto) leads(s state.Snapshot) bool { return len(s.ByHost(a.Led)) > 0 }

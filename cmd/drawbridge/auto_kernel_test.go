@@ -61,3 +61,46 @@ func (h *wholeHost) awaitLog(text string, times int) {
 		}
 	}
 }
+
+// TestHostFirewallThatSeesEach: where INPUT counts or looks into packets, or the host routes by source, the firewall is asked about each
+// connection for as long as that is so.
+func TestHostFirewallThatSeesEach(t *testing.T) {
+	const plain = `mode=learned reason="chain in of table inet guard (nftables) drops"`
+	h := furnished(t, "nftables")
+	h.output("nft", "add table inet guard; add chain inet guard in { type filter hook input priority 0; policy drop; }; add rule inet guard in tcp dport 8080 accept")
+	h.awaitLog(plain, 1)
+	passBy := func(what string) string {
+		return "; INPUT counts or looks into packets (" + what + `), which learned clients would pass by"`
+	}
+	for i, row := range []struct {
+		on, off []string
+		told    string
+	}{
+		{
+			[]string{"nft", "insert rule inet guard in tcp dport 8080 limit rate over 5/second drop"},
+			[]string{"nft", "flush chain inet guard in"},
+			`mode=host reason="chain in of table inet guard (nftables) drops` + passBy("limit"),
+		},
+		{
+			[]string{"iptables-nft", "-A", "INPUT", "-p", "udp", "-m", "string", "--string", "forbidden", "--algo", "bm", "-j", "DROP"},
+			[]string{"iptables-nft", "-F", "INPUT"},
+			`mode=host reason="chain in of table inet guard (nftables) drops` + passBy("string"),
+		},
+		{
+			[]string{"iptables-legacy", "-A", "INPUT", "-p", "udp", "-m", "u32", "--u32", "0&0xff=1", "-j", "DROP"},
+			[]string{"iptables-legacy", "-F", "INPUT"},
+			`mode=host reason="chain in of table inet guard (nftables) drops` + passBy("u32"),
+		},
+		{
+			[]string{"ip", "rule", "add", "pref", "100", "from", "192.0.2.1", "lookup", "100"},
+			[]string{"ip", "rule", "del", "pref", "100"},
+			`mode=host reason="chain in of table inet guard (nftables) drops; a routing rule (100: from 192.0.2.1) does not hold for answers to learned clients"`,
+		},
+	} {
+		h.output(row.on...)
+		h.awaitLog(row.told, 1)
+		h.output(row.off...)
+		h.awaitLog(plain, 2+i)
+	}
+	h.stop(unix.SIGTERM)
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -42,8 +43,9 @@ type choice struct {
 	reason string
 }
 
-// newBackends opens both backends, which look for Docker's bridges among bridges.
-func newBackends(flag string, bridges firewall.Bridges, log *slog.Logger) (*backends, error) {
+// newBackends opens both backends, which look for Docker's bridges among bridges. The variant of iptables is the host's default, ""
+// where that is what the programs without a suffix are.
+func newBackends(flag string, bridges firewall.Bridges, variant string, log *slog.Logger) (*backends, error) {
 	b := &backends{flag: flag, log: log}
 	var err error
 	if b.marked, err = iptables.NewMarked(process.Run, nftables.MarkPermitted); err != nil {
@@ -54,12 +56,22 @@ func newBackends(flag string, bridges firewall.Bridges, log *slog.Logger) (*back
 		b.Close()
 		return nil, err
 	}
+	b.marked.SetDefault(variant)
 	b.nftables.Committed = func(took time.Duration) { log.Debug("nftables transaction", "duration", took) }
 	if b.iptables, err = iptables.New(process.Run, bridges, b.nftables.Generation); err != nil {
 		b.Close()
 		return nil, err
 	}
+	b.iptables.SetDefault(variant)
 	return b, nil
+}
+
+// hostVariant is the variant of iptables that is the host's default, as seen from a container by the root of the host's first process.
+func hostVariant(proc string) string {
+	if proc == defaultProc {
+		return "" // our programs are the host's
+	}
+	return iptables.HostDefault(filepath.Join(proc, "1", "root"))
 }
 
 // Close gives back what newBackends opened.
@@ -131,7 +143,7 @@ func (b *backends) find(ctx context.Context) (choice, error) {
 		return choice{b.iptables, "--firewall-backend says so"}, nil
 	case "nftables":
 		if err := b.nftables.Usable(); err != nil {
-			return choice{}, fmt.Errorf("--firewall-backend nftables: %w", err)
+			return choice{}, fmt.Errorf("--firewall-backend nftables is not possible here: %w; --firewall-backend=iptables, or auto, may be", err)
 		}
 		return choice{b.nftables, "--firewall-backend says so"}, nil
 	}
@@ -226,8 +238,7 @@ func (b *backends) forget(ctx context.Context) {
 	}
 }
 
-// Purge implements firewall.Backend, for all backends. Where there is no iptables the error is
-// iptables.ErrNotInstalled.
+// Purge implements firewall.Backend, for all backends.
 func (b *backends) Purge(ctx context.Context) error {
 	return errors.Join(b.nftables.RemoveTable(ctx), b.iptables.Purge(ctx), nftables.RemoveLatch())
 }
@@ -240,7 +251,7 @@ func (b *backends) Leftover(ctx context.Context) bool {
 // leftoverRules returns backends that are to look for rules of ours and remove them. They render none, so that
 // Docker's bridges do not matter to them.
 func leftoverRules() (*backends, error) {
-	return newBackends("auto", func() ([]string, error) { return nil, nil }, slog.New(slog.DiscardHandler))
+	return newBackends("auto", func() ([]string, error) { return nil, nil }, "", slog.New(slog.DiscardHandler))
 }
 
 var _ firewall.Backend = (*backends)(nil)

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -38,6 +39,7 @@ import (
 type daemonParts struct {
 	plugin  *plugin.Server
 	control *control.Server
+	loop    *reconcile.Loop
 	// tasks run beside the servers until the daemon ends.
 	tasks map[string]func(context.Context) error
 	// closers give resources back, last made first.
@@ -141,7 +143,8 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	if n := leftover(st.Snapshot(), planes.links); n > 0 {
 		log.Warn("the state is empty, and links of an earlier run are on this host, in no container: they are removed", "links", n, "state", s.state)
 	}
-	loop := reconcile.New(st, planes.steps(), reconcile.Options{Log: log, Interval: checkInterval, Debounce: debounce})
+	d.loop = reconcile.New(st, planes.steps(), reconcile.Options{Log: log, Interval: checkInterval, Debounce: debounce})
+	loop := d.loop
 	network := driver.New(st, loop, planes.ports, host{planes.links, planes.sysctl, planes.rules}, planes.flows, p.driver)
 	if err := network.Restore(ctx); err != nil {
 		return err
@@ -190,7 +193,7 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 func newCollector(st *store.Store, network *driver.Driver, addresses *ipam.Driver, s settings, p parsed, log *slog.Logger) *collect.Collector {
 	parts := collect.Parts{Store: st, Networks: network, Pools: addresses}
 	if len(p.engines) > 0 {
-		parts.Engines = engine.New(p.engines)
+		parts.Engines = engine.New(p.engines, s.proc)
 	}
 	return collect.New(parts, collect.Options{Log: log, Grace: s.gcGrace})
 }
@@ -283,7 +286,7 @@ type planes struct {
 }
 
 func (d *daemonParts) newPlanes(s settings, parsed parsed, log *slog.Logger) (*planes, error) {
-	p := &planes{sysctl: link.Sysctl{Root: "/proc/sys"}}
+	p := &planes{sysctl: link.Sysctl{Root: filepath.Join(s.proc, "sys")}}
 	p.publishing = func() control.Publishing { return p.describePublishing(s) }
 	var err error
 	if p.links, err = link.New(p.sysctl); err != nil {
@@ -299,24 +302,24 @@ func (d *daemonParts) newPlanes(s settings, parsed parsed, log *slog.Logger) (*p
 	d.onEnd(p.flows.Close)
 	ports := relay.Options{
 		Socket: s.relaySocket, Start: relay.Spawn(s.relaySocket), Log: log, Level: parsed.level,
-		Settings: relay.Settings{ServeAll: !s.iptables, ServeAllV6: !s.ip6tables, NoProxy: !s.userlandProxy},
+		Settings: relay.Settings{ServeAll: !s.iptables, ServeAllV6: !s.ip6tables, NoProxy: !s.userlandProxy, Proc: s.proc},
 	}
 	if s.iptables {
 		d.newAuto(p, s, parsed, log)
-		ports.Mode, ports.Undiverted, p.links.Mode = p.auto.Mode, p.undiverted, p.auto.Mode
+		ports.Mode, ports.Undiverted, ports.Inquire, p.links.Mode = p.auto.Mode, p.undiverted, p.inquire, p.auto.Led
 	}
 	p.ports = relay.New(ports)
 	d.onClose(p.ports)
 	if !s.iptables {
 		return p, nil
 	}
-	if p.backend, err = newBackends(s.backend, p.links.ForeignBridges, log); err != nil {
+	if p.backend, err = newBackends(s.backend, p.links.ForeignBridges, hostVariant(s.proc), log); err != nil {
 		return nil, err
 	}
 	d.onEnd(p.backend.Close)
 	rules := firewall.Settings{
 		NoIPv6: !s.ip6tables, Loopback: p.links.LeadsLoopback, BarsLoopback: p.barsLoopback,
-		Publish: p.auto.Modes, LearnedTime: s.learnedTime, Divert: p.auto.byHost,
+		Publish: p.auto.Modes, LearnedTime: s.learnedTime, Divert: p.auto.leads,
 	}
 	if err := d.openLatch(&rules, p.ports, s, log); err != nil {
 		return nil, err
@@ -335,7 +338,8 @@ func (d *daemonParts) newAuto(p *planes, s settings, parsed parsed, log *slog.Lo
 	}
 	p.looker = newLooker(p.zones)
 	d.onEnd(p.looker.Close)
-	p.auto = newAuto(p.looker, p.barsLoopback, parsed.publish, log)
+	p.auto = newAuto(realHost{p.looker, p.links}, p.barsLoopback, parsed.publish, log)
+	p.links.RoutingChanged = p.auto.Suspect
 }
 
 // openLatch adds the latch, where the host can have one and the user does not mind.
@@ -374,8 +378,16 @@ func newLooker(zones *firewalld.Plane) *hostfw.Looker {
 	return hostfw.New(o)
 }
 
-// undiverted names what the host lacks for containers to be reached with their clients' addresses.
-func (p *planes) undiverted() string { return cmp.Or(p.links.Undiverted(), p.rules.Undiverted()) }
+// undiverted is how is told what the host lacks for containers to be reached with their clients' addresses.
+const undiverted = "containers see the bridge's address in place of their clients' at ports in the modes host and learned (drawbridge.publish=dnat works without)"
+
+// undiverted names it, "" for nothing as far as is known.
+func (p *planes) undiverted() string {
+	if p.rules == nil {
+		return ""
+	}
+	return cmp.Or(p.links.Undiverted(), p.rules.Undiverted())
+}
 
 // barsLoopback reports whether firewalld refuses the host's connections that are translated.
 func (p *planes) barsLoopback() bool { return p.zones != nil && p.zones.Strict() }
@@ -392,8 +404,13 @@ func (p *planes) steps() []reconcile.Step {
 	steps = append(steps,
 		reconcile.Step{Name: "links up", Plane: p.links.Activate()},
 		reconcile.Step{Name: "published ports", Plane: p.ports})
+	if p.translation != nil {
+		steps = append(steps, reconcile.Step{Name: "flows of translated ports", Plane: turning{p.translation}})
+	}
 	if p.auto != nil {
-		steps = append(steps, reconcile.Step{Name: "ports past a firewall", Plane: &pastWarner{p.auto, map[hostPort]bool{}}})
+		steps = append(steps,
+			reconcile.Step{Name: "ports past a firewall", Plane: &pastWarner{p.auto, map[warning]bool{}}},
+			reconcile.Step{Name: "the question to DOCKER-USER", Plane: &askWarner{planes: p, log: p.auto.log}})
 	}
 	return steps
 }

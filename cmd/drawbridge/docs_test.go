@@ -15,7 +15,7 @@ import (
 
 var update = flag.Bool("update", false, "write the generated parts of the documentation anew (make docs)")
 
-// mostUsed are the options that the README shows.
+// mostUsed are the options that docs/networks.md shows.
 var mostUsed = []string{
 	"com.docker.network.bridge.name",
 	"com.docker.network.driver.mtu",
@@ -31,6 +31,7 @@ var mostUsed = []string{
 // comments that name it; -update writes all parts anew.
 func TestDocumentation(t *testing.T) {
 	all := listSettings()
+	managed, _ := readManaged(t)
 	parts := map[string]string{
 		"most used options": settingsTable(pick(t, all.Network, mostUsed), false),
 		"network options":   settingsTable(all.Network, false),
@@ -38,8 +39,9 @@ func TestDocumentation(t *testing.T) {
 		"flags of serve":    settingsTable(all.Serve, true),
 		"commands":          commandsTable(),
 		"exit codes":        exitCodesTable(),
+		"privileges":        "```console\n$ docker plugin install --alias drawbridge registry.example.com/drawbridge:1.0\n" + privileges(managed) + "```\n",
 	}
-	for _, file := range []string{"README.md", "docs/reference.md"} {
+	for _, file := range []string{"docs/networks.md", "docs/reference.md", "docs/managed-plugin.md"} {
 		path := filepath.Join("..", "..", file)
 		text, err := os.ReadFile(path)
 		if err != nil {

@@ -15,14 +15,15 @@ func (p *planes) describePublishing(s settings) control.Publishing {
 	if s.publish == string(state.PublishAuto) {
 		out.InheritWhy = "--publish is auto: " + out.AutoWhy
 	}
-	if p.backend != nil && p.backend.Variant() != "" && p.backend.Variant() != "nftables" {
-		out.NoLearning = "only --firewall-backend=nftables can"
+	if p.rules != nil {
+		out.NoLearning = p.rules.NoLearning()
 	}
-	if !s.iptables {
-		out.NoRules4 = "--iptables=false: a proxy serves all"
+	switch {
+	case !s.iptables:
+		out.NoRules4, out.NoRules6 = "--iptables=false", "--iptables=false"
+	case !s.ip6tables:
+		out.NoRules6 = "--ip6tables=false"
 	}
-	if !s.iptables || !s.ip6tables {
-		out.NoRules6 = "no rules for IPv6: a proxy serves all"
-	}
+	p.describeUnasked(&out)
 	return out
 }

@@ -62,7 +62,7 @@ func (w *walker) walkFile(what string, file []byte, want moment) {
 			if w.host.daemon == nil {
 				w.start()
 			}
-			if now := lessForwarding(w.same(where)); now != want.less() {
+			if now := lessHistory(w.same(where)); now != want.less() {
 				w.Errorf("%s: the state is not as it should be: %s", where, cmp.Diff(want.less(), now))
 			}
 			if _, err := os.Stat(path + ".new"); err == nil {

@@ -28,13 +28,18 @@ func TestFaults(t *testing.T) {
 		t.Run(backend, func(t *testing.T) {
 			t.Parallel()
 			w := newWalker(t, backend, newWholeHost)
-			w.walkStory(story())
+			w.walkStory(story(""))
+		})
+		t.Run("limits, "+backend, func(t *testing.T) {
+			t.Parallel()
+			w := newWalker(t, backend, newWholeHost)
+			w.walkPorts(story("192.0.2.0/24"))
 		})
 	}
 	t.Run("state file", func(t *testing.T) {
 		t.Parallel()
 		w := newWalker(t, "nftables", newWholeHost)
-		w.walkFiles(story())
+		w.walkFiles(story(""))
 	})
 	t.Run("link of a container", func(t *testing.T) {
 		t.Parallel()
@@ -55,8 +60,8 @@ type step struct {
 	busiest bool // after it there is the most on the host
 }
 
-// story is what an engine asks for from the first network to the last.
-func story() []step {
+// story is what an engine asks for from the first network to the last. One container has ports, for all sources or for some.
+func story(sources string) []step {
 	network := map[string]any{"NetworkID": networkID(0)}
 	endpoint := func(e int) map[string]any {
 		return map[string]any{"NetworkID": networkID(0), "EndpointID": endpointID(e)}
@@ -82,10 +87,14 @@ func story() []step {
 	sandbox := func(name string) map[string]any {
 		return map[string]any{"SandboxKey": "/var/run/docker/netns/" + name, "Options": map[string]any{}}
 	}
+	named := map[string]any{"drawbridge.name": "db"}
+	if sources != "" {
+		named["drawbridge.publish.from"] = sources
+	}
 	return slices.Concat(requests(), []step{
 		{"NetworkDriver.CreateNetwork", createArgs(map[string]string{"com.docker.network.bridge.enable_icc": "false"}), false},
 		{"IpamDriver.RequestAddress", map[string]any{"PoolID": pool4, "Address": "10.0.0.2"}, false},
-		{"NetworkDriver.CreateEndpoint", link(0, map[string]any{"drawbridge.name": "db"}), false},
+		{"NetworkDriver.CreateEndpoint", link(0, named), false},
 		{"NetworkDriver.Join", with(endpoint(0), sandbox("0123")), false},
 		{"NetworkDriver.ProgramExternalConnectivity", with(endpoint(0), ports(port(6, 8080, ""), port(17, 8080, ""))), false},
 		{"NetworkDriver.CreateEndpoint", link(1, map[string]any{"drawbridge.link": "db"}), false},
@@ -200,6 +209,9 @@ func (w *walker) walkStory(story []step) {
 		w.Errorf("the story left something in the state (-before +after): %s", cmp.Diff(blank.less(), before.less()))
 	}
 	w.walkStart(busy)
+	if len(busy.guarded()) == 0 {
+		w.Error("no family is guarded: the purge has nothing to close")
+	}
 	w.walkPurge(busy, blank)
 	kinds := make([]string, 0, len(w.kinds))
 	for kind := range w.kinds {
@@ -207,6 +219,21 @@ func (w *walker) walkStory(story []step) {
 	}
 	slices.Sort(kinds)
 	w.Logf("walked %d points with a kill and %d with a failure; effects: %s", w.points[effect.KillAfter]+w.points[effect.KillBefore], w.points[effect.Fail], strings.Join(kinds, " "))
+}
+
+// walkPorts walks the calls of a story by which ports come and go.
+func (w *walker) walkPorts(story []step) {
+	w.plan(0, "")
+	w.start()
+	before := w.moment()
+	for _, s := range story {
+		w.call(s)
+		after := w.moment()
+		if strings.HasSuffix(s.name, "ExternalConnectivity") {
+			w.walkCall(s, before, after)
+		}
+		before = after
+	}
 }
 
 // walkCall walks the points of one call. The host is as after it, and is left so.
@@ -256,7 +283,7 @@ func (w *walker) check(what string, s step, refused string, broken error, before
 		w.start()
 	}
 	was, is := before.less(), after.less()
-	now := lessForwarding(w.same(what))
+	now := lessHistory(w.same(what))
 	if takesAway(s.name) {
 		now = retired.ReplaceAllString(now, `"Retired": null`)
 	}
@@ -269,7 +296,7 @@ func (w *walker) check(what string, s step, refused string, broken error, before
 		w.Errorf("%s: the state is neither that of before nor that of after the call: %s", what, cmp.Diff(is, now))
 	}
 	w.call(s)
-	if now := lessForwarding(w.same(what + ", tried again")); now != is {
+	if now := lessHistory(w.same(what + ", tried again")); now != is {
 		w.Errorf("%s, tried again: the state is not as it should be: %s", what, cmp.Diff(is, now))
 	}
 }
@@ -286,17 +313,20 @@ func takesAway(call string) bool {
 	return false
 }
 
-// lessForwarding leaves out of a state whether forwarding is ours: what was turned on once stays on, and is remembered.
-func lessForwarding(text string) string {
-	return forwarding.ReplaceAllString(text, "")
+// lessHistory leaves out of a state whether forwarding is ours, since what was turned on once stays on, and is remembered; and by which run of the
+// daemon a network was made.
+func lessHistory(text string) string {
+	return made.ReplaceAllString(forwarding.ReplaceAllString(text, ""), `"made": "a run"`)
 }
+
+var made = regexp.MustCompile(`"made": ".*?"`)
 
 // retired are the bridges of which something may be left: they are remembered until a pass went through.
 var retired = regexp.MustCompile(`(?s)"Retired": \[.*?\]`)
 
 var forwarding = regexp.MustCompile(`(?s)"Forwarding": \{.*?\}`)
 
-func (m moment) less() string { return lessForwarding(m.text) }
+func (m moment) less() string { return lessHistory(m.text) }
 
 // walkStart kills a daemon that makes a host from its state, at each effect.
 func (w *walker) walkStart(full moment) {
@@ -310,6 +340,8 @@ func (w *walker) walkStart(full moment) {
 		w.host.launch(w.backend)
 		hit := w.await(point, effect.KillAfter)
 		if hit == "" {
+			w.stop() // the plan is still one of a kill, for what it might do yet
+			w.plan(0, "")
 			return
 		}
 		w.note(effect.KillAfter, hit)
@@ -326,6 +358,7 @@ func (w *walker) walkPurge(full, blank moment) {
 	w.Helper()
 	for point := 1; ; point++ {
 		w.rewind(full)
+		w.host.settle()
 		w.stop()
 		w.plan(point, effect.KillAfter)
 		err := w.host.purge()
@@ -336,7 +369,9 @@ func (w *walker) walkPurge(full, blank moment) {
 		}
 		w.note(effect.KillAfter, names[point-1])
 		w.plan(0, "")
-		w.purge()
+		if closed := w.purge(); !slices.Equal(closed, full.guarded()) {
+			w.Errorf("purge, killed after %d (%s) and repeated: FORWARD is closed in %v, and the guards were in %v", point, names[point-1], closed, full.guarded())
+		}
 		w.reset(blank) // forwarding stays on, as the purge says
 		if diff := cmp.Diff(blank.dump, w.host.dump()); diff != "" {
 			w.Errorf("purge, killed after %d (%s) and repeated, leaves (-blank +left): %s", point, names[point-1], diff)
@@ -345,9 +380,27 @@ func (w *walker) walkPurge(full, blank moment) {
 	w.plan(0, "")
 }
 
-func (w *walker) purge() {
+// purge returns the programs whose FORWARD has the policy DROP from then on, and takes that back.
+func (w *walker) purge() (closed []string) {
 	w.Helper()
 	w.must(w.host.purge())
+	for _, program := range []string{"iptables", "ip6tables"} {
+		if strings.HasPrefix(w.host.output(program, "-S", "FORWARD"), "-P FORWARD DROP\n") {
+			closed = append(closed, program)
+			w.host.output(program, "-P", "FORWARD", "ACCEPT")
+		}
+	}
+	return closed
+}
+
+// guarded returns the programs whose FORWARD has a guard of ours at the moment.
+func (m moment) guarded() (programs []string) {
+	for _, program := range []string{"iptables", "ip6tables"} {
+		if slices.Contains(m.dump, program+" *filter :DRAWBRIDGE-GUARD -") {
+			programs = append(programs, program)
+		}
+	}
+	return programs
 }
 
 // note counts a point.

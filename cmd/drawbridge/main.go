@@ -51,6 +51,7 @@ const (
 	defaultRelaySocket   = "/run/drawbridge/relay.sock"
 	defaultState         = "/var/lib/drawbridge/state.db"
 	defaultEngineSocket  = "/run/docker.sock"
+	defaultProc          = "/proc"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }

@@ -43,21 +43,36 @@ func portsPast(s state.Snapshot, f hostfw.Finding, modes state.Modes) []pastFire
 	return out
 }
 
-// pastWarner is a plane that changes nothing: it warns of each port that goes past the host's firewall, once.
+// advice is what to do about it. No socket could serve SCTP behind the host's rules.
+func (p pastFirewall) advice() string {
+	if p.proto == state.SCTP {
+		return "no socket of the host can serve SCTP: say who may come with drawbridge.publish.from, or that nobody may with drawbridge.publish=localhost"
+	}
+	return "make its network with -o drawbridge.publish=host, or give that to its container, and the firewall decides"
+}
+
+// warning is what a port is warned of once for: a container that restarts is no news, another network is.
+type warning struct {
+	hostPort
+	network state.NetworkID
+}
+
+// pastWarner is a plane that changes nothing: it warns of each port of a network that goes past the host's firewall, once.
 type pastWarner struct {
 	auto   *auto
-	warned map[hostPort]bool
+	warned map[warning]bool
 }
 
 // Apply implements reconcile.Plane.
 func (w *pastWarner) Apply(ctx context.Context, s state.Snapshot) error {
 	found := w.auto.Finding()
 	for _, p := range portsPast(s, found, w.auto.Modes()) {
-		if w.warned[p.hostPort] {
+		about := warning{p.hostPort, p.network}
+		if w.warned[about] {
 			continue
 		}
-		w.warned[p.hostPort] = true
-		w.auto.log.WarnContext(ctx, "a published port is reached past the host's firewall: make its network with -o drawbridge.publish=host, and the firewall decides",
+		w.warned[about] = true
+		w.auto.log.WarnContext(ctx, "a published port is reached past the host's firewall: "+p.advice(),
 			"port", p.hostPort, "endpoint", p.endpoint.Short(), "network", p.network.Short(), "firewall", found.Why)
 	}
 	return nil

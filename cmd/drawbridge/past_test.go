@@ -71,7 +71,7 @@ func TestWarnsOnce(t *testing.T) {
 	var log bytes.Buffer
 	host := &fakeHost{}
 	a := host.auto(state.PublishDNAT, slog.New(slog.NewTextHandler(&log, nil)))
-	w := &pastWarner{a, map[hostPort]bool{}}
+	w := &pastWarner{a, map[warning]bool{}}
 	s := withPorts()
 	expect := func(ports ...string) {
 		t.Helper()
@@ -83,8 +83,8 @@ func TestWarnsOnce(t *testing.T) {
 			t.Errorf("%d warnings, want %d: %s", n, len(ports), log.String())
 		}
 		for _, p := range ports {
-			if !strings.Contains(log.String(), "port="+p) || !strings.Contains(log.String(), "-o drawbridge.publish=host") {
-				t.Errorf("no warning of %s: %s", p, log.String())
+			if !strings.Contains(log.String(), "port="+p) || strings.HasSuffix(p, "/sctp") != !strings.Contains(lineOf(log.String(), p), "-o drawbridge.publish=host") {
+				t.Errorf("no warning of %s, or one with the wrong advice: %s", p, log.String())
 			}
 		}
 	}
@@ -103,4 +103,20 @@ func TestWarnsOnce(t *testing.T) {
 	expect()
 	s.Endpoints[0].Ports = append(s.Endpoints[0].Ports, state.Port{Proto: state.TCP, HostPort: 9000, ContainerPort: 80})
 	expect("0.0.0.0:9000/tcp")
+	// The port goes to a container of another network.
+	other := s.Networks[0]
+	other.ID = state.NetworkID(strings.Repeat("2", 64))
+	s.Networks = append(s.Networks, other)
+	s.Endpoints[0].Network = other.ID
+	expect("0.0.0.0:8080/tcp", "0.0.0.0:9000/tcp")
+}
+
+// lineOf is the line of a log that is about a port.
+func lineOf(log, port string) string {
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, "port="+port) {
+			return line
+		}
+	}
+	return ""
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drawbridge-net/drawbridge/control"
-	"github.com/drawbridge-net/drawbridge/firewall/iptables"
 	"github.com/drawbridge-net/drawbridge/firewall/nftables"
 	"github.com/drawbridge-net/drawbridge/firewalld"
 	"github.com/drawbridge-net/drawbridge/link"
@@ -37,8 +36,9 @@ func newPurge() *cobra.Command {
 state file. The process that holds published ports is ended, with their connections. The daemon must not be running. It works without a state file too: what is ours is
 recognised by its marks.
 
-What stays: rules that you put into DOCKER-USER or DRAWBRIDGE-USER, firewalld's zone "docker", and
-net.ipv4.ip_forward, which others may rely on by now.`,
+What stays: rules that you put into DOCKER-USER or DRAWBRIDGE-USER, firewalld's zone "docker" and policy "docker-forwarding",
+and IP forwarding, which others may rely on by now. If it was Drawbridge that turned it on, the policy of iptables' FORWARD becomes DROP, as Docker
+sets it, so that the host does not become a router.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := fromEnvironment(cmd); err != nil {
@@ -59,9 +59,9 @@ net.ipv4.ip_forward, which others may rely on by now.`,
 
 func (p purge) run(ctx context.Context, out io.Writer) error {
 	if _, err := control.Dial(p.controlSocket).Status(ctx); !errors.Is(err, control.ErrUnreachable) {
-		return errors.New("the daemon is running: stop it first")
+		return errors.New("the daemon is running: stop it first (systemctl stop drawbridge.socket drawbridge.service)")
 	}
-	alone, err := claimHost()
+	alone, err := claimHost(p.controlSocket, func(error) {}) // the daemon warns of that
 	if err != nil {
 		return err
 	}
@@ -73,12 +73,13 @@ func (p purge) run(ctx context.Context, out io.Writer) error {
 	if p.rulesOnly {
 		return p.cleanRulesOnly(ctx, out)
 	}
-	linked, err := link.InContainers() // also where the state file is gone
+	// Not what the state file has: it may be gone, and knows nothing of containers that were removed while no daemon ran.
+	attached, err := link.InContainers()
 	if err != nil {
 		return err
 	}
-	if n := max(len(known.Endpoints), linked); n > 0 && !p.force {
-		return fmt.Errorf("%d containers are attached to drawbridge networks: stop them, or purge with --force", n)
+	if attached > 0 && !p.force {
+		return fmt.Errorf("containers are attached to drawbridge networks, by %d links: stop them, or take the links away with --force", attached)
 	}
 	if err := p.clean(ctx, known, out); err != nil {
 		return err
@@ -131,7 +132,7 @@ func (p purge) clean(ctx context.Context, known state.Snapshot, out io.Writer) e
 		cleanRules(ctx, out),
 	)
 	if known.Forwarding.V4 || known.Forwarding.V6 {
-		fmt.Fprintln(out, "note: drawbridge had turned on IP forwarding and leaves it on; turn it off with `sysctl -w net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0`")
+		fmt.Fprintln(out, "note: IP forwarding is still on; where nobody needs it, turn it off: `sysctl -w net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0`")
 	}
 	return errors.Join(err, restoreRA(links, known.Forwarding.RA, out))
 }
@@ -172,13 +173,17 @@ func cleanRules(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	defer backend.Close()
-	switch err := backend.Purge(ctx); {
-	case errors.Is(err, iptables.ErrNotInstalled):
-		fmt.Fprintln(out, "firewall: rules and sets removed; there is no iptables on this host")
-	case err != nil:
-		return err
-	default:
-		fmt.Fprintln(out, "firewall: rules and sets removed")
+	closed, err := backend.iptables.CloseForward(ctx)
+	if closed {
+		fmt.Fprintln(out, "note: drawbridge had turned on IP forwarding and leaves it on, since others may rely on it. So that the host is no router, iptables refuses now what no rule of FORWARD accepts, as Docker sets it; `iptables -P FORWARD ACCEPT` takes that back")
 	}
+	if err := errors.Join(err, backend.Purge(ctx)); err != nil {
+		return err
+	}
+	text := "firewall: rules and sets removed"
+	if !backend.iptables.Installed() {
+		text += "; there is no iptables on this host"
+	}
+	fmt.Fprintln(out, text)
 	return nil
 }

@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"os"
 	"sync"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
@@ -72,16 +70,4 @@ func newHolder(socket string, takeOver bool, log slog.Handler) (*relay.Server, n
 	o.Notify = nil // the daemon that started it is whom systemd knows
 	listener, err = unixsocket.Listen(socket)
 	return relay.NewServer(o), listener, err
-}
-
-// activated returns the socket that systemd has opened, if it has.
-func activated() (net.Listener, error) {
-	given, err := activation.Listeners()
-	switch {
-	case err != nil || len(given) == 0:
-		return nil, err
-	case len(given) > 1 || given[0] == nil:
-		return nil, errors.New("systemd hands over more than a socket on which to listen: the unit of the socket has one line ListenStream=")
-	}
-	return given[0], nil
 }

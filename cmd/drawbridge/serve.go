@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -16,7 +17,6 @@ import (
 	"github.com/drawbridge-net/drawbridge/control"
 	"github.com/drawbridge-net/drawbridge/internal/unixsocket"
 	"github.com/drawbridge-net/drawbridge/internal/version"
-	"github.com/drawbridge-net/drawbridge/plugin"
 	"github.com/drawbridge-net/drawbridge/store"
 )
 
@@ -34,18 +34,40 @@ On SIGTERM calls under way are finished and the sockets removed. Containers keep
 networks: rules and links stay until "drawbridge purge" or until their networks are removed.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := fromEnvironment(cmd); err != nil {
-				return err
+			began := time.Now()
+			err := serveAsSet(cmd, &s)
+			if err != nil && s.inContainer() {
+				linger(cmd.Context(), err, began)
 			}
-			p, err := s.parse()
-			if err != nil {
-				return err
-			}
-			return serve(cmd.Context(), s, p)
+			return err
 		},
 	}
 	s.register(cmd.Flags())
 	return cmd
+}
+
+func serveAsSet(cmd *cobra.Command, s *settings) error {
+	if err := fromEnvironment(cmd); err != nil {
+		return err
+	}
+	p, err := s.parse()
+	if err != nil {
+		return err
+	}
+	return serve(cmd.Context(), *s, p)
+}
+
+// enableTime is longer than an engine waits for a managed plugin that it starts (12.5 s).
+const enableTime = 15 * time.Second
+
+// linger puts the end off of a managed plugin that cannot start, until its engine has given up: one that ends earlier is started again at
+// once, and again, and Docker 20.10 then cannot start it any more.
+func linger(ctx context.Context, err error, began time.Time) {
+	newLog(slog.LevelError, true).Error("the daemon cannot start", "error", err)
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Until(began.Add(enableTime))):
+	}
 }
 
 // serve listens before anything that could take its time, so that dockerd's calls wait instead of failing, and opens the state,
@@ -53,16 +75,20 @@ networks: rules and links stay until "drawbridge purge" or until their networks 
 // used it answers that. The parts end in the opposite order: no new calls, calls under way finished, then the loop that they wait
 // for, then the sockets of published ports.
 func serve(ctx context.Context, s settings, p parsed) error {
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: p.level}))
+	log := newLog(p.level, s.inContainer())
+	// A fault, or systemd's watchdog, ends us by a signal and not with exit code 2, which says that starting us again is of no use.
+	debug.SetTraceback("crash")
 	for _, complaint := range strayVariables(os.Environ()) {
 		log.Warn(complaint)
 	}
-	alone, err := claimHost()
+	alone, err := claimHost(s.controlSocket, func(err error) {
+		log.Warn("another user's process has the name by which daemons keep each other off: one with another --control-socket would not notice us", "error", err)
+	})
 	if err != nil {
 		return err
 	}
 	defer alone.Close()
-	listener, err := plugin.Listen(s.pluginSocket)
+	listener, err := listenForEngine(s.pluginSocket)
 	if err != nil {
 		return err
 	}
@@ -73,18 +99,24 @@ func serve(ctx context.Context, s settings, p parsed) error {
 	}
 	defer commands.Close()
 
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var running sync.WaitGroup
+	alive := &pulse{sockets: []string{s.pluginSocket, s.controlSocket}, log: log}
+	running.Go(func() { alive.keep(background) })
+
 	begin := func() (*daemonParts, error) { return newDaemon(ctx, s, p, log) }
 	d, err := begin()
 	if fault, is := errors.AsType[*store.Fault](err); is {
 		d, err = refuse(ctx, listener, commands, log, fault, begin)
 	}
 	if err != nil || d == nil {
+		stop()
+		running.Wait()
 		return err
 	}
 	defer d.close()
-	background, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
-	var running sync.WaitGroup
+	alive.parts.Store(d)
 	for name, task := range d.tasks {
 		running.Go(func() {
 			if err := task(background); err != nil && background.Err() == nil {
@@ -109,15 +141,53 @@ func serve(ctx context.Context, s settings, p parsed) error {
 // claimTime is how long a daemon waits for another one to be gone.
 const claimTime = time.Second
 
-// claimHost keeps a second daemon, and purge, off the host: each would remove the links and rules of the other.
-func claimHost() (io.Closer, error) {
-	held, err := unixsocket.Claim("drawbridge-host")
-	// A program that a killed daemon was about to start has its claim for a moment more.
-	for began := time.Now(); errors.Is(err, unixsocket.ErrClaimed) && time.Since(began) < claimTime; held, err = unixsocket.Claim("drawbridge-host") {
-		time.Sleep(claimTime / 20)
+// claims are what keeps a second daemon off, and are given up together.
+type claims []io.Closer
+
+// Close implements io.Closer.
+func (c claims) Close() error {
+	var errs []error
+	for _, claim := range c {
+		errs = append(errs, claim.Close())
 	}
-	if errors.Is(err, unixsocket.ErrClaimed) {
-		return nil, errors.New("another drawbridge daemon serves this host: stop it first")
+	return errors.Join(errs...)
+}
+
+// claimHost keeps a second daemon, and purge, off the host: each would remove the links and rules of the other. It claims a file beside the
+// control socket, and a name, which says it for the whole network namespace, whatever the paths are. The name does not count where it is
+// with another user: anybody may take it, and could keep the daemon from its host.
+func claimHost(controlSocket string, foreign func(error)) (io.Closer, error) {
+	var held claims
+	for _, claim := range []func() (io.Closer, error){
+		func() (io.Closer, error) { return unixsocket.ClaimFile(controlSocket + ".lock") },
+		func() (io.Closer, error) { return unixsocket.Claim("drawbridge-host") },
+	} {
+		c, err := patiently(claim)
+		switch {
+		case err == nil:
+			held = append(held, c)
+			continue
+		case errors.Is(err, unixsocket.ErrForeign):
+			foreign(err)
+			continue
+		case errors.Is(err, unixsocket.ErrClaimed):
+			err = errors.New("another drawbridge daemon serves this host: stop it first")
+		}
+		_ = held.Close()
+		return nil, err
+	}
+	return held, nil
+}
+
+// patiently claims again for a while: a program that a killed daemon was about to start has its claim for a moment more, and who
+// claims in the same instant does not say yet who it is.
+func patiently(claim func() (io.Closer, error)) (io.Closer, error) {
+	taken := func(err error) bool {
+		return errors.Is(err, unixsocket.ErrClaimed) || errors.Is(err, unixsocket.ErrForeign)
+	}
+	held, err := claim()
+	for began := time.Now(); taken(err) && time.Since(began) < claimTime; held, err = claim() {
+		<-time.After(claimTime / 20) // the kernel tells nobody when a claim ends
 	}
 	return held, err
 }

@@ -35,6 +35,7 @@ type settings struct {
 	learnedTime                        time.Duration
 	engineSockets                      []string
 	gcGrace                            time.Duration
+	proc                               string
 }
 
 type parsed struct {
@@ -59,7 +60,7 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.BoolVar(&s.icc, "icc", true, "containers of a network reach each other, on networks that do not say (enable_icc)")
 	f.StringVar(&s.ip, "ip", "0.0.0.0", "host address of published ports that name none (0.0.0.0 for all addresses of both families, :: for all of IPv6)")
 	f.BoolVar(&s.userlandProxy, "userland-proxy", true, "serve published ports by a proxy where they are not translated: on ::1 and, of some networks, 127.0.0.1; with false nobody does")
-	f.StringVar(&s.publish, "publish", "auto", "how clients from outside come to published ports of networks that do not say (drawbridge.publish): dnat, past the host's INPUT rules, as with Docker; host or learned, as those rules say; localhost, not at all; auto, learned where a firewall of the host is active and dnat elsewhere")
+	f.StringVar(&s.publish, "publish", "auto", "how clients from outside come to published ports of networks that do not say (drawbridge.publish): dnat, past the host's INPUT rules, as with Docker; host or learned, as those rules say; localhost, not at all; auto, learned where a firewall of the host is active, host where that one counts or looks into packets, and dnat elsewhere")
 	f.DurationVar(&s.learnedTime, "learned-time", firewall.DefaultLearnedTime, "for how long a client that the host's INPUT rules let in is translated before they are asked again (drawbridge.publish=learned)")
 	f.IntVar(&s.mtu, "mtu", 0, "MTU of networks that name none, in bytes (0: that of the link with the default route)")
 	f.StringArrayVar(&s.addressPools, "default-address-pool", nil, "where subnets are taken from: base=10.0.0.0/8,size=24 (repeatable)")
@@ -68,6 +69,7 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.StringVar(&s.firewalld, "firewalld", "auto", "auto: put bridges into firewalld's docker zone where firewalld runs; off: leave firewalld alone")
 	f.StringArrayVar(&s.engineSockets, "engine-socket", []string{defaultEngineSocket}, "unix socket of the Docker engine, which is asked what Docker has forgotten (repeatable, for each engine on the host); off asks none and keeps it")
 	f.DurationVar(&s.gcGrace, "gc-grace", 5*time.Minute, "how long the engine must have missed a network or an address pool before it is removed; endpoints go after a minute at most")
+	f.StringVar(&s.proc, "proc", defaultProc, "where the host's /proc is mounted, with sys/net in it for writing; for a daemon in a container, whose own /proc shows its own processes and may only be read")
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
 }
 
@@ -82,6 +84,9 @@ func (s *settings) untranslated() string {
 	return "published ports are not served on 127.0.0.1"
 }
 
+// inContainer reports whether the daemon is in a container of an engine's, as a managed plugin is.
+func (s *settings) inContainer() bool { return s.proc != defaultProc }
+
 // environmentPrefix begins the variable of every flag: --log-level is DRAWBRIDGE_LOG_LEVEL.
 const environmentPrefix = "DRAWBRIDGE_"
 
@@ -90,13 +95,13 @@ func environmentName(f *pflag.Flag) string {
 }
 
 // fromEnvironment sets flags that were not given from their variables. A list is
-// separated by spaces.
+// separated by spaces. An empty variable sets nothing: a managed plugin has no other way back to the default.
 func fromEnvironment(cmd *cobra.Command) error {
 	var err error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		name := environmentName(f)
 		value, ok := os.LookupEnv(name)
-		if !ok || f.Changed || err != nil {
+		if !ok || value == "" || f.Changed || err != nil {
 			return
 		}
 		values := []string{value}
@@ -160,7 +165,7 @@ func (s *settings) parse() (parsed, error) {
 
 func (s *settings) parseAll() (parsed, error) {
 	p := parsed{driver: driver.Options{
-		IPForward: s.ipForward, MTU: s.mtu, NoICC: !s.icc, NoMasquerade: !s.ipMasq, NoRules: !s.iptables,
+		IPForward: s.ipForward, MTU: s.mtu, NoICC: !s.icc, NoMasquerade: !s.ipMasq, NoRules: !s.iptables, NoRules6: !s.ip6tables,
 	}, pools: ipam.DefaultBasePools()}
 	var err error
 	if p.driver.HostIP, err = driver.ParseHostIP(s.ip); err != nil {
@@ -192,6 +197,11 @@ func (s *settings) parseAll() (parsed, error) {
 	}
 	if s.gcGrace < time.Second {
 		return p, fmt.Errorf("--gc-grace %s is too short: give 1s or more", s.gcGrace)
+	}
+	for flag, path := range map[string]string{"state": s.state, "proc": s.proc} {
+		if !filepath.IsAbs(path) {
+			return p, fmt.Errorf("--%s %q is not an absolute path", flag, state.Clip(path))
+		}
 	}
 	if p.engines, err = parseEngines(s.engineSockets); err != nil {
 		return p, err

@@ -1,12 +1,17 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // usage runs a command line that must end as a mistake of usage, and returns what it says.
@@ -42,6 +47,8 @@ func TestUsage(t *testing.T) {
 		"serve --publish=":             `--publish "" is not one of auto, dnat, host, learned, localhost`,
 		"serve --learned-time=999ms":   "--learned-time 999ms is not possible: give 1s to 5m",
 		"serve --learned-time=5m1s":    "--learned-time 5m1s is not possible: give 1s to 5m",
+		"serve --state=state.db":       `--state "state.db" is not an absolute path`,
+		"serve --ip=fe80::1":           `--ip "fe80::1" is of one link alone: give an address that the host has for all`,
 		"serve --engine-socket=docker": "--engine-socket docker is not an absolute path, nor off",
 		"serve --engine-socket=off --engine-socket=/run/docker.sock": "--engine-socket off stands alone: leave it out, or all others",
 		"gc all":             "`drawbridge gc` takes no argument, such as \"all\": see `drawbridge gc --help`",
@@ -70,6 +77,57 @@ func TestUsageOfEnvironment(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestEmptyVariable: it is as none, whatever the flag is.
+func TestEmptyVariable(t *testing.T) {
+	var s, want settings
+	cmd := &cobra.Command{}
+	want.register(cmd.Flags())
+	cmd = &cobra.Command{}
+	s.register(cmd.Flags())
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { t.Setenv(environmentName(f), "") })
+	if err := fromEnvironment(cmd); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, s, cmp.AllowUnexported(settings{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestProc(t *testing.T) {
+	var s settings
+	s.register((&cobra.Command{}).Flags())
+	for proc, want := range map[string]string{"proc": "--proc \"proc\" is not an absolute path", "": "--proc \"\" is not an absolute path", "/host/proc": ""} {
+		s.proc = proc
+		_, err := s.parse()
+		if (err == nil) != (want == "") || err != nil && err.Error() != want {
+			t.Errorf("%q: %v, not %q", proc, err, want)
+		}
+	}
+}
+
+// TestLinger: who cannot start in a container stays for as long as its engine waits, unless that ends it.
+func TestLinger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		linger(t.Context(), errors.New("no"), began)
+		if stayed := time.Since(began); stayed != enableTime {
+			t.Errorf("it stays for %v", stayed)
+		}
+		began = time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		linger(ctx, errors.New("no"), began)
+		if stayed := time.Since(began); stayed != time.Second {
+			t.Errorf("it stays for %v after it is ended", stayed)
+		}
+		began = time.Now().Add(-time.Minute)
+		linger(t.Context(), errors.New("no"), began)
+		if stayed := time.Since(began); stayed != time.Minute {
+			t.Errorf("one that ran is kept for %v", stayed)
+		}
+	})
 }
 
 // TestEngineSockets: what is given takes the place of the default.

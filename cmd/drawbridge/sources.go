@@ -58,6 +58,12 @@ func sources(st *store.Store, loop *reconcile.Loop, network *driver.Driver, p *p
 			} else if runs {
 				s.Relay = &control.Relay{PID: hello.PID, Version: hello.Version, Since: hello.Since, Sockets: hello.Sockets, Connections: hello.Connections}
 			}
+			if reason := p.unasked(); reason != "" {
+				s.Notes = append(s.Notes, unasked+": "+reason)
+			}
+			if reason := p.undiverted(); reason != "" {
+				s.Notes = append(s.Notes, undiverted+": the host lacks "+reason)
+			}
 			for id, reason := range p.links.Unguarded() {
 				s.Notes = append(s.Notes, fmt.Sprintf("network %s: %s: %s", id.Short(), untranslated, reason))
 			}
@@ -143,5 +149,5 @@ func collectOrphans(ctx context.Context, c *collect.Collector) ([]control.Orphan
 }
 
 func wireOrphan(o collect.Orphan) control.Orphan {
-	return control.Orphan{Kind: string(o.Kind), ID: o.ID, What: o.What, Why: o.Why, Since: o.Since, Seen: o.Seen}
+	return control.Orphan{Kind: string(o.Kind), ID: o.ID, What: o.What, Why: o.Why, Since: o.Since, Seen: o.Seen, Unanswered: o.Unanswered}
 }

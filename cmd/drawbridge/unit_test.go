@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -101,11 +102,41 @@ func TestRelayUnits(t *testing.T) {
 		}
 	}
 	for _, key := range []string{"Unit.PartOf", "Unit.BindsTo", "Unit.Requires"} {
-		if len(daemon[key]) > 0 {
-			t.Errorf("the daemon's unit has %s %v", key, daemon[key])
+		for _, other := range daemon[key] {
+			if strings.Contains(other, "relay") {
+				t.Errorf("the daemon's unit has %s %s", key, other)
+			}
 		}
 	}
 	if !slices.Contains(relay["Service.CapabilityBoundingSet"], "CAP_NET_BIND_SERVICE") {
 		t.Error("the relay cannot bind low ports")
+	}
+}
+
+// TestPluginSocketUnit: Docker finds the socket where it looks, before it starts, and the daemon and its socket come and go by what is enabled.
+func TestPluginSocketUnit(t *testing.T) {
+	daemon, socket := readUnit(t, "drawbridge.service"), readUnit(t, "drawbridge.socket")
+	for key, want := range map[string]string{
+		"Socket.ListenStream": defaultPluginSocket, "Socket.SocketMode": "0600", "Unit.Before": "docker.service", "Install.WantedBy": "sockets.target",
+	} {
+		if !slices.Equal(socket[key], []string{want}) {
+			t.Errorf("%s is %v, not %s", key, socket[key], want)
+		}
+	}
+	for _, key := range []string{"Unit.Requires", "Unit.After", "Install.Also"} {
+		if !slices.Contains(daemon[key], "drawbridge.socket") {
+			t.Errorf("%s is %v, without drawbridge.socket", key, daemon[key])
+		}
+	}
+}
+
+// TestWatchdogUnit: what counts as a hang takes longer than all that the daemon waits for, and who is aborted by systemd is started again.
+func TestWatchdogUnit(t *testing.T) {
+	u := readUnit(t, "drawbridge.service")
+	if every := u.seconds("Service.WatchdogSec") / beats; every < 5*time.Second || every > 20*time.Second {
+		t.Errorf("the daemon looks every %v whether it lives", every)
+	}
+	if !slices.Equal(u["Service.RestartPreventExitStatus"], []string{fmt.Sprint(exitUsage)}) || !slices.Equal(u["Service.Restart"], []string{"always"}) {
+		t.Errorf("Restart=%v, but not with %v", u["Service.Restart"], u["Service.RestartPreventExitStatus"])
 	}
 }

@@ -17,7 +17,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -30,6 +29,7 @@ import (
 	"github.com/drawbridge-net/drawbridge/internal/unixsocket"
 	"github.com/drawbridge-net/drawbridge/internal/version"
 	"github.com/drawbridge-net/drawbridge/relay"
+	"github.com/drawbridge-net/drawbridge/test/transcript"
 )
 
 // How the test binary is started again: as the program, or as the tests in namespaces of their own.
@@ -102,7 +102,7 @@ type wholeHost struct {
 	daemon *exec.Cmd
 	gone   chan struct{} // closed when the daemon has ended
 	ended  error         // how, once gone is closed
-	log    transcript
+	log    transcript.Text
 	http   http.Client
 	// env is for programs beside the tests' own; flags are for the daemon, beside and after those that all tests give.
 	env, flags []string
@@ -365,30 +365,6 @@ func (h *wholeHost) file(path string) (text string) {
 		return nil
 	})
 	return text
-}
-
-// transcript is what a program writes, to be read while it does.
-type transcript struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *transcript) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *transcript) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-func (l *transcript) Reset() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text.Reset()
 }
 
 // self is the path of this program, as which another one can start it.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/drawbridge-net/drawbridge/firewall"
 	"github.com/drawbridge-net/drawbridge/internal/effect"
+	"github.com/drawbridge-net/drawbridge/internal/process"
 )
 
 // Runner starts a program with the given standard input and returns what it printed. It is called for both families at once.
@@ -19,9 +19,9 @@ type Runner func(ctx context.Context, stdin string, argv ...string) (string, err
 
 // setEditor is the part of ipset that a Backend uses.
 type setEditor interface {
-	// look says how a set differs from what is wanted. grow makes it if need be and adds what it lacks, and says the same of before.
+	// look says how a set differs from what is wanted. prepare does so, and makes it if need be, without elements.
 	look(Set) (setDifference, error)
-	grow(Set) (setDifference, error)
+	prepare(Set) (setDifference, error)
 	// add and remove change a set that is there by the elements.
 	add(Set) error
 	remove(Set) error
@@ -33,7 +33,7 @@ type setEditor interface {
 type Backend struct {
 	run  Runner
 	sets setEditor
-	// lookPath finds a program, as exec.LookPath does.
+	// lookPath finds a program, as process.Find does.
 	lookPath func(program string) (string, error)
 	host     firewall.HostReader
 	// render is Render, or what a Marked has in its place.
@@ -41,6 +41,8 @@ type Backend struct {
 	// variant is nil until it is known. It is no lock, so that who asks for it
 	// does not wait for a program.
 	variant atomic.Pointer[string]
+	// hostDefault is what SetDefault was told, "" for the programs without a suffix.
+	hostDefault string
 
 	generation Generation
 	// counted says that our changes were seen in the generation: the variant is that of nf_tables.
@@ -52,6 +54,8 @@ type Backend struct {
 	seen *seen
 	// noSocket says that the kernel or iptables lacks the match for sockets, nil until that was asked.
 	noSocket *bool
+	// shows says that both have the target that shows packets.
+	shows bool
 }
 
 // seen is what the host was found to have, or was given, at one generation.
@@ -98,7 +102,7 @@ func (b *Backend) heed(sets *kernelSets) {
 
 func newBackend(run Runner, sets setEditor, bridges firewall.Bridges) *Backend {
 	return &Backend{
-		run: run, sets: sets, host: firewall.NewHostReader(bridges), render: Render, lookPath: exec.LookPath,
+		run: run, sets: sets, host: firewall.NewHostReader(bridges), render: Render, lookPath: process.Find,
 		generation: untold,
 	}
 }
@@ -153,7 +157,7 @@ func (b *Backend) follow(ctx context.Context, last seen, w firewall.Wanted) erro
 	if err != nil {
 		return err
 	}
-	if last.host.NoSocket, err = b.lacksSocket(ctx, variant, w); err != nil {
+	if err := b.lacks(ctx, variant, w, &last.host); err != nil {
 		return err
 	}
 	change, ok := firewall.Change{}, false
@@ -187,7 +191,7 @@ func (b *Backend) sync(ctx context.Context, variant string, again bool, w firewa
 		return err
 	}
 	host := b.host.Read(have.others())
-	if host.NoSocket, err = b.lacksSocket(ctx, variant, w); err != nil {
+	if err := b.lacks(ctx, variant, w, &host); err != nil {
 		return err
 	}
 	have.failed = again
@@ -202,22 +206,6 @@ func (b *Backend) sync(ctx context.Context, variant string, again bool, w firewa
 		w.Report(func(last firewall.Policy) []string { return b.foreign(have, result, last) })
 	}
 	return nil
-}
-
-// lacksSocket reports whether the kernel or iptables lacks the match for sockets. It asks once, when the match is wanted.
-func (b *Backend) lacksSocket(ctx context.Context, variant string, w firewall.Wanted) (bool, error) {
-	if !w.Divert {
-		return false, nil
-	}
-	if b.noSocket == nil {
-		_, err := b.run(ctx, Table{Name: "mangle", Chains: []Chain{divert()}}.text(), program(false)+variant+"-restore", "--noflush", "--test")
-		if slow(ctx, err) {
-			return false, errors.Join(ctx.Err(), err)
-		}
-		lacks := err != nil
-		b.noSocket = &lacks
-	}
-	return *b.noSocket, nil
 }
 
 // remember keeps what the tables hold now, if nobody else has changed any since the generation before.
@@ -243,7 +231,10 @@ type tablesOfBoth struct {
 }
 
 func (t tablesOfBoth) others() firewall.Others {
-	return firewall.Others{Bridges: append(t.d4.dockerBridges(), t.d6.dockerBridges()...), BarsLoopback: t.d4.barsLoopback()}
+	return firewall.Others{
+		Bridges: append(t.d4.dockerBridges(), t.d6.dockerBridges()...), BarsLoopback: t.d4.barsLoopback(),
+		UserRules: firewall.Both{V4: t.d4.userRules(), V6: t.d6.userRules()},
+	}
 }
 
 // look reads both families at the same time, since most of it is the start of a program. It goes on where IPv6 cannot be read:
@@ -295,7 +286,7 @@ func (b *Backend) write(ctx context.Context, variant string, have tablesOfBoth, 
 	})
 	if err6 != nil {
 		// Sets that are in use belong to rules that could not be read.
-		return written{}, errors.Join(err, have.err6, err6)
+		return written{}, joinErrors(err, have.err6, err6)
 	}
 	if err == nil && variant != "-nft" && !b.counted {
 		b.legacy.end(v4.tables+v6.tables > 0)
@@ -329,7 +320,18 @@ func (b *Backend) writeChange(ctx context.Context, variant string, have tablesOf
 	return written{
 		tables:  tablesOfBoth{d4: v4.result, d6: v6.result, err6: have.err6, ports4: left4, ports6: left6},
 		changed: v4.tables + v6.tables, sure: v4.sure && v6.sure,
-	}, errors.Join(err4, err6)
+	}, joinErrors(err4, err6)
+}
+
+// joinErrors is errors.Join, and says once what both families fail for.
+func joinErrors(errs ...error) error {
+	var out []error
+	for _, err := range errs {
+		if err != nil && !slices.ContainsFunc(out, func(o error) bool { return o.Error() == err.Error() }) {
+			out = append(out, err)
+		}
+	}
+	return errors.Join(out...)
 }
 
 // sameRules reports whether a change leaves alone the rules for networks that have a source address of their own, and those for
@@ -343,22 +345,13 @@ func sameRules(before, after firewall.Family) bool {
 func (b *Backend) applyChange(ctx context.Context, variant string, c change, before, after firewall.Family) (change, error) {
 	n := namesOf(after.V6)
 	gone, come := sets(before, n), sets(after, n)
-	for i := range come {
-		added, removed := missing(come[i].Elements, gone[i].Elements), missing(gone[i].Elements, come[i].Elements)
-		come[i].Elements, gone[i].Elements = added, removed
-		if err := b.sets.add(come[i]); err != nil {
-			return change{}, err
-		}
+	differences := make([]setDifference, 0, len(come))
+	for i, s := range come {
+		differences = append(differences, setDifference{
+			Set: s, lacks: missing(s.Elements, gone[i].Elements), surplus: missing(gone[i].Elements, s.Elements),
+		})
 	}
-	if err := b.restore(ctx, variant, after.V6, c.text); err != nil {
-		return change{}, err
-	}
-	for _, s := range gone {
-		if err := b.sets.remove(s); err != nil {
-			return change{}, err
-		}
-	}
-	return c, nil
+	return c, b.carryOut(ctx, variant, after.V6, c.text, differences)
 }
 
 // read returns what the family's tables hold.
@@ -370,29 +363,21 @@ func (b *Backend) read(ctx context.Context, variant string, v6 bool) (dump, erro
 	return parse(out), nil
 }
 
-// apply closes before it opens: elements are in the sets before a rule looks for them,
-// and go after the rules that led to them.
+// apply makes rules and sets as wanted. All sets are there before a rule names them, and go when none does.
 func (b *Backend) apply(ctx context.Context, variant string, d dump, want Ruleset) (change, error) {
 	c := changeTo(d, want)
 	for _, s := range want.Sets {
-		difference, err := b.sets.grow(s)
+		difference, err := b.sets.prepare(s)
 		if err != nil {
 			return change{}, err
 		}
 		c.sets = append(c.sets, difference)
 	}
-	if err := b.restore(ctx, variant, want.V6, c.text); err != nil {
+	if err := b.carryOut(ctx, variant, want.V6, c.text, c.sets); err != nil {
 		return change{}, err
 	}
 	if len(want.Sets) == 0 {
 		return c, b.destroySets(want.V6)
-	}
-	for _, difference := range c.sets {
-		surplus := difference.Set
-		surplus.Elements = difference.surplus
-		if err := b.sets.remove(surplus); err != nil {
-			return change{}, err
-		}
 	}
 	return c, nil
 }
@@ -407,7 +392,7 @@ func (b *Backend) restore(ctx context.Context, variant string, v6 bool, text str
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("changing the firewall: %w", err)
+		return fmt.Errorf("changing the firewall: %w", nameExtensions(err))
 	}
 	return nil
 }
@@ -415,7 +400,11 @@ func (b *Backend) restore(ctx context.Context, variant string, v6 bool, text str
 func (b *Backend) destroySets(v6 bool) error {
 	var errs []error
 	for _, s := range sets(firewall.Family{V6: v6}, namesOf(v6)) {
-		errs = append(errs, b.sets.destroy(s.Name))
+		err := b.sets.destroy(s.Name)
+		if errors.As(err, &unable{}) {
+			return nil // without ipset there are no sets, and the kernel would look for the module each time
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

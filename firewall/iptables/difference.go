@@ -143,7 +143,7 @@ func (b *Backend) Inspect(ctx context.Context, w firewall.Wanted) ([]string, err
 		return nil, err
 	}
 	host := b.host.Read(have.others())
-	if host.NoSocket, err = b.lacksSocket(ctx, variant, w); err != nil {
+	if err := b.lacks(ctx, variant, w, &host); err != nil {
 		return nil, err
 	}
 	return b.compare(have, w.Policy(host))

@@ -36,10 +36,10 @@ func TestDivertKernel(t *testing.T) {
 				}
 				return rules
 			}
-			if got := bring(l.backend); len(got) != 2 {
+			if got := bring(l.backend); len(got) != 4 {
 				t.Errorf("rules %q", got)
 			}
-			if got := bring(withBackend(l.Lab).backend); len(got) != 2 {
+			if got := bring(withBackend(l.Lab).backend); len(got) != 4 {
 				t.Errorf("after a restart: rules %q", got)
 			}
 			divert = false

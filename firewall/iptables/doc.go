@@ -16,6 +16,7 @@
 //	filter FORWARD      -> DOCKER-USER           the user's, after DNAT, as with Docker
 //	filter FORWARD      -> DRAWBRIDGE-FORWARD    what is permitted, after DOCKER-USER
 //	filter FORWARD      -> DRAWBRIDGE-GUARD      last; only if we turned ip_forward on
+//	mangle POSTROUTING  -> DRAWBRIDGE-INQUIRY    what asked about a client, and DOCKER-USER accepts; only while that has rules
 //	mangle PREROUTING   -> DRAWBRIDGE-LIMIT      who may come to which port; only while one is limited
 //	nat PREROUTING      -> DRAWBRIDGE-PREROUTING what is left to the host; all else to DRAWBRIDGE-DNAT
 //	nat OUTPUT          -> DRAWBRIDGE-DNAT       published ports, a tree of chains by port
@@ -30,7 +31,8 @@
 // [Render] turns a policy into a rule set, a pure function. [Backend.Sync] reads iptables-save and
 // the sets, and writes only the difference: new set elements by netlink, then one
 // iptables-restore per family and only for chains that differ, then the removal of old
-// elements. A chain is replaced whole, which iptables-restore does atomically within a table.
+// elements. The sets without which nobody comes in (ports, open and unprotected) are the other way round: what goes is removed
+// first, and what comes is added last, behind what limits it. A chain is replaced whole, which iptables-restore does atomically within a table.
 //
 // A rule is recognised by an id in its comment, a hash over the rule and all rules before it in its
 // chain. Rules are never compared as text: iptables-save does not return what was given

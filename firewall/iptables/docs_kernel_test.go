@@ -18,6 +18,7 @@ import (
 	"github.com/drawbridge-net/drawbridge/firewall"
 	"github.com/drawbridge-net/drawbridge/state"
 	"github.com/drawbridge-net/drawbridge/test/firewalltest"
+	"github.com/drawbridge-net/drawbridge/test/statetest"
 )
 
 const rulesFolder = "../../docs/rules"
@@ -150,7 +151,11 @@ func (p page) render(t *testing.T) string {
 	l := newBareLab(t)
 	_, parts := readArchive(t, filepath.Join("testdata", p.archive+".txtar"))
 	l.backend.host.Bridges = func() ([]string, error) { return hostOf(parts, state.Snapshot{}).DockerBridges, nil }
-	l.sync(readState(t, parts))
+	if _, user := parts["user"]; user {
+		l.asUser(readState(t, parts))
+	} else {
+		l.sync(readState(t, parts))
+	}
 	if p.gone {
 		l.sync(state.Snapshot{})
 	}
@@ -166,6 +171,19 @@ func (p page) render(t *testing.T) string {
 	fmt.Fprintf(&b, "## IPv4\n\n%s", h4.render(t))
 	fmt.Fprintf(&b, "## IPv6\n\n<details><summary>The same in IPv6</summary>\n\n%s</details>\n", h6.render(t))
 	return b.String()
+}
+
+// asUser is sync on a host whose user has a rule in DOCKER-USER, and with all that sockets of the host need.
+func (l *lab) asUser(s state.Snapshot) {
+	l.T.Helper()
+	for v6, friend := range map[bool]string{false: "192.0.2.7", true: "2001:db8::7"} {
+		for _, rule := range []string{"-N DOCKER-USER", "-A DOCKER-USER -i eth0 ! -s " + friend + " -j DROP"} {
+			_, err := l.Run(l.T.Context(), "", append([]string{program(v6) + l.Variant}, strings.Fields(rule)...)...)
+			must(l.T, err)
+		}
+	}
+	settings := firewall.Settings{Loopback: func(n state.Network) bool { return !n.Internal }, Latch: l.Latch, Divert: statetest.Diverts}
+	must(l.T, firewall.NewPlane(l.backend, settings).Apply(l.T.Context(), s))
 }
 
 // render shows the rule or element with its sentence.
@@ -275,6 +293,7 @@ Each line names a chain of the kernel, and what we have in it.
               |       a DROP here is final                                 |
    filter FORWARD     your rules (DOCKER-USER):                            |
               |       --dport is the container's port                      |
+              |       what was sent to ask them ends (DRAWBRIDGE-INQUIRY)  |
               |       what is permitted (DRAWBRIDGE-FORWARD)               |
               |       ... rules of others ...                              |
               |       the host is no router (DRAWBRIDGE-GUARD)             |

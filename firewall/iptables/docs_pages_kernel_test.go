@@ -52,6 +52,8 @@ docker run -d --network two busybox sleep 1d`,
 			{"add DRAWBRIDGE-nets4 10.2.0.0/24,br-two", "A subnet and its bridge. Looked up as `dst,src` (destination address, incoming link) it says that a packet stays in its network; as `src,src`, that its source belongs where it comes from."},
 			{`same network" -g DRAWBRIDGE-PASS`, "What stays in a network passes. It is seen here only where br_netfilter shows bridged packets to the firewall."},
 			{`source is not of the network" -j DROP`, "A container cannot pretend to be in another network."},
+			{`source is of another network" -j DROP`, "Nor in the midst of a connection, where the kernel takes for a part of it what has its addresses and ports. What a container on two networks answers may come by either."},
+			{`source is of no network" -j DROP`, "Nor to be a server outside that answers a container of another network."},
 			{`source is of a container network" -j DROP`, "Nor can anybody outside pretend to be a container."},
 			{`published port" -g DRAWBRIDGE-PASS`, "Published ports are open to other networks too."},
 			{`not published, or another network" -j DROP`, "This is the isolation between networks."},
@@ -60,7 +62,7 @@ docker run -d --network two busybox sleep 1d`,
 	},
 	{
 		name: "internal", title: "An internal network", archive: "internal",
-		text: `Nothing leaves an internal network and nothing gets in. Its bridge is in a device group of its own, so that two rules are enough for all of them. Ports of its containers are
+		text: `Nothing leaves an internal network and nothing gets in. Its bridge is in a device group of its own, so that the same rules are enough for all of them. Ports of its containers are
 not published.`,
 		commands: networkOne + ` one
 docker network create -d drawbridge --ipam-driver drawbridge --ipv6 --internal \
@@ -173,6 +175,23 @@ docker run -d --network one -p 8080:80 nginx`,
 		},
 	},
 	{
+		name: "asked-port", title: "A port by the host's own rules, and yours", archive: "inquiry",
+		text: `Clients from outside come to a socket, behind the host's INPUT rules, and FORWARD never sees them. So the socket asks ` + "`DOCKER-USER`" + ` about each, while there are rules in it: by a packet that has the bit 0x1000000 of the mark
+([decision 14](../adr/0014-docker-user.md)).`,
+		commands: networkOne + ` \
+    -o drawbridge.publish=host one
+docker run -d --network one -p 80:8080 nginx
+iptables -A DOCKER-USER -i eth0 ! -s 192.0.2.7 -j DROP
+ip6tables -A DOCKER-USER -i eth0 ! -s 2001:db8::7 -j DROP`,
+		matters: []matter{
+			{`an inquiry" -j DRAWBRIDGE-DNAT`, "In `nat`: such a packet, of TCP or UDP, is translated although the port is left to the host."},
+			{`an inquiry" -g DRAWBRIDGE-INQUIRY`, "In `filter`, behind `DOCKER-USER`: it has passed."},
+			{`-A POSTROUTING -p tcp -m mark --mark 0x1000000/0x1000000`, "In `mangle`: or `DOCKER-USER` has accepted it, which ends `filter`. UDP has the like."},
+			{"-j NFLOG --nflog-group 1427", "The relay is shown what has passed, and then it ends: no container gets it."},
+			{`to a transparent socket" -j MARK`, "In `mangle`: what the container answers to the client is led to the socket, which bears the client's address."},
+		},
+	},
+	{
 		name: "guard", title: "Forwarding turned on by us", archive: "guard-network",
 		text: `If forwarding was off, Drawbridge turns it on, and the host would become a router between all its links. The guard, the last rule of FORWARD, keeps it from that; what anybody accepts is
 accepted before. Why it outlives the last network is told in [decision 3](../adr/0003-guard.md).`,
@@ -202,7 +221,12 @@ var chainTexts = []struct{ table, chain, text string }{
 	{"mangle", "DRAWBRIDGE-USER", "Yours: made if it is missing, and never changed."},
 	{"mangle", "DRAWBRIDGE-PREROUTING", "Keeps containers from the host's loopback addresses, which the kernel would take from our bridges, so that it can translate the host's own connections."},
 	{"mangle", "DRAWBRIDGE-LIMIT", "Who from outside may come to which port of the host, whether the port is translated or not."},
+	{"mangle", "DRAWBRIDGE-DIVERT", "Leads what containers answer to sockets of the host that bear a client's address to these."},
+	{"mangle", "DRAWBRIDGE-INQUIRY", "Shows the relay which of its packets `DOCKER-USER` has accepted, and ends them."},
+	{"filter", "DRAWBRIDGE-INQUIRY", "The same for those that it let pass."},
 	{"mangle", "DRAWBRIDGE-FORWARD", "What is refused. `DRAWBRIDGE-PASS` and `RETURN` mean that it is not: whether it is accepted is for `filter` to say. What is new goes through it once more, last, where a rule in between has taken the mark off. The order of the rules is that of the list in the documentation of package `firewall`."},
+	{"mangle", "DRAWBRIDGE-ESTABLISHED", "What of an established connection is refused: the kernel knows it by addresses and ports, and here the link is looked at, so that nobody sends into a connection that is not his."},
+	{"mangle", "DRAWBRIDGE-ANSWERS", "What a container on two networks answers may come by a bridge of Docker's own driver, a rule for each, if its default route leads there."},
 	{"mangle", "DRAWBRIDGE-DOCKER", "Keeps containers away from the bridges of Docker's own driver, a rule for each."},
 	{"mangle", "DRAWBRIDGE-UNPROTECTED", "The way into networks that are open to the world, but not to Docker's own."},
 	{"filter", "DRAWBRIDGE-OPEN", "The same for what is accepted."},

@@ -113,6 +113,15 @@ func (d dump) barsLoopback() bool {
 	return false
 }
 
+// plainReturn is a rule that does nothing but end the chain, as dockerd puts one at the end of DOCKER-USER.
+var plainReturn = regexp.MustCompile(`^(?:-m comment --comment (?:"[^"]*"|\S+) )?-j RETURN$`)
+
+// userRules reports whether DOCKER-USER has rules that decide about something.
+func (d dump) userRules() bool {
+	rules := d["filter"][chainDockerUser]
+	return len(rules) > 0 && !plainReturn.MatchString(rules[0])
+}
+
 // dockerBridges returns the bridges of Docker's own driver: it names each of
 // them in one of its own chains, up to Docker 28 in the second isolation chain, from 28 on in
 // DOCKER-BRIDGE. Names of bridges alone would not do, since users choose them, and

@@ -170,3 +170,22 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestUserRulesOfDump: a chain that is empty, or only ends, decides about nothing.
+func TestUserRulesOfDump(t *testing.T) {
+	for save, want := range map[string]bool{
+		"*filter\n:FORWARD ACCEPT [0:0]\nCOMMIT\n":                                                             false,
+		"*filter\n:DOCKER-USER - [0:0]\nCOMMIT\n":                                                              false,
+		"*filter\n:DOCKER-USER - [0:0]\n-A DOCKER-USER -j RETURN\nCOMMIT\n":                                    false,
+		"*filter\n:DOCKER-USER - [0:0]\n-A DOCKER-USER -m comment --comment \"the end\" -j RETURN\nCOMMIT\n":   false,
+		"*filter\n:DOCKER-USER - [0:0]\n-A DOCKER-USER -j RETURN\n-A DOCKER-USER -j DROP\nCOMMIT\n":            false,
+		"*filter\n:DOCKER-USER - [0:0]\n-A DOCKER-USER -s 192.0.2.1/32 -j RETURN\n-A DOCKER-USER -j DROP\nC\n": true,
+		"*filter\n:DOCKER-USER - [0:0]\n-A DOCKER-USER -i eth0 -j DROP\n-A DOCKER-USER -j RETURN\nCOMMIT\n":    true,
+		"*filter\n:DOCKER-USER - [0:0]\n-A DOCKER-USER -j MINE\nCOMMIT\n":                                      true,
+		"*mangle\n:DOCKER-USER - [0:0]\n-A DOCKER-USER -j DROP\nCOMMIT\n":                                      false,
+	} {
+		if got := parse(save).userRules(); got != want {
+			t.Errorf("%s: %v", save, got)
+		}
+	}
+}

@@ -21,7 +21,8 @@ var update = flag.Bool("update", false, "rewrite the expected parts of testdata"
 
 // TestGolden renders the states in testdata. A file is an archive in txtar format: state.json,
 // perhaps docker with the bridges of Docker's driver, br_netfilter where the kernel has it, latch where there is one, proxied with
-// bridges to which no loopback address leads, publish with what the daemon's mode comes to, and what is expected in v4 and v6.
+// bridges to which no loopback address leads, publish with what the daemon's mode comes to, user where DOCKER-USER
+// has rules, and what is expected in v4 and v6.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) < 22 {
@@ -71,11 +72,13 @@ func readState(t *testing.T, parts map[string]string) state.Snapshot {
 func hostOf(parts map[string]string, s state.Snapshot) firewall.Host {
 	_, bridged := parts["br_netfilter"]
 	_, latched := parts["latch"]
+	_, asked := parts["user"]
 	proxied := strings.Fields(parts["proxied"])
 	publish := state.Publish(strings.TrimSpace(parts["publish"]))
 	leads := func(n state.Network) bool { return !n.Internal && !n.Adopted && !slices.Contains(proxied, n.Bridge) }
 	return firewall.Host{
-		Loopback: true, Proxied: statetest.Proxied(s, leads),
+		UserRules: firewall.Both{V4: asked, V6: asked},
+		Loopback:  true, Proxied: statetest.Proxied(s, leads),
 		DockerBridges: strings.Fields(parts["docker"]), BridgeNetfilter: bridged, Latched: latched, Divert: statetest.Diverts(s),
 		Modes: state.Modes{Inherit: publish, Auto: publish},
 	}
@@ -105,7 +108,7 @@ func readArchive(t *testing.T, file string) (comment string, parts map[string]st
 func writeArchive(t *testing.T, file, comment string, parts, got map[string]string) {
 	t.Helper()
 	out := comment + "-- state.json --\n" + parts["state.json"]
-	for _, name := range []string{"docker", "br_netfilter", "latch", "proxied", "publish"} {
+	for _, name := range []string{"docker", "br_netfilter", "latch", "proxied", "publish", "user"} {
 		if part, ok := parts[name]; ok {
 			out += "-- " + name + " --\n" + part
 		}

@@ -71,7 +71,7 @@ func (k *kernelSets) list(s Set) ([]Element, bool, error) {
 		return nil, false, nil
 	}
 	if err != nil {
-		return nil, false, fmt.Errorf("reading set %s: %w", s.Name, err)
+		return nil, false, failedSet("reading", s.Name, s.Type, err)
 	}
 	if got.TypeName != s.Type {
 		return nil, false, fmt.Errorf("set %s exists with type %s: remove it with `ipset destroy %s`", s.Name, got.TypeName, s.Name)
@@ -98,8 +98,8 @@ func (k *kernelSets) compare(s Set) (setDifference, error) {
 	return setDifference{Set: s, absent: !exists, lacks: missing(s.Elements, have), surplus: missing(have, s.Elements)}, err
 }
 
-// grow implements setEditor.
-func (k *kernelSets) grow(s Set) (setDifference, error) {
+// prepare implements setEditor.
+func (k *kernelSets) prepare(s Set) (setDifference, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	difference, err := k.compare(s)
@@ -112,19 +112,13 @@ func (k *kernelSets) grow(s Set) (setDifference, error) {
 		}
 	}
 	k.counts[s.Name] = len(s.Elements) - len(difference.lacks) + len(difference.surplus)
-	lacks := s
-	lacks.Elements = difference.lacks
-	return difference, k.insert(lacks)
+	return difference, nil
 }
 
 // add implements setEditor.
 func (k *kernelSets) add(s Set) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.insert(s)
-}
-
-func (k *kernelSets) insert(s Set) error {
 	for _, e := range s.Elements {
 		if err := effect.Do("ipset.add", func() error { return k.handle.IpsetAdd(s.Name, e.entry(true)) }); err != nil {
 			return fmt.Errorf("adding %s to set %s: %w", e, s.Name, err)
@@ -162,13 +156,14 @@ func (k *kernelSets) destroy(name string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.counts, name)
-	if _, err := k.handle.IpsetList(name); noSuchSet(err) {
+	_, err := k.handle.IpsetList(name)
+	if err == nil {
+		err = effect.Do("ipset.destroy", func() error { return k.handle.IpsetDestroy(name) })
+	}
+	if err == nil || noSuchSet(err) {
 		return nil
 	}
-	if err := effect.Do("ipset.destroy", func() error { return k.handle.IpsetDestroy(name) }); err != nil && !noSuchSet(err) {
-		return fmt.Errorf("removing set %s: %w", name, err)
-	}
-	return nil
+	return failedSet("removing", name, "", err)
 }
 
 func (k *kernelSets) create(s Set) error {
@@ -182,7 +177,7 @@ func (k *kernelSets) create(s Set) error {
 		})
 	})
 	if err != nil {
-		return fmt.Errorf("creating set %s: %w", s.Name, err)
+		return failedSet("creating", s.Name, s.Type, err)
 	}
 	return nil
 }

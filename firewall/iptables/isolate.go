@@ -18,7 +18,7 @@ func refuse(n names, f firewall.Family) Chain {
 	published := join(toOurs, redirected, inSet(n.ports, "dst,dst"))
 	rules := []Rule{
 		{Match: syn, Why: "segment size", Target: chainMSS},
-		{Match: established, Why: "established", Target: "RETURN"},
+		{Match: established, Why: "established", Target: chainEstablished, Goto: true},
 	}
 	pass := func(match, why string) Rule { return passing(f, match, why) }
 	rules = append(rules, apart(n, published, pass)...)
@@ -109,12 +109,20 @@ func loopbackGuard(n names) Chain {
 }
 
 // divert marks what containers answer to transparent sockets of ours, so that it is led to the host (state.MarkDivert). The socket may
-// be anybody's: he has it for the same reason.
-func divert() Chain {
+// be anybody's: he has it for the same reason. Who invents a container's address on another link is refused here: the kernel finds the
+// socket of a flow before it asks for the way (early demux), and then what is refused on the way on would not be.
+func divert(n names) Chain {
 	return Chain{Name: chainDivert, Rules: []Rule{
-		{Match: "-m socket --transparent", Why: "to a transparent socket", Target: fmt.Sprintf("MARK --set-xmark %#x/%#[1]x", state.MarkDivert)},
+		{Match: join(notInSet(n.nets, "src,src"), toTransparent), Why: "to a transparent socket, by another link", Target: "DROP"},
+		{
+			Match: join(fromOurs, toTransparent, inSet(n.nets, "src,src")), Why: "to a transparent socket",
+			Target: fmt.Sprintf("MARK --set-xmark %#x/%#[1]x", state.MarkDivert),
+		},
 	}}
 }
+
+// toTransparent passes over sockets that are bound to all addresses.
+const toTransparent = "-m socket --transparent"
 
 // unprotected is the way into a network that is open to the world, but not to Docker's own networks. What is not
 // refused there gets the rules that follow.
@@ -127,10 +135,15 @@ func unprotected(name string, bridges []string, then ...Rule) Chain {
 	return c
 }
 
-// within lets pass what stays in its network. Where br_netfilter is already, a physdev match says so of frames that stay on their
-// bridge, wherever they go from there: by a neighbour that routes, or between other machines on an adopted bridge.
+// within lets pass what stays in its network.
 func within(n names, f firewall.Family, pass func(match, why string) Rule) []Rule {
-	rules := []Rule{pass(join(fromOurs, inSet(n.nets, "dst,src")), "same network")}
+	return append([]Rule{pass(join(fromOurs, inSet(n.nets, "dst,src")), "same network")}, onBridge(f, pass)...)
+}
+
+// onBridge lets pass what does not leave its bridge. Where br_netfilter is already, a physdev match says so of frames that stay on their
+// bridge, wherever they go from there: by a neighbour that routes, or between other machines on an adopted bridge.
+func onBridge(f firewall.Family, pass func(match, why string) Rule) []Rule {
+	var rules []Rule
 	if f.BridgeNetfilter {
 		rules = append(rules, pass(join(fromOurs, toOurs, "-m physdev --physdev-is-bridged"), "stays on its bridge"))
 	}

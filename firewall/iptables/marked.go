@@ -40,6 +40,9 @@ func NewMarkedVariant(run Runner, bit uint32, variant string) (*Marked, error) {
 	return m, err
 }
 
+// SetDefault is Backend's.
+func (m *Marked) SetDefault(variant string) { m.backend.SetDefault(variant) }
+
 // Close gives back what NewMarked opened.
 func (m *Marked) Close() { m.backend.Close() }
 
@@ -101,13 +104,10 @@ func (m *Marked) Write(ctx context.Context, p firewall.Policy) (mended []string,
 // Rules returns the rules of a policy as text.
 func (m *Marked) Rules(p firewall.Policy) string { return m.backend.Rules(p) }
 
-// Purge removes every rule of ours, as Backend's does. That there is no iptables is fine.
+// Purge removes every rule of ours, as Backend's does.
 func (m *Marked) Purge(ctx context.Context) error {
 	m.have, m.done = nil, ""
-	if err := m.backend.Purge(ctx); !errors.Is(err, ErrNotInstalled) {
-		return err
-	}
-	return nil
+	return m.backend.Purge(ctx)
 }
 
 // Docker is what a host's iptables has of Docker.

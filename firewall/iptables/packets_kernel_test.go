@@ -20,6 +20,12 @@ func TestPackets(t *testing.T) {
 	}
 }
 
+func TestEstablished(t *testing.T) {
+	for _, variant := range variants {
+		t.Run(variant[1:], func(t *testing.T) { firewalltest.Established(t, variant, inLab) })
+	}
+}
+
 func TestFlushed(t *testing.T) {
 	for _, variant := range variants {
 		t.Run(variant[1:], func(t *testing.T) { firewalltest.Flushed(t, variant, inLab) })
@@ -55,5 +61,17 @@ func TestOptions(t *testing.T) {
 func TestExposures(t *testing.T) {
 	for _, variant := range variants {
 		t.Run(variant[1:], func(t *testing.T) { firewalltest.Exposures(t, variant, inLab) })
+	}
+}
+
+func TestLimitsHold(t *testing.T) {
+	for _, variant := range variants {
+		t.Run(variant[1:], func(t *testing.T) { firewalltest.LimitsHold(t, variant, inLab) })
+	}
+}
+
+func TestDiverted(t *testing.T) {
+	for _, variant := range variants {
+		t.Run(variant[1:], func(t *testing.T) { firewalltest.Diverted(t, variant, inLab) })
 	}
 }

@@ -10,6 +10,9 @@ func permit(n names, f firewall.Family) Chain {
 		{Match: join(toOurs, established), Why: "established", Target: "ACCEPT"},
 		{Match: join(fromOurs, established), Why: "established", Target: "ACCEPT"},
 	}
+	if f.Inquire {
+		rules = append(rules, inquiries(f.V6, toOurs, Rule{Why: "an inquiry", Target: chainInquiry, Goto: true})...)
+	}
 	accept := func(match, why string) Rule { return Rule{Match: match, Why: why, Target: "ACCEPT"} }
 	rules = append(rules, apart(n, published, accept)...)
 	rules = append(rules, within(n, f, accept)...)

@@ -17,14 +17,18 @@ var dnat = tree[firewall.Port]{
 // outside is the chain of what arrives. It leaves to the host what comes from outside to ports that are not translated for it;
 // those of all addresses count before what others publish on one of them, so that in doubt nothing is translated.
 //
-// No set holds a link beside a source and a port, so that nobody can be learned here: such ports are left to the host always.
-func outside(n names) Chain {
+// No set holds a link beside a source and a port, so that nobody can be learned here (noLearning): such ports are left to the host always.
+func outside(f firewall.Family, n names) Chain {
 	from := join(fromOthers, notLo)
-	return Chain{Name: chainPrerouting, Rules: []Rule{
+	var rules []Rule
+	if f.Inquire {
+		rules = inquiries(f.V6, "", Rule{Why: "an inquiry", Target: chainDNAT})
+	}
+	return Chain{Name: chainPrerouting, Rules: append(rules, []Rule{
 		{Match: join(from, inSet(n.insideOn, "dst,dst")), Why: "left to the host", Target: "ACCEPT"},
 		{Match: join(from, inSet(n.inside, "dst,dst")), Why: "left to the host", Target: "ACCEPT"},
 		{Why: "published ports", Target: chainDNAT},
-	}}
+	}...)}
 }
 
 func redirect(p firewall.Port) Rule {

@@ -3,18 +3,17 @@ package iptables
 import (
 	"context"
 	"errors"
+
+	"github.com/drawbridge-net/drawbridge/internal/effect"
 )
 
 // Purge implements firewall.Backend. It looks at all variants, since an earlier run may
-// have used another one, and what fails in one of them does not spare the others. Where no
-// variant is installed it removes the sets and returns ErrNotInstalled.
+// have used another one, and what fails in one of them does not spare the others. Where none is
+// installed there are only sets to remove.
 func (b *Backend) Purge(ctx context.Context) error {
 	b.seen = nil
 	variants := b.allInstalled()
 	var errs []error
-	if len(variants) == 0 {
-		errs = append(errs, ErrNotInstalled)
-	}
 	for _, v6 := range []bool{false, true} {
 		errs = append(errs, b.purgeFamily(ctx, variants, v6))
 	}
@@ -33,6 +32,30 @@ func (b *Backend) Leftover(ctx context.Context) bool {
 	}
 	return false
 }
+
+// CloseForward has FORWARD refuse what no rule accepts, where a guard of ours does so at its end, which a purge takes away: else the host
+// would be a router then, since forwarding stays on. dockerd sets that policy where it turns forwarding on itself (moby
+// libnetwork/drivers/bridge/setup_ip_forwarding.go). It reports whether there was a guard.
+func (b *Backend) CloseForward(ctx context.Context) (closed bool, err error) {
+	var errs []error
+	for _, variant := range b.allInstalled() {
+		for _, v6 := range []bool{false, true} {
+			d, err := b.read(ctx, variant, v6)
+			if _, guarded := d["filter"][chainGuard]; err != nil || !guarded {
+				continue // what cannot be read has none, or is for Purge to tell
+			}
+			err = effect.Do("iptables.policy", func() error {
+				_, err := b.run(ctx, "", program(v6)+variant, "--wait", lockWait, "-P", "FORWARD", "DROP")
+				return err
+			})
+			closed, errs = closed || err == nil, append(errs, err)
+		}
+	}
+	return closed, errors.Join(errs...)
+}
+
+// Installed reports whether there is any program of iptables.
+func (b *Backend) Installed() bool { return len(b.allInstalled()) > 0 }
 
 // allInstalled returns the variants whose programs are installed.
 func (b *Backend) allInstalled() []string {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // ours returns the chains of ours that a family has.
@@ -135,13 +136,49 @@ func TestPurgeGoesOn(t *testing.T) {
 	}
 }
 
+// TestCloseForward: FORWARD takes over from a guard of ours, in its family, and from nothing else.
+func TestCloseForward(t *testing.T) {
+	const in4, in6 = "iptables --wait 5 -P FORWARD DROP", "ip6tables --wait 5 -P FORWARD DROP"
+	for _, c := range []struct {
+		v4, v6 bool // guarded
+		failed string
+		want   []string
+	}{
+		{},
+		{v4: true, want: []string{in4}},
+		{v6: true, want: []string{in6}},
+		{v4: true, v6: true, want: []string{in4, in6}},
+		{v4: true, v6: true, failed: in4, want: []string{in4, in6}},
+	} {
+		h := newFakeHost()
+		b := h.backend()
+		b.lookPath = programs("iptables-save")
+		p := policy("br-one")
+		p.V4.Guard, p.V6.Guard = c.v4, c.v6
+		if err := b.Sync(t.Context(), always(p)); err != nil {
+			t.Fatal(err)
+		}
+		if h.journal = nil; c.failed != "" {
+			h.failures[c.failed] = []error{errors.New("no")}
+		}
+		closed, err := b.CloseForward(t.Context())
+		if (err != nil) != (c.failed != "") || closed != (len(c.want) > 0) {
+			t.Errorf("%+v: closed %v, %v", c, closed, err)
+		}
+		got := slices.DeleteFunc(h.journal, func(step string) bool { return !strings.Contains(step, "FORWARD") })
+		if diff := cmp.Diff(c.want, got, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%+v (-want +got):\n%s", c, diff)
+		}
+	}
+}
+
 // TestPurgeNotInstalled: no program is started, and the sets go all the same.
 func TestPurgeNotInstalled(t *testing.T) {
 	h := newFakeHost()
 	h.sets["DRAWBRIDGE-nets4"] = nil
 	b := newBackend(h.run, h, unlisted)
 	b.lookPath = programs()
-	if err := b.Purge(t.Context()); !errors.Is(err, ErrNotInstalled) {
+	if err := b.Purge(t.Context()); err != nil || b.Installed() {
 		t.Errorf("error %v", err)
 	}
 	if diff := cmp.Diff([]string{"destroy DRAWBRIDGE-nets4"}, h.journal); diff != "" {

@@ -11,6 +11,8 @@ import (
 // The chains of the skeleton.
 const (
 	chainForward     = prefix + "-FORWARD" // in mangle: refuse; in filter: permit
+	chainEstablished = prefix + "-ESTABLISHED"
+	chainAnswers     = prefix + "-ANSWERS"
 	chainMSS         = prefix + "-MSS"
 	chainOutput      = prefix + "-OUTPUT"
 	chainPrerouting  = prefix + "-PREROUTING" // in mangle: loopback addresses; in nat: published ports
@@ -21,6 +23,7 @@ const (
 	chainOpen        = prefix + "-OPEN"        // its like in filter
 	chainOut         = prefix + "-OUT"         // the like of chainDocker in filter
 	chainDocker      = prefix + "-DOCKER"
+	chainInquiry     = prefix + "-INQUIRY"
 	chainGuard       = prefix + "-GUARD"
 	chainDNAT        = prefix + "-DNAT"
 	chainPostrouting = prefix + "-POSTROUTING"
@@ -38,6 +41,11 @@ func Render(f firewall.Family) Ruleset {
 		open := unprotected(chainOpen, f.DockerBridges, Rule{Why: "unprotected network", Target: "ACCEPT"})
 		out := docker(chainOut, f.DockerBridges, Rule{Why: "outwards", Target: "ACCEPT"})
 		r.Tables = []Table{mangle(f, n), filter(permit(n, f), open, out), nat(f, n)}
+		if f.Inquire {
+			for i := range r.Tables[:2] {
+				r.Tables[i].inquire(f.V6)
+			}
+		}
 	}
 	if f.Guard {
 		r.guard(guard(f))
@@ -61,7 +69,7 @@ func mangle(f firewall.Family, n names) Table {
 		Name: "mangle",
 		User: []string{chainUser},
 		Chains: []Chain{
-			refuse(n, f), docker(chainDocker, f.DockerBridges), unprotected(chainUnprotected, f.DockerBridges, tellLatch(f)...), mss(), redirects(n, f.V6),
+			refuse(n, f), connected(n, f), answers(f.DockerBridges), docker(chainDocker, f.DockerBridges), unprotected(chainUnprotected, f.DockerBridges, tellLatch(f)...), mss(), redirects(n, f.V6),
 		},
 		Jumps: []Jump{
 			toUser,
@@ -82,9 +90,9 @@ func mangle(f firewall.Family, n names) Table {
 		t.Jumps = append(t.Jumps, limited)
 	}
 	if f.Divert {
-		t.Chains = append(t.Chains, divert())
+		t.Chains = append(t.Chains, divert(n))
 		// Behind whoever writes the whole mark, and ahead of the reverse path filters of others, which are to see the way that it leads.
-		t.Jumps = append(t.Jumps, Jump{From: "PREROUTING", Place: Bottom, Rule: Rule{Match: fromOurs, Why: "answers to the host's sockets", Target: chainDivert}})
+		t.Jumps = append(t.Jumps, Jump{From: "PREROUTING", Place: Bottom, Rule: Rule{Match: inSet(n.subnets, "src"), Why: "answers to the host's sockets", Target: chainDivert}})
 	}
 	return t
 }
@@ -117,7 +125,7 @@ func nat(f firewall.Family, n names) Table {
 	}
 	return Table{
 		Name:   "nat",
-		Chains: append(dnat.chains(f.Ports), outside(n), postrouting(f, n)),
+		Chains: append(dnat.chains(f.Ports), outside(f, n), postrouting(f, n)),
 		Jumps: []Jump{
 			{From: "PREROUTING", Place: Bottom, Rule: Rule{
 				// A reply to a link-local client would need its interface, which NAT
@@ -220,6 +228,10 @@ const (
 	invalid       = "-m conntrack --ctstate INVALID"
 	fresh         = "-m conntrack --ctstate NEW,INVALID,UNTRACKED"
 	answering     = "-m conntrack ! --ctstate NEW,INVALID"
+
+	// asking is what goes the way of the connection's first packet, and replying what goes the other way.
+	asking   = "-m conntrack --ctdir ORIGINAL"
+	replying = "-m conntrack --ctdir REPLY"
 
 	notEstablished = "-m conntrack ! --ctstate RELATED,ESTABLISHED"
 	// notLo is what does not come from the host itself.

@@ -52,12 +52,13 @@ func prefixText(p netip.Prefix) string {
 	return p.String()
 }
 
-// sets returns the family's sets, all of them even when empty: the skeleton names them.
+// sets returns the family's sets, all of them even when empty: the skeleton names them. They are in the order in which they grow: who
+// may come is known before it is said that not everybody may.
 func sets(f firewall.Family, n names) []Set {
 	all := map[string]*Set{}
 	order := []string{
 		n.nets, n.subnets, n.masquerade, n.ports, n.open, n.routed, n.unprotected, n.trusted, n.apart, n.links,
-		n.insideOn, n.inside, n.sourcedOn, n.comersOn, n.sourced, n.comers, n.linkedOn, n.ways,
+		n.insideOn, n.inside, n.comersOn, n.sourcedOn, n.comers, n.sourced, n.ways, n.linkedOn,
 	}
 	for _, name := range order {
 		all[name] = &Set{Name: name, Type: n.setType(name), V6: f.V6}

@@ -249,11 +249,12 @@ func TestSets(t *testing.T) {
 			must(t, k.destroy(s.Name)) // a set that is not there
 			s = sorted(s)
 			for range 2 {
-				difference, err := k.grow(s)
+				difference, err := k.prepare(s)
 				must(t, err)
 				if len(difference.surplus) > 0 {
 					t.Errorf("too much: %v", difference.surplus)
 				}
+				must(t, k.add(difference.of(difference.lacks)))
 			}
 			must(t, k.add(s))
 			got, _, err := k.list(s)
@@ -269,12 +270,10 @@ func TestSets(t *testing.T) {
 				}
 			}
 			s.Elements = s.Elements[:1]
-			difference, err := k.grow(s)
+			difference, err := k.prepare(s)
 			must(t, err)
-			surplus := s
-			surplus.Elements = difference.surplus
 			for range 2 {
-				must(t, k.remove(surplus))
+				must(t, k.remove(difference.of(difference.surplus)))
 			}
 			got, _, err = k.list(s)
 			must(t, err)
@@ -283,7 +282,7 @@ func TestSets(t *testing.T) {
 			}
 			wrong := s
 			wrong.Type = "hash:ip"
-			if _, err := k.grow(wrong); err == nil || !strings.Contains(err.Error(), "ipset destroy "+s.Name) {
+			if _, err := k.prepare(wrong); err == nil || !strings.Contains(err.Error(), "ipset destroy "+s.Name) {
 				t.Errorf("a set of another type: %v", err)
 			}
 			must(t, k.destroy(s.Name))

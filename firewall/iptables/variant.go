@@ -45,6 +45,10 @@ func (b *Backend) choose(ctx context.Context) (string, error) {
 	return *b.variant.Load(), nil
 }
 
+// SetDefault names the variant, -nft or -legacy, that stands for the host's default: where this process is in a container, whose
+// programs without a suffix are not the host's. It is called before everything else.
+func (b *Backend) SetDefault(variant string) { b.hostDefault = variant }
+
 // detect finds the variant that dockerd uses, which is where DOCKER-USER lives. Where both or none
 // hold that chain, the host's default decides, which is what dockerd runs.
 func (b *Backend) detect(ctx context.Context) (string, error) {
@@ -68,6 +72,9 @@ func (b *Backend) detect(ctx context.Context) (string, error) {
 	}
 	if len(found) == 1 {
 		return found[0], nil
+	}
+	if b.hostDefault != "" && b.installed(b.hostDefault) {
+		return b.hostDefault, nil
 	}
 	return "", nil
 }

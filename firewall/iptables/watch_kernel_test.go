@@ -167,8 +167,9 @@ func BenchmarkCompare(b *testing.B) {
 	rules := newLegacy()
 	defer rules.close()
 	for _, s := range allSets() {
-		_, err := sets.grow(s)
+		_, err := sets.prepare(s)
 		must(b, err)
+		must(b, sets.add(s))
 		defer func() { must(b, sets.destroy(s.Name)) }()
 	}
 	b.Run("sets", func(b *testing.B) {

@@ -3,7 +3,6 @@ package nftables
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -63,8 +62,10 @@ type Backend struct {
 	have  func() *held
 	// made says that the table, and what iptables was told, is what the last Sync or Follow was asked for.
 	made bool
-	// fresh says that the table was read, and not written since then.
+	// fresh says that the table was read, and not written since then: what differs is somebody else's doing.
 	fresh bool
+	// partly says that of several transactions only the first were made, so that what differs may be our own doing.
+	partly bool
 	// looked is when the rules of others were last read: others is what they tell, alone says that
 	// there is no iptables.
 	looked time.Time
@@ -79,6 +80,10 @@ type Backend struct {
 	unsettled time.Time
 	// noSocket says that the kernel does not take the rule that looks for sockets, nil until that was asked.
 	noSocket *bool
+	// noLearning says that it does not take those that note who was let in, nil until that was asked.
+	noLearning *bool
+	// shows says that the kernel takes the rule that shows packets.
+	shows bool
 }
 
 // attempts is how often a change is tried anew when somebody changed rules between our reading and our writing.
@@ -151,11 +156,11 @@ func (b *Backend) sync(ctx context.Context, w firewall.Wanted) error {
 	return b.write(ctx, w, around)
 }
 
-// write writes what differs. It closes before it opens: what is refused and where ports lead is one transaction, and what
+// write writes what differs. It closes before it opens: what is refused and where ports lead is one transaction, or a few (inOrder), and what
 // iptables must accept comes after it. around says that the rules of iptables were read, which may be others than were
 // left there.
 func (b *Backend) write(ctx context.Context, w firewall.Wanted, around bool) error {
-	b.seen.NoSocket = w.Divert && b.lacksSocket()
+	b.lacks(w, &b.seen)
 	change, ok := firewall.Change{}, false
 	if b.known && b.made && w.Change != nil {
 		change, ok = w.Change(b.seen)
@@ -220,7 +225,7 @@ func (b *Backend) Inspect(ctx context.Context, w firewall.Wanted) ([]string, err
 	b.listBridges()
 	others.Bridges = append(others.Bridges, bridges...)
 	host := b.host.Read(others)
-	host.NoSocket = w.Divert && b.lacksSocket()
+	b.lacks(w, &host)
 	policy := w.Policy(host)
 	out := words(tableName, have, Render(policy, !installed))
 	if !installed {
@@ -276,7 +281,7 @@ func (b *Backend) reread(gen uint32) error {
 	if failed != nil {
 		return failed
 	}
-	b.have, b.gen, b.known, b.fresh = func() *held { return have }, gen, true, true
+	b.have, b.gen, b.known, b.fresh = func() *held { return have }, gen, true, !b.partly
 	return nil
 }
 
@@ -299,19 +304,20 @@ func (b *Backend) lookAround(ctx context.Context) error {
 	return nil
 }
 
-// apply makes edits, after which the table is as wanted. The generation then is the next, or the kernel refused.
+// apply makes edits, after which the table is as wanted. The generation is then that behind our last transaction, or the kernel refused one.
 func (b *Backend) apply(edits []edit, w firewall.Wanted) error {
-	if len(edits) > 0 {
-		b.known = false
-		took, err := b.kernel.commit(b.gen, edits)
+	b.known = false
+	for _, transaction := range inOrder(edits) {
+		took, err := b.kernel.commit(b.gen, transaction)
 		if err != nil {
 			return err
 		}
 		if b.Committed != nil {
 			b.Committed(took)
 		}
-		b.gen, b.known = next(b.gen), true
+		b.gen, b.partly = next(b.gen), true
 	}
+	b.known, b.partly = true, false
 	host, alone := b.seen, b.alone.Load()
 	b.have = func() *held { return Render(w.Policy(host), alone).holds() }
 	return nil
@@ -347,31 +353,5 @@ func (b *Backend) Generation() (uint32, error) {
 
 // Variant names the backend, for people.
 func (b *Backend) Variant() string { return "nftables" }
-
-// Usable returns why the kernel cannot take our table, nil if it can. It changes nothing.
-func (b *Backend) Usable() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if _, err := b.kernel.generation(); err != nil {
-		return err
-	}
-	p := sample()
-	p.V4.Divert, p.V6.Divert = !b.lacksSocket(), !b.lacksSocket() // it can be done without
-	if err := b.kernel.check(difference(nil, Render(p, true))); err != nil {
-		return fmt.Errorf("the kernel does not take the rules: %w", err)
-	}
-	return nil
-}
-
-// lacksSocket reports whether the kernel does not take the rule that looks for sockets. It asks once.
-func (b *Backend) lacksSocket() bool {
-	if b.noSocket == nil {
-		rules := []Rule{divert(namesOf(false)), divert(namesOf(true))}
-		err := b.kernel.check(difference(nil, Ruleset{Chains: []Chain{{Name: chainDivert, Base: bases[chainDivert], Rules: rules}}}))
-		lacks := err != nil
-		b.noSocket = &lacks
-	}
-	return *b.noSocket
-}
 
 var _ firewall.Backend = (*Backend)(nil)

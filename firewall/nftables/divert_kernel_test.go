@@ -24,10 +24,10 @@ func TestDivertKernel(t *testing.T) {
 		}
 		return strings.Count(l.nft("list", "table", "inet", "drawbridge"), "socket transparent 1")
 	}
-	if got := bring(l.backend); got != 2 {
+	if got := bring(l.backend); got != 4 {
 		t.Errorf("%d rules", got)
 	}
-	if got := bring(withBackend(l.Lab).backend); got != 2 {
+	if got := bring(withBackend(l.Lab).backend); got != 4 {
 		t.Errorf("after a restart: %d rules", got)
 	}
 	divert = false

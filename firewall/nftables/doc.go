@@ -16,9 +16,11 @@
 //	ports, open, links        address . protocol . port (. address)
 //	published_on, _any        (host address .) protocol . port : address . port
 //	ranges_on, _any           (host address .) protocol . ports : address
-//	inside_on, _any …         (host address .) protocol . port(s)  not translated for who comes from outside
-//	learning_on, _any …       the same                             those of them that are learned
+//	guarded_on, _any          (host address .) protocol . port : address . port  not translated for everybody from outside
+//	guarded_ranges_on, _any   (host address .) protocol . ports : address        the same
+//	learning_on, _any …       (host address .) protocol . port(s)  those of them that are learned
 //	learned                   source . interface . address . protocol . port, by the rules of chain learn, for a while
+//	asked                     the same                             by the rules of chain ask, for a moment
 //	sourced_on, _any          (address .) protocol . ports         for some sources only
 //	comers_on, _any           (address .) protocol . ports . source
 //	linked_on, _any           (address .) protocol . ports         by some links only
@@ -31,10 +33,11 @@
 //
 // # What is learned
 //
-// The chain input is behind whatever may refuse a packet for the host, so that what it sees was let in. It notes who came, once per
-// connection: a bit of the connection's label (ct label) remembers that. The set forgets after its timeout, or when somebody calls
-// [Backend.ForgetLearned]; its elements are nobody's business but the rules', and no difference. Sets and rules for it are there
-// while a port is learned, those for limits while a port is limited.
+// The chain input is behind whatever may refuse a packet for the host, so that what it sees was let in. It notes who began a connection,
+// for a moment, and then who goes on with an answered one, once per connection: a bit of the connection's label (ct label) remembers
+// that. Sets forget after their timeout, or when somebody calls [Backend.ForgetLearned]; their elements are nobody's
+// business but the rules', and no difference. Sets and rules for it are there while a port is learned, those for limits while a port is
+// limited.
 //
 // # Beside iptables
 //
@@ -49,7 +52,11 @@
 // [Render] turns a policy into a [Ruleset], a pure function. [Backend.Sync] compares it with the table and makes the
 // difference one transaction over both families. A rule is recognised by an id in its comment, a hash over the rule and
 // all before it in its chain; a chain that differs is written whole, sets are touched by elements only. Where a set or base
-// chain is of another kind, as after an update, the table is made anew in the same transaction.
+// chain is of another kind, as after an update, the table is made anew in the transaction of the rules.
+//
+// A transaction is all or nothing, but not at one moment for packets: sets of intervals, which limits are, change some milliseconds behind
+// rules and all other sets. So where limits change there are up to three transactions: ways in that go (elements of ports, port_ranges, open and
+// unprotected, and where published ports lead), limits and all else, ways in that come. What lies between two is closed.
 //
 // What differs between two states ([firewall.Change]) is elements, whose edits are found without a look at the rest. The
 // table's contents are not remembered, but the state that they were rendered from.

@@ -23,8 +23,9 @@ type fakeKernel struct {
 	err     error // of the next commit
 	reading error
 	before  func() // ahead of the next commit
-	// noSocket says that it takes no rule that looks for sockets.
-	noSocket bool
+	after   func() // behind each
+	// lacks says which rules it takes not; nil for none.
+	lacks func(addRule) bool
 }
 
 type fakeTable struct {
@@ -48,8 +49,8 @@ func (f *fakeKernel) hasElements(set string) (bool, error) {
 }
 
 func (f *fakeKernel) check(edits []edit) error {
-	if f.noSocket && refuses(edits) != nil {
-		return refuses(edits)
+	if err := f.refuses(edits); err != nil {
+		return err
 	}
 	_, err := applied(f.table, edits)
 	return err
@@ -86,8 +87,8 @@ func (f *fakeKernel) commit(generation uint32, edits []edit) (time.Duration, err
 		f.err = nil
 		return 0, err
 	}
-	if f.noSocket && refuses(edits) != nil {
-		return 0, refuses(edits)
+	if err := f.refuses(edits); err != nil {
+		return 0, err
 	}
 	if generation != f.gen {
 		return 0, errChanged
@@ -99,7 +100,20 @@ func (f *fakeKernel) commit(generation uint32, edits []edit) (time.Duration, err
 	f.table = table
 	f.commits++
 	f.gen++
+	if f.after != nil {
+		f.after()
+	}
 	return 0, nil
+}
+
+// refuses says what a kernel says that has been built without something.
+func (f *fakeKernel) refuses(edits []edit) error {
+	for _, e := range edits {
+		if r, ok := e.(addRule); ok && f.lacks != nil && f.lacks(r) {
+			return unix.ENOENT
+		}
+	}
+	return nil
 }
 
 // applied returns the table after the edits.
@@ -305,6 +319,7 @@ func (t *fakeTable) deleteElements(s Set) error {
 type fakeNeighbour struct {
 	missing bool
 	bridges []string
+	users   firewall.Both // where DOCKER-USER has rules
 	reads   int
 	writes  []firewall.Policy
 	err     error
@@ -314,7 +329,7 @@ type fakeNeighbour struct {
 
 func (n *fakeNeighbour) Read(context.Context) (firewall.Others, bool, error) {
 	n.reads++
-	return firewall.Others{Bridges: n.bridges}, !n.missing, n.err
+	return firewall.Others{Bridges: n.bridges, UserRules: n.users}, !n.missing, n.err
 }
 
 func (n *fakeNeighbour) Write(_ context.Context, p firewall.Policy) ([]string, error) {
@@ -329,7 +344,7 @@ func (n *fakeNeighbour) Write(_ context.Context, p firewall.Policy) ([]string, e
 
 func (n *fakeNeighbour) Inspect(context.Context) (firewall.Others, bool, func(firewall.Policy) ([]string, error), error) {
 	compare := func(firewall.Policy) ([]string, error) { return n.damage, nil }
-	return firewall.Others{Bridges: n.bridges}, !n.missing, compare, n.err
+	return firewall.Others{Bridges: n.bridges, UserRules: n.users}, !n.missing, compare, n.err
 }
 
 func (n *fakeNeighbour) Rules(firewall.Policy) string { return "*filter\n" }

@@ -81,8 +81,10 @@ func readState(t *testing.T, file string) (state.Snapshot, firewall.Host) {
 	proxied := strings.Fields(parts["proxied"])
 	publish := state.Publish(strings.TrimSpace(parts["publish"]))
 	leads := func(n state.Network) bool { return !n.Internal && !n.Adopted && !slices.Contains(proxied, n.Bridge) }
+	_, asked := parts["user"]
 	return s, firewall.Host{
-		Loopback: true, Proxied: statetest.Proxied(s, leads),
+		UserRules: firewall.Both{V4: asked, V6: asked},
+		Loopback:  true, Proxied: statetest.Proxied(s, leads),
 		DockerBridges: strings.Fields(parts["docker"]), BridgeNetfilter: bridged, Latched: latched, Divert: statetest.Diverts(s),
 		Modes: state.Modes{Inherit: publish, Auto: publish},
 	}

@@ -19,15 +19,11 @@ func refuse(f firewall.Family, n names) Chain {
 
 	add("segment size, from a container", fromOurs, syn, clamp)
 	add("segment size, to a container", toOurs, syn, clamp)
-	add("established", toOurs, established, pass)
-	add("established", fromOurs, established, pass)
-	add("established, and not ours", established, accept)
+	add("established", established, then(n.established))
 	c.Rules = append(c.Rules, apart(n, pass)...)
 	add("same network", fromOurs, in(n.nets, n.to, iif), pass)
 	add("stays on its bridge", in(n.bridges, iif, oif), pass)
-	for _, p := range onLink(n.v6) {
-		add("same link", fromOurs, toOurs, n.to.in(p), pass)
-	}
+	c.Rules = append(c.Rules, onLink(n, pass)...)
 	add("belongs to no connection", toOurs, invalid, drop)
 	add("belongs to no connection, and would leave untranslated", fromOurs, invalid, in(n.masquerade, n.from), drop)
 	add("internal network, out", fromInternal, drop)
@@ -84,14 +80,19 @@ func apart(n names, pass Part) []Rule {
 	return append(rules, rule("containers are kept apart", fromOurs, within, drop))
 }
 
-// onLink is what the host does not route and br_netfilter shows all the same: neighbour discovery above all, without
+// onLink lets pass what the host does not route and br_netfilter shows all the same: neighbour discovery above all, without
 // which IPv6 ends inside a network. The kernel takes link-local destinations to the link they came from, and
 // multicast to another only where a multicast routing daemon runs.
-func onLink(v6 bool) []netip.Prefix {
-	if v6 {
-		return []netip.Prefix{netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8")}
+func onLink(n names, pass Part) []Rule {
+	prefixes := []string{"224.0.0.0/4", "255.255.255.255/32"}
+	if n.v6 {
+		prefixes = []string{"fe80::/10", "ff00::/8"}
 	}
-	return []netip.Prefix{netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("255.255.255.255/32")}
+	var rules []Rule
+	for _, p := range prefixes {
+		rules = append(rules, rule("same link", fromOurs, toOurs, n.to.in(netip.MustParsePrefix(p)), pass))
+	}
+	return rules
 }
 
 // redirects keeps the host from telling linked containers of a shorter way to each other: there is none, and in

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -13,31 +14,50 @@ import (
 	"github.com/drawbridge-net/drawbridge/firewall"
 )
 
-// maxLearned bounds the set of those who were let in. Who finds it full comes the slower way each time.
+// maxLearned bounds the set of those who were let in, and that of those who may be. Who finds one full comes the slower way each time.
 const maxLearned = 1 << 16
 
-// letIn leads to learn what was let in by everybody who refuses: a packet of a connection that both sides speak on, so that nobody can
-// have invented its source.
-func letIn(n names) Rule {
-	return rule("whom the host let in", n.only(), fromOthers, notLo, answered, original, jump(n.learn))
+// freshTime is for how long it counts that somebody was let in who has not been answered. Who takes longer comes the slower way.
+const freshTime = 3 * time.Second
+
+// letIn leads to two chains what was let in by everybody who refuses. What begins a connection is what they have judged, but anybody can
+// have invented its source. What both sides speak on has a true source, but a firewall lets in what belongs to a connection without
+// looking again: one that was begun long ago would vouch for who is refused by now. So it takes both, one soon after the other.
+func letIn(n names) []Rule {
+	return []Rule{
+		rule("whom the host lets in", n.only(), fromOthers, notLo, begun, jump(n.ask)),
+		rule("whom the host let in", n.only(), fromOthers, notLo, answered, original, jump(n.learn)),
+	}
 }
 
-// learn notes who came to a learned port. Each connection does so once, and a label of the connection remembers it: a firewall lets
-// in what belongs to a connection without looking again, so that a long one would go on to vouch for new ones.
+// ask notes who begins a connection to a learned port.
+func ask(n names) Chain {
+	c := Chain{Name: n.ask}
+	for _, p := range n.learning.holding(n) {
+		c.Rules = append(c.Rules, rule("may vouch for the next ones", p, note(n.asked, n.visit()...), back))
+	}
+	return c
+}
+
+// learn notes who came to a learned port, and was let in a moment ago. Each connection does so once, and a label of the connection
+// remembers it; one that is older than the first rule about labels has no room for it.
 func learn(n names) Chain {
-	c := Chain{Name: n.learn, Rules: []Rule{rule("has vouched already", labelled, back)}}
+	c := Chain{Name: n.learn, Rules: []Rule{
+		rule("has vouched already", labelled, back),
+		rule("nobody was asked about him of late", notIn(n.asked, n.visit()...), back),
+	}}
 	for _, p := range n.learning.holding(n) {
 		c.Rules = append(c.Rules, rule("vouches for the next ones", p, note(n.learned, n.visit()...), label, back))
 	}
 	return c
 }
 
-// learnSets are the sets of learned ports without their elements, and that of who was let in.
+// learnSets are the sets of learned ports without their elements, that of who is let in, and that of who was and is true.
 func learnSets(f firewall.Family, n names) []Set {
-	sets := placeSets(n.learning, n)
-	return append(sets, Set{
-		Name: n.learned, Key: []datatype{n.addr, ifname, n.addr, proto, service}, Timeout: cmp.Or(f.LearnedTime, firewall.DefaultLearnedTime), Size: maxLearned,
-	})
+	visit := []datatype{n.addr, ifname, n.addr, proto, service}
+	return append(placeSets(n.learning, n),
+		Set{Name: n.asked, Key: visit, Timeout: freshTime, Size: maxLearned},
+		Set{Name: n.learned, Key: visit, Timeout: cmp.Or(f.LearnedTime, firewall.DefaultLearnedTime), Size: maxLearned})
 }
 
 // labelBit is the bit of the connection's label, of which there are 128, by which it is known to have vouched. Nobody in wide use
@@ -98,13 +118,15 @@ func (b *Backend) forget() error {
 	}
 	var edits []edit
 	for _, v6 := range []bool{false, true} {
-		name := namesOf(v6).learned
-		some, err := b.kernel.hasElements(name)
-		if err != nil {
-			return err
-		}
-		if some {
-			edits = append(edits, flushSet{name})
+		n := namesOf(v6)
+		for _, name := range []string{n.asked, n.learned} {
+			some, err := b.kernel.hasElements(name)
+			if err != nil {
+				return err
+			}
+			if some {
+				edits = append(edits, flushSet{name})
+			}
 		}
 	}
 	if len(edits) == 0 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -17,15 +18,27 @@ import (
 
 // learnedLab is a router that serves the ports of its state itself, until it has learned who may come.
 func learnedLab(t *testing.T, learned time.Duration) *lab {
+	l := hostLab(t)
+	l.learn(learned)
+	return l
+}
+
+// hostLab is a router whose ports nobody has published yet.
+func hostLab(t *testing.T) *lab {
 	l := newLab(t, "")
 	l.ServeHost(8080, 8081, 8083)
 	l.nft("add", "table", "inet", "host")
 	l.nft("add", "chain", "inet", "host", "input", "{ type filter hook input priority 0; }")
 	l.nft("add", "rule", "inet", "host", "input", "ct", "state", "established", "accept")
+	return l
+}
+
+// learn publishes the ports of the lab's state.
+func (l *lab) learn(learned time.Duration) {
+	l.T.Helper()
 	s := firewalltest.Publish(state.PublishLearned)
 	s.LearnedTime = learned
-	must(t, firewall.NewPlane(l.backend, s).Apply(t.Context(), firewalltest.State()))
-	return l
+	must(l.T, firewall.NewPlane(l.backend, s).Apply(l.T.Context(), firewalltest.State()))
 }
 
 // to says who answers somebody at a port of the host's first address.
@@ -91,6 +104,61 @@ func TestLearnedVerdict(t *testing.T) {
 	})
 }
 
+// refused checks that nobody answers what the host refuses, after somebody spoke on an old connection.
+func (l *lab) refused(t *testing.T, talk func() string, proto string, family int) {
+	t.Helper()
+	if got := talk(); !strings.HasPrefix(got, "router") {
+		t.Errorf("the old connection is answered by %q", got)
+	}
+	if got := l.Answer("out", proto, firewalltest.At(firewalltest.Ext0, "9090")[family], firewalltest.Impatience); got != "" {
+		t.Errorf("refused, and %q answers", got)
+	}
+}
+
+// TestLearnedBefore: a connection that is older than the rules, and so has no room for a label, vouches for nobody.
+func TestLearnedBefore(t *testing.T) {
+	eachWay(t, func(t *testing.T, proto string, family int) {
+		l := hostLab(t)
+		l.TalkHost(9090)
+		talk := l.Talk("out", proto, firewalltest.At(firewalltest.Ext0, "9090")[family], firewalltest.Patience)
+		if got := talk(); !strings.HasPrefix(got, "router") {
+			t.Fatalf("%q answers", got)
+		}
+		l.learn(time.Minute)
+		if got := talk(); !strings.HasPrefix(got, "router") {
+			t.Fatalf("the old connection is answered by %q", got)
+		}
+		l.refuse(proto, "9090")
+		must(t, l.backend.ForgetLearned(t.Context()))
+		l.refused(t, talk, proto, family)
+	})
+}
+
+// TestLearnedLate: a connection that the host let in, and on which the client speaks for the first time after that was answered when he is
+// refused already, vouches for nobody.
+func TestLearnedLate(t *testing.T) {
+	l := learnedLab(t, time.Minute)
+	l.TalkHost(9090)
+	for family, name := range []string{"v4", "v6"} {
+		for _, told := range []bool{true, false} { // that rules have changed, which those of iptables-legacy tell nobody
+			t.Run(fmt.Sprintf("%s told=%v", name, told), func(t *testing.T) {
+				talk := l.Talk("out", "udp", firewalltest.At(firewalltest.Ext0, "9090")[family], firewalltest.Patience)
+				if got := talk(); !strings.HasPrefix(got, "router") {
+					t.Fatalf("%q answers", got)
+				}
+				handle := l.refuse("udp", "9090")
+				if told {
+					must(t, l.backend.ForgetLearned(t.Context()))
+				} else {
+					time.Sleep(freshTime + 500*time.Millisecond)
+				}
+				l.refused(t, talk, "udp", family)
+				l.nft("delete", "rule", "inet", "host", "input", "handle", handle)
+			})
+		}
+	}
+}
+
 // refuse has the host refuse new connections to a port, and returns the rule's handle.
 func (l *lab) refuse(proto, port string) string {
 	l.T.Helper()
@@ -108,43 +176,60 @@ func TestLearnedTime(t *testing.T) {
 	eachWay(t, func(t *testing.T, proto string, family int) {
 		l.to("out", proto, family, "8080")
 		translated := 0
-		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
-			if got := l.to("out", proto, family, "8080"); strings.HasPrefix(got, "router") {
-				if translated == 0 {
-					t.Error("was never learned")
-				}
+		// He pauses between them, or would soon have none but ports of earlier connections, with which he goes on.
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			switch got := l.to("out", proto, family, "8080"); {
+			case strings.HasPrefix(got, "c1a"):
+				translated++
+			case !strings.HasPrefix(got, "router"):
+				t.Fatalf("%q answers after %d translated connections", got, translated)
+			case translated == 0:
+				t.Fatal("was never learned")
+			default:
 				return
 			}
-			translated++
 		}
 		t.Errorf("was not asked about again after %d translated connections", translated)
 	})
 }
 
-// TestLearnedFull: who finds the set full is served by the host each time.
+// TestLearnedFull: who finds a set full is served by the host each time.
 func TestLearnedFull(t *testing.T) {
-	l := learnedLab(t, time.Hour)
+	for _, asked := range []bool{true, false} {
+		t.Run(fmt.Sprintf("asked=%v", asked), func(t *testing.T) {
+			l := learnedLab(t, time.Hour)
+			l.fill(asked)
+			eachWay(t, func(t *testing.T, proto string, family int) {
+				for range 3 {
+					if got := l.to("out", proto, family, "8080"); !strings.HasPrefix(got, "router") {
+						t.Errorf("%q answers", got)
+					}
+				}
+			})
+		})
+	}
+}
+
+// fill fills the sets of those who were let in, or of those who are being asked about.
+func (l *lab) fill(asked bool) {
+	l.T.Helper()
 	for _, v6 := range []bool{false, true} {
-		source, to := "10.9.%d.%d", "192.0.2.1"
+		name, source, to := namesOf(v6).learned, "10.9.%d.%d", "192.0.2.1"
 		if v6 {
 			source, to = "fd09::%x:%x", "2001:db8:1::1"
 		}
-		var b strings.Builder
-		fmt.Fprintf(&b, "add element inet drawbridge %s {\n", namesOf(v6).learned)
-		for i := range maxLearned {
-			fmt.Fprintf(&b, source+` . "ext0" . %s . tcp . 1,`+"\n", i/256, i%256, to)
+		if asked {
+			name = namesOf(v6).asked
 		}
-		file := filepath.Join(t.TempDir(), "elements.nft")
-		must(t, os.WriteFile(file, []byte(b.String()+"}\n"), 0o644))
+		var b strings.Builder
+		fmt.Fprintf(&b, "add element inet drawbridge %s {\n", name)
+		for i := range maxLearned {
+			fmt.Fprintf(&b, source+` . "ext0" . %s . tcp . 1 timeout 1h,`+"\n", i/256, i%256, to)
+		}
+		file := filepath.Join(l.T.TempDir(), "elements.nft")
+		must(l.T, os.WriteFile(file, []byte(b.String()+"}\n"), 0o644))
 		l.nft("-f", file)
 	}
-	eachWay(t, func(t *testing.T, proto string, family int) {
-		for range 3 {
-			if got := l.to("out", proto, family, "8080"); !strings.HasPrefix(got, "router") {
-				t.Errorf("%q answers", got)
-			}
-		}
-	})
 }
 
 // TestForgetLearnedIsQuiet: where nobody was learned nobody hears of a change, and what was written stays known.
@@ -165,5 +250,23 @@ func TestForgetLearnedIsQuiet(t *testing.T) {
 	must(t, l.backend.ForgetLearned(t.Context()))
 	if now := generation(); now == before || now != l.backend.gen || !l.backend.known {
 		t.Errorf("generation %d is not known: %d, %v", now, l.backend.gen, l.backend.known)
+	}
+}
+
+// TestLearnedEmptied: whichever of our sets and maps somebody empties, who is refused by the host stays out until it is filled again.
+func TestLearnedEmptied(t *testing.T) {
+	l := learnedLab(t, time.Minute)
+	l.refuse("tcp", "8080")
+	sets := regexp.MustCompile(`(?m)^\t(set|map) (\w+4) \{`).FindAllStringSubmatch(l.nft("-t", "list", "table", "inet", "drawbridge"), -1)
+	if len(sets) < 20 {
+		t.Fatalf("only these sets are found: %v", sets)
+	}
+	for _, s := range sets {
+		kind, name := s[1], s[2]
+		l.nft("flush", kind, "inet", "drawbridge", name)
+		if got := l.Answer("out", "tcp", firewalltest.At(firewalltest.Ext0, "8080")[0], firewalltest.Impatience); got != "" {
+			t.Errorf("%s is empty, and %q answers who is refused", name, got)
+		}
+		l.learn(time.Minute)
 	}
 }

@@ -97,6 +97,7 @@ var (
 	toOurs     = group(expr.MetaKeyOIFGROUP, false, state.GroupBridge, state.GroupBridgeMask)
 	toOthers   = group(expr.MetaKeyOIFGROUP, true, state.GroupBridge, state.GroupBridgeMask)
 
+	fromOrdinary = group(expr.MetaKeyIIFGROUP, false, state.GroupBridge, ^state.GroupAdoptedBit)
 	fromInternal = group(expr.MetaKeyIIFGROUP, false, state.GroupInternal, ^state.GroupAdoptedBit)
 	toInternal   = group(expr.MetaKeyOIFGROUP, false, state.GroupInternal, ^state.GroupAdoptedBit)
 
@@ -120,6 +121,8 @@ var (
 			&expr.Ct{Key: expr.CtKeySTATE, Register: reg}, masked(native(expr.CtStateBitINVALID | expr.CtStateBitNEW)), equal(native(0)),
 		},
 	}
+	// asking is what goes the way of the connection's first packet, and replying what goes the other way.
+	asking, replying = direction("original", 0), direction("reply", 1)
 )
 
 // notLo matches what does not come from the host itself.
@@ -132,6 +135,10 @@ func ctBits(text string, key expr.CtKey, bits uint32) Part {
 	return Part{Text: text, Exprs: []expr.Any{
 		&expr.Ct{Key: key, Register: reg}, masked(native(bits)), unequal(native(0)),
 	}}
+}
+
+func direction(name string, number byte) Part {
+	return Part{Text: "ct direction " + name, Exprs: []expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg}, equal([]byte{number})}}
 }
 
 // family is the words of one address family.
@@ -244,9 +251,11 @@ var isLocal = Part{Text: "fib daddr type local", Exprs: []expr.Any{
 	&expr.Fib{Register: reg, FlagDADDR: true, ResultADDRTYPE: true}, equal(native(unix.RTN_LOCAL)),
 }}
 
-// toTransparent matches packets to a socket that was bound to an address which the host need not have.
-var toTransparent = Part{Text: "socket transparent 1", Exprs: []expr.Any{
+// toTransparent matches packets to a socket that was bound to an address which the host need not have. One that was bound to all of
+// them, as a transparent proxy's is, would be found for whatever anybody sends to its port.
+var toTransparent = Part{Text: "socket transparent 1 socket wildcard 0", Exprs: []expr.Any{
 	&expr.Socket{Key: expr.SocketKeyTransparent, Register: reg}, equal([]byte{1}),
+	&expr.Socket{Key: expr.SocketKeyWildcard, Register: reg}, equal([]byte{0}),
 }}
 
 // syn matches the packets that carry the segment size.

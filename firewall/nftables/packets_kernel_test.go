@@ -18,6 +18,12 @@ func TestPackets(t *testing.T) {
 	}
 }
 
+func TestEstablished(t *testing.T) {
+	for _, variant := range variants {
+		t.Run("beside iptables"+variant, func(t *testing.T) { firewalltest.Established(t, variant, inLab) })
+	}
+}
+
 func TestFlushed(t *testing.T) {
 	for _, variant := range variants {
 		t.Run("beside iptables"+variant, func(t *testing.T) { firewalltest.Flushed(t, variant, inLab) })
@@ -89,5 +95,17 @@ func TestOptions(t *testing.T) {
 func TestExposures(t *testing.T) {
 	for _, variant := range variants {
 		t.Run("iptables"+variant, func(t *testing.T) { firewalltest.Exposures(t, variant, inLab) })
+	}
+}
+
+func TestLimitsHold(t *testing.T) {
+	for _, variant := range variants {
+		t.Run("iptables"+variant, func(t *testing.T) { firewalltest.LimitsHold(t, variant, inLab) })
+	}
+}
+
+func TestDiverted(t *testing.T) {
+	for _, variant := range variants {
+		t.Run("iptables"+variant, func(t *testing.T) { firewalltest.Diverted(t, variant, inLab) })
 	}
 }

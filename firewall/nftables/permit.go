@@ -15,10 +15,17 @@ func permit() Chain {
 }
 
 // divert marks what containers answer to transparent sockets of ours, so that it is led to the host (state.MarkDivert). The socket may
-// be anybody's: he has it for the same reason.
-func divert(n names) Rule {
-	return rule("to a transparent socket", n.only(), fromOurs, toTransparent, setDivert)
+// be anybody's: he has it for the same reason. Who invents a container's address on another link is refused here: the kernel finds the
+// socket of a flow before it asks for the way (early demux), and then what is refused on the way on would not be.
+func divert(n names) []Rule {
+	return []Rule{
+		rule("to a transparent socket, by another link", n.only(), in(n.subnets, n.from), notIn(n.nets, n.from, iif), toTransparent, drop),
+		rule("to a transparent socket", append(toSocket(n), in(n.nets, n.from, iif), setDivert)...),
+	}
 }
+
+// toSocket is what of it a kernel may lack.
+func toSocket(n names) []Part { return []Part{n.only(), fromOurs, toTransparent} }
 
 // unmark takes the bit off what was permitted, on its way out. Others' packets keep theirs.
 func unmark(n names) []Rule {

@@ -12,13 +12,18 @@ import (
 
 // published redirects what arrives at published ports: a map says for the host's address and port, or for the port
 // alone, where to. A map of intervals cannot shift a port's number; it holds ranges that keep theirs.
-func published(n names) Chain {
-	return Chain{Name: n.published, Rules: []Rule{
-		rule("published ports of one address", n.dnat(n.leads.here, true, n.to, l4, toPort)),
-		rule("published ranges of one address", n.dnat(n.leads.hereRanges, false, n.to, l4, toPort)),
-		rule("published ports", n.dnat(n.leads.everywhere, true, l4, toPort)),
-		rule("published ranges", n.dnat(n.leads.ranges, false, l4, toPort)),
-	}}
+func published(n names) Chain { return Chain{Name: n.published, Rules: n.leads.dnat(n, "published")} }
+
+// guarded does it for ports that are not translated for everybody.
+func guarded(n names) Chain { return Chain{Name: n.guarded, Rules: n.guards.dnat(n, "guarded")} }
+
+func (p places) dnat(n names, what string) []Rule {
+	return []Rule{
+		rule(what+" ports of one address", n.dnat(p.here, true, n.to, l4, toPort)),
+		rule(what+" ranges of one address", n.dnat(p.hereRanges, false, n.to, l4, toPort)),
+		rule(what+" ports", n.dnat(p.everywhere, true, l4, toPort)),
+		rule(what+" ranges", n.dnat(p.ranges, false, l4, toPort)),
+	}
 }
 
 // fromOutside leads to published ports. A reply to a link-local client would need its interface, which NAT does not
@@ -32,19 +37,21 @@ func fromOutside(n names) []Rule {
 	return []Rule{
 		rule("published ports, from outside", append(slices.Clip(parts), fromOthers, notLo, jump(n.outside))...),
 		rule("published ports", append(slices.Clip(parts), jump(n.published))...),
+		rule("guarded ports", append(slices.Clip(parts), jump(n.guarded))...),
 	}
 }
 
-// outside leaves to the host what comes from outside to ports that are not translated for it. Those of all addresses count before
-// what others publish on one of them, so that in doubt nothing is translated.
+// outside leaves to the host what comes from outside to guarded ports. These are in maps of their own, and not in a set of exceptions: who empties one
+// of them opens nothing.
 func outside(f firewall.Family, n names) Chain {
 	c := Chain{Name: n.outside}
+	if f.Inquire {
+		c.Rules = append(c.Rules, inquiries(n, "an inquiry", jump(n.guarded))...)
+	}
 	if f.Learns {
-		c.Rules = append(c.Rules, rule("the host let him in", in(n.learned, n.visit()...), back))
+		c.Rules = append(c.Rules, rule("the host let him in", in(n.learned, n.visit()...), jump(n.guarded)))
 	}
-	for _, p := range n.inside.holding(n) {
-		c.Rules = append(c.Rules, rule("left to the host", p, accept))
-	}
+	c.Rules = append(c.Rules, rule("published ports", jump(n.published)), rule("left to the host", accept))
 	return c
 }
 
@@ -54,11 +61,15 @@ func (n names) visit() []field { return []field{n.from, iif, n.to, l4, toPort} }
 func fromHost(f firewall.Family, n names) []Rule {
 	const why = "published ports, from the host"
 	if !f.Loopback {
-		return []Rule{rule(why, n.only(), n.noLoopback, isLocal, jump(n.published))}
+		return []Rule{
+			rule(why, n.only(), n.noLoopback, isLocal, jump(n.published)),
+			rule("guarded ports, from the host", n.only(), n.noLoopback, isLocal, jump(n.guarded)),
+		}
 	}
 	return []Rule{
 		rule("left to the proxy", n.loopback, in(n.proxied, l4, toPort), accept),
 		rule(why, n.only(), isLocal, jump(n.published)),
+		rule("guarded ports, from the host", n.only(), isLocal, jump(n.guarded)),
 	}
 }
 
@@ -117,10 +128,11 @@ func follows(a, b firewall.Port) bool {
 func addPorts(add func(set string, e Element), n names, ports []firewall.Port) {
 	var targets []targetRange
 	for _, r := range runs(ports) {
-		one, many := n.leads.of(r)
+		leads := n.leads
 		if r.Inside {
-			n.inside.add(add, r)
+			leads = n.guards
 		}
+		one, many := leads.of(r)
 		if r.Learned {
 			n.learning.add(add, r)
 		}

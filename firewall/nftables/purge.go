@@ -67,7 +67,7 @@ func sample() firewall.Policy {
 	family := func(v6 bool, prefix, one, two, host string) firewall.Family {
 		addr := netip.MustParseAddr
 		f := firewall.Family{
-			V6: v6, Guard: true, Loopback: !v6, Divert: true, DockerBridges: []string{"docker0"},
+			V6: v6, Guard: true, Loopback: !v6, Divert: true, Inquire: true, DockerBridges: []string{"docker0"},
 			Networks: []firewall.Network{{
 				Prefix: netip.MustParsePrefix(prefix), Bridge: "br-one", Masquerade: true, SNAT: addr(host),
 				NoICC: true, Routed: true, Unprotected: true, Trusted: []string{"eth0"},

@@ -19,6 +19,7 @@ const (
 	chainOutput      = "output"
 	chainPostrouting = "postrouting"
 	chainInput       = "input"
+	chainInquiry     = "inquiry"
 	chainGuard       = "guard"
 	chainPermit      = "permit" // only gone to
 )
@@ -27,6 +28,8 @@ const (
 //
 //	forward        -2     Just ahead of the latch (-1) and everybody's filter rules (0). A drop is final at any priority; but the
 //	                      mark that tells them what is permitted must come after mangle (-150), where a MARK rule would overwrite it.
+//	inquiry         1     Right behind iptables' filter (0), so behind DOCKER-USER, and ahead of others, whom nobody asks: firewalld is at 10.
+//	                      Only where DOCKER-USER has rules.
 //	dstnat        -99     Published ports, behind nft's dstnat (-100): who translates first wins, and that is an administrator's
 //	                      rule in iptables' nat table, behind which our jump is with that backend too.
 //	dstnat_output -99     The same for what the host itself sends.
@@ -40,6 +43,7 @@ const (
 //	guard        1000     Behind whatever refuses or counts. Only where no iptables can do it, see Backend.
 var bases = map[string]Base{
 	chainForward:     {"filter", unix.NF_INET_FORWARD, -2},
+	chainInquiry:     {"filter", unix.NF_INET_FORWARD, 1},
 	chainDestination: {"nat", unix.NF_INET_PRE_ROUTING, -99},
 	chainOutputNAT:   {"nat", unix.NF_INET_LOCAL_OUT, -99},
 	chainSource:      {"nat", unix.NF_INET_POST_ROUTING, 101},
@@ -53,7 +57,7 @@ var bases = map[string]Base{
 
 // order is that in which base chains are written; the chains of the families come before.
 var order = []string{
-	chainPrerouting, chainDivert, chainDestination, chainInput, chainForward, chainOutput, chainOutputNAT, chainPostrouting, chainSource, chainGuard,
+	chainPrerouting, chainDivert, chainDestination, chainInput, chainForward, chainInquiry, chainOutput, chainOutputNAT, chainPostrouting, chainSource, chainGuard,
 }
 
 // Render returns the table of a policy. alone says that there is no iptables on the host, so that the guard is
@@ -90,7 +94,7 @@ func Render(p firewall.Policy, alone bool) Ruleset {
 // family adds the chains of a family, and to the base chains what leads to them.
 func (r *Ruleset) family(base map[string][]Rule, f firewall.Family, n names) {
 	add := func(chain string, rules ...Rule) { base[chain] = append(base[chain], rules...) }
-	r.Chains = append(r.Chains, refuse(f, n), published(n), outside(f, n), sources(f, n))
+	r.Chains = append(r.Chains, connected(n), refuse(f, n), published(n), guarded(n), outside(f, n), sources(f, n))
 	if f.Loopback {
 		add(chainPrerouting, loopbackGuard(n)...)
 	}
@@ -99,11 +103,14 @@ func (r *Ruleset) family(base map[string][]Rule, f firewall.Family, n names) {
 		add(chainPrerouting, limited(n))
 	}
 	if f.Learns {
-		r.Chains = append(r.Chains, learn(n))
-		add(chainInput, letIn(n))
+		r.Chains = append(r.Chains, ask(n), learn(n))
+		add(chainInput, letIn(n)...)
 	}
 	if f.Divert {
-		add(chainDivert, divert(n))
+		add(chainDivert, divert(n)...)
+	}
+	if f.Inquire {
+		add(chainInquiry, asked(n)...)
 	}
 	add(chainDestination, fromOutside(n)...)
 	add(chainForward, rule("what is refused and permitted", n.only(), jump(n.forward)))
@@ -120,13 +127,16 @@ type names struct {
 	family
 	v6 bool
 
-	forward   string // chain: what is refused and permitted
-	published string // chain: published ports
-	outside   string // chain: published ports that are not translated for who comes from outside
-	limit     string // chain: who may come to which port of the host
-	limitHere string // chain: who may come to which port of one address
-	learn     string // chain: whom the host let in
-	sources   string // chain: masquerade
+	forward     string // chain: what is refused and permitted
+	established string // chain: the same of what belongs to an established flow
+	published   string // chain: published ports
+	guarded     string // chain: those that are not translated for everybody from outside
+	outside     string // chain: published ports, for who comes from outside
+	limit       string // chain: who may come to which port of the host
+	limitHere   string // chain: who may come to which port of one address
+	ask         string // chain: whom the host lets in
+	learn       string // chain: whom the host let in
+	sources     string // chain: masquerade
 
 	nets        string // subnet and bridge of each network
 	bridges     string // bridge and itself, of networks that do not keep containers apart
@@ -144,8 +154,9 @@ type names struct {
 	docker      string // bridges of Docker's own driver
 
 	leads    places // maps: where published ports lead
-	inside   places // those that are not translated for who comes from outside
+	guards   places // maps: where those lead that are not translated for everybody from outside
 	learning places // those of them that are learned
+	asked    string // who began a connection from outside to which port a moment ago, true or not
 	learned  string // who came from outside to which port, and was let in a moment ago
 	proxied  string // ports whose loopback addresses are left to the proxy
 
@@ -192,15 +203,15 @@ func namesOf(v6 bool) names {
 	}
 	return names{
 		family: familyOf(v6), v6: v6,
-		forward: "forward" + number, published: "published" + number, outside: "outside" + number, sources: "sources" + number,
-		limit: "limit" + number, limitHere: "limit_on" + number, learn: "learn" + number,
+		forward: "forward" + number, established: "established" + number, published: "published" + number, guarded: "guarded" + number, outside: "outside" + number, sources: "sources" + number,
+		limit: "limit" + number, limitHere: "limit_on" + number, ask: "ask" + number, learn: "learn" + number,
 		nets: "nets" + number, bridges: "bridges" + number, subnets: "subnets" + number, masquerade: "masquerade" + number, snat: "snat" + number,
 		ports: "ports" + number, portRanges: "port_ranges" + number, open: "open" + number,
 		routed: "routed" + number, unprotected: "unprotected" + number, trusted: "trusted" + number,
 		apart: "apart" + number, links: "links" + number, docker: "docker" + number,
 		leads:  places{"published_on" + number, "published_any" + number, "ranges_on" + number, "ranges_any" + number},
-		inside: placesOf("inside", number), learning: placesOf("learning", number),
-		learned: "learned" + number, proxied: "proxied" + number,
+		guards: placesOf("guarded", number), learning: placesOf("learning", number),
+		asked: "asked" + number, learned: "learned" + number, proxied: "proxied" + number,
 		sourced: pairOf("sourced", number), linked: pairOf("linked", number),
 		comers: pairOf("comers", number), ways: pairOf("ways", number),
 	}

@@ -51,7 +51,6 @@ func sets(f firewall.Family, n names) []Set {
 func declarations(n names) []Set {
 	addr := n.addr
 	pair, port := []datatype{addr, ifname}, []datatype{addr, proto, service}
-	target := []datatype{addr, service}
 	return append([]Set{
 		{Name: n.nets, Key: pair, Interval: true},
 		{Name: n.bridges, Key: []datatype{ifname, ifname}},
@@ -66,11 +65,19 @@ func declarations(n names) []Set {
 		{Name: n.trusted, Key: pair, Interval: true},
 		{Name: n.apart, Key: pair, Interval: true},
 		{Name: n.links, Key: []datatype{addr, proto, service, addr}},
-		{Name: n.leads.here, Key: port, Value: target},
-		{Name: n.leads.hereRanges, Key: port, Value: []datatype{addr}, Interval: true},
-		{Name: n.leads.everywhere, Key: []datatype{proto, service}, Value: target},
-		{Name: n.leads.ranges, Key: []datatype{proto, service}, Value: []datatype{addr}, Interval: true},
-	}, placeSets(n.inside, n)...)
+	}, append(mapSets(n.leads, n), mapSets(n.guards, n)...)...)
+}
+
+// mapSets say where ports of the host lead.
+func mapSets(p places, n names) []Set {
+	here, everywhere := []datatype{n.addr, proto, service}, []datatype{proto, service}
+	addr, target := []datatype{n.addr}, []datatype{n.addr, service}
+	return []Set{
+		{Name: p.here, Key: here, Value: target},
+		{Name: p.hereRanges, Key: here, Value: addr, Interval: true},
+		{Name: p.everywhere, Key: everywhere, Value: target},
+		{Name: p.ranges, Key: everywhere, Value: addr, Interval: true},
+	}
 }
 
 // placeSets are those of ports of the host, without their elements.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -42,22 +43,50 @@ const grace = time.Second
 const limit = 10 * time.Second
 
 // hung is why a program was killed that took longer. It is a context.DeadlineExceeded: to try again would take as long again.
-type hung struct{ after time.Duration }
+type hung struct {
+	after time.Duration
+	rest  bool // of what the caller had for it and others
+}
 
-func (h hung) Error() string { return fmt.Sprintf("it did not end within %s and was killed", h.after) }
+func (h hung) Error() string {
+	if h.rest {
+		return fmt.Sprintf("it did not end in the %s that were left, and was killed", h.after)
+	}
+	return fmt.Sprintf("it did not end within %s and was killed", h.after)
+}
 
 func (hung) Is(target error) bool { return target == context.DeadlineExceeded }
 
+// Find returns the path of a program. Where PATH does not have it, as that of a user who became root by plain su, it is looked for where
+// programs of the system are. The error is that of exec.LookPath.
+func Find(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	if err == nil || filepath.Base(name) != name {
+		return path, err
+	}
+	for _, dir := range []string{"/usr/sbin", "/sbin"} {
+		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			return path, nil
+		}
+	}
+	return "", err
+}
+
 // Run starts argv with stdin as its input, waits for it and returns its standard
-// output. The program is killed when ctx ends or it takes too long, with all that it started.
+// output. The program is found by [Find], and killed when ctx ends or it takes too long, with all that it started.
 func Run(ctx context.Context, stdin string, argv ...string) (string, error) {
 	return run(ctx, limit, stdin, argv...)
 }
 
 func run(ctx context.Context, limit time.Duration, stdin string, argv ...string) (string, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, hung{limit})
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, hung{after: limit})
 	defer cancel()
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	path, err := Find(argv[0])
+	if err != nil {
+		return "", &Error{Argv: argv, Err: err}
+	}
+	cmd := exec.CommandContext(ctx, path, argv[1:]...)
+	cmd.Args[0] = argv[0]
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	cmd.Stdin = strings.NewReader(stdin)
 	cmd.WaitDelay = grace
@@ -66,7 +95,7 @@ func run(ctx context.Context, limit time.Duration, stdin string, argv ...string)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	began := time.Now()
-	err := cmd.Run()
+	err = cmd.Run()
 	if err == nil {
 		return stdout.String(), nil
 	}
@@ -74,7 +103,7 @@ func run(ctx context.Context, limit time.Duration, stdin string, argv ...string)
 		err = context.Cause(ctx)
 	}
 	if err == context.DeadlineExceeded { // the caller's, which says nothing of the program
-		err = hung{time.Since(began).Round(time.Millisecond)}
+		err = hung{after: time.Since(began).Round(time.Millisecond), rest: true}
 	}
 	return "", &Error{Argv: argv, Stderr: stderr.String(), Err: err}
 }

@@ -36,6 +36,22 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestFind: programs of the system are found without their folders in PATH.
+func TestFind(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	if path, err := Find("ldconfig"); err != nil || filepath.Base(path) != "ldconfig" {
+		t.Errorf("%q, %v", path, err)
+	}
+	if out, err := Run(t.Context(), "", "ldconfig", "--version"); err != nil || !strings.HasPrefix(out, "ldconfig") {
+		t.Errorf("%q, %v", out, err)
+	}
+	for _, name := range []string{"drawbridge-no-such-program", "../sbin/ldconfig", ""} {
+		if path, err := Find(name); err == nil {
+			t.Errorf("%q is found at %s", name, path)
+		}
+	}
+}
+
 func TestErrorTellsTheCause(t *testing.T) {
 	_, err := Run(t.Context(), "", "false")
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
@@ -51,7 +67,7 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, err := Run(ctx, "", "sh", "-c", "sleep 60 & sleep 60")
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.HasSuffix(err.Error(), "ms and was killed") {
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.HasSuffix(err.Error(), "ms that were left, and was killed") {
 		t.Errorf("%v", err)
 	}
 }

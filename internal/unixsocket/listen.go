@@ -34,7 +34,7 @@ func Listen(path string) (net.Listener, error) {
 	if len(path) > maxPath {
 		return nil, fmt.Errorf("socket path %s has %d characters: the kernel allows %d", path, len(path), maxPath)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("creating the folder of socket %s: %w", path, err)
 	}
 	if err := clearStale(path); err != nil {

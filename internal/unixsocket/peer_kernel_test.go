@@ -3,6 +3,7 @@
 package unixsocket
 
 import (
+	"errors"
 	"net"
 	"os"
 	"runtime"
@@ -38,24 +39,53 @@ func TestPeer(t *testing.T) {
 	if pid, err := asked(); err != nil || pid != os.Getpid() {
 		t.Errorf("root: %d %v", pid, err)
 	}
-	dialled := make(chan error)
-	go func() {
-		runtime.LockOSThread() // for good: it is another user's
-		const nobody = 65534
-		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, nobody, nobody, nobody); errno != 0 {
-			dialled <- errno
-			return
-		}
+	asNobody(t, func() error {
 		c, err := net.Dial("unix", path)
 		if err == nil {
 			defer c.Close()
 		}
-		dialled <- err
-	}()
-	if err := <-dialled; err != nil {
-		t.Fatal(err)
-	}
+		return err
+	})
 	if _, err := asked(); err == nil || !strings.Contains(err.Error(), "only root may ask here, not the user with the id 65534") {
 		t.Errorf("another user: %v", err)
 	}
+}
+
+// asNobody does something as another user, which must succeed.
+func asNobody(t *testing.T, do func() error) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: it is another user's
+		const nobody = 65534
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, nobody, nobody, nobody); errno != 0 {
+			done <- errno
+			return
+		}
+		done <- do()
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestClaimForeign: a name that another user has taken is told from one that a daemon has.
+func TestClaimForeign(t *testing.T) {
+	const name = "drawbridge-test-foreign"
+	var theirs net.Listener
+	asNobody(t, func() (err error) {
+		theirs, err = net.Listen("unix", "@"+name)
+		return err
+	})
+	if _, err := Claim(name); !errors.Is(err, ErrForeign) || errors.Is(err, ErrClaimed) {
+		t.Errorf("claiming what another user has: %v", err)
+	}
+	if err := theirs.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ours, err := Claim(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = ours.Close()
 }

@@ -14,7 +14,7 @@ const noICC = "com.docker.network.bridge.enable_icc=false"
 // ports, and each other by links only.
 func TestApart(t *testing.T) {
 	// With br_netfilter the kernel would send what is redirected within a bridge from port to port, which
-	// isolated ones refuse: see the README.
+	// isolated ones refuse: see docs/limits.md.
 	b := up(t, options{before: func(h *lab.Host) {
 		if _, err := h.Run(t.Context(), "sysctl", "-w", "net.bridge.bridge-nf-call-iptables=0", "net.bridge.bridge-nf-call-ip6tables=0"); err != nil {
 			t.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -133,23 +132,13 @@ func (b *bed) eventually(what string, holds func() bool) {
 // do runs a docker command that must succeed.
 func (b *bed) do(args ...string) string {
 	b.t.Helper()
-	out, err := b.docker.Run(b.t.Context(), args...)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return out
+	return b.docker.Do(b.t, args...)
 }
 
 // fails runs a docker command that must fail, with a sentence that has the words.
 func (b *bed) fails(words string, args ...string) {
 	b.t.Helper()
-	out, err := b.docker.Run(b.t.Context(), args...)
-	switch {
-	case err == nil:
-		b.t.Errorf("docker %s succeeds: %s", strings.Join(args, " "), out)
-	case !strings.Contains(err.Error(), words):
-		b.t.Errorf("docker %s fails without saying %q: %v", strings.Join(args, " "), words, err)
-	}
+	b.docker.Fails(b.t, words, args...)
 }
 
 // run runs a command on the host that must succeed.

@@ -68,7 +68,7 @@ networks:
 func TestCompose(t *testing.T) {
 	b := up(t, options{before: func(h *lab.Host) {
 		preset(t)(h)
-		// Where br_netfilter is: see the README for what containers that are kept apart do not reach with it.
+		// Where br_netfilter is: see docs/limits.md for what containers that are kept apart do not reach with it.
 		if _, err := h.Run(t.Context(), "sysctl", "-e", "-w", "net.bridge.bridge-nf-call-iptables=0", "net.bridge.bridge-nf-call-ip6tables=0"); err != nil {
 			t.Fatal(err)
 		}

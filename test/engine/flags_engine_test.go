@@ -43,6 +43,22 @@ func TestNoUserlandProxy(t *testing.T) {
 		lab.Dropped(t, b.rogueOn("web"), "tcp", "127.0.0.1:9000")
 		b.guarded(t, b.bridge("web"), 4)
 	})
+	t.Run("restarted right after a client of the socket", func(t *testing.T) {
+		b.network("asks", "-o", "drawbridge.publish=host")
+		b.do("run", "-d", "--name", "asked", "--network", "asks", "-p", "8090:80", "lab", "httpd", "-f", "-p", "80", "-h", "/etc")
+		page := func() {
+			t.Helper()
+			// A container that does not listen yet refuses the relay, which then resets the client.
+			got, err := b.client.Run(t.Context(), "curl", "-sS", "--retry", "10", "--retry-all-errors", "http://"+at(host4, 8090)+"/passwd")
+			if err != nil || !strings.Contains(got, "root") {
+				t.Errorf("the client gets %q: %v", got, err)
+			}
+		}
+		// The server is the one that closes, and the kernel remembers that port for a minute.
+		page()
+		b.do("restart", "-t", "0", "asked")
+		page()
+	})
 	t.Run("gone with the containers", func(t *testing.T) {
 		b.do("rm", "-f", web.Name, udp.Name)
 		lab.Refused(t, b.Host, "tcp", "127.0.0.1:8080")
@@ -58,6 +74,13 @@ func TestNoIP6Tables(t *testing.T) {
 	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 8080))
 	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr6(), 8080))
 	lab.Dropped(t, b.client, "tcp", at(b.addr(web, "web"), 80))
+
+	// Limits that no rule of IPv6 keeps: nobody from outside comes that way.
+	b.network("near", "-o", "drawbridge.publish.from=0.0.0.0/0,::/0")
+	b.serveOn("near", "-p", "8081:80", "-p", "[::]:8082:80")
+	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 8081))
+	lab.Dropped(t, b.client, "tcp", at(b.client.Host.Addr6(), 8082))
+	lab.Reaches(t, b.Host, "tcp", "[::1]:8082")
 	if after := b.run("ip6tables-save"); rulesOf(before) != rulesOf(after) {
 		t.Errorf("IPv6 rules before:\n%s\nafter:\n%s", before, after)
 	}

@@ -132,7 +132,7 @@ func TestFlushedFilter(t *testing.T) {
 }
 
 // TestBootOrder: the daemon is started first and turns forwarding on, so that dockerd finds it on and
-// leaves FORWARD open. Docker's containers must not be open to the outside for it.
+// leaves FORWARD open. Docker's containers must not be open to the outside for it, not after a purge either.
 func TestBootOrder(t *testing.T) {
 	b := up(t, options{before: func(h *lab.Host) {
 		if _, err := h.Run(t.Context(), "sysctl", "-w", "net.ipv4.ip_forward=0"); err != nil {
@@ -154,9 +154,21 @@ func TestBootOrder(t *testing.T) {
 	}
 	b.outside()
 	theirs := b.serveOn("bridge", "-p", "7001:80")
-	lab.Reaches(t, theirs, "tcp", at(b.client.Addr4(), 80))
-	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 7001))
-	lab.Dropped(t, b.client, "tcp", at(b.addr(theirs, "bridge"), 81))
+	closed := func() {
+		t.Helper()
+		lab.Reaches(t, theirs, "tcp", at(b.client.Addr4(), 80))
+		lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 7001))
+		lab.Dropped(t, b.client, "tcp", at(b.addr(theirs, "bridge"), 81))
+	}
+	closed()
+	if err := b.plugin.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if said := b.run(binary(t), "purge"); !strings.Contains(said, "So that the host is no router") {
+		t.Errorf("purge says\n%s", said)
+	}
+	b.nothingLeft()
+	closed()
 }
 
 // TestStartFailures: each says in one sentence what is wrong.
@@ -207,10 +219,14 @@ func TestNoIPTablesInstalled(t *testing.T) {
 	if err := b.plugin.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	b.run(binary(t), "purge", "--rules-only")
+	if said := b.run("env", "PATH=/nowhere", binary(t), "purge", "--rules-only"); strings.Contains(said, "no iptables") {
+		t.Errorf("with PATH=/nowhere: %s", said)
+	}
 	poor := func(args ...string) *lab.Process {
 		t.Helper()
-		p, err := b.Start("poor", append([]string{"env", "PATH=/nowhere", binary(t), "serve"}, args...), nil)
+		p, err := b.Start("poor", append([]string{
+			"unshare", "--mount", "sh", "-c", `mount -t tmpfs none /usr/sbin && exec "$@"`, "sh", binary(t), "serve",
+		}, args...), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

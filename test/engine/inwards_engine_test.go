@@ -175,7 +175,7 @@ func TestPublishedSCTP(t *testing.T) {
 			lab.Blocked(t, b.client, "sctp", at(container, 3868))
 			lab.Blocked(t, stranger, "sctp", at(container, 3868))
 		}
-		lab.Blocked(t, b.Host, "sctp", "127.0.0.1:9868") // the README says so
+		lab.Blocked(t, b.Host, "sctp", "127.0.0.1:9868") // docs/limits.md says so
 		lab.Blocked(t, b.Host, "sctp", "[::1]:9868")
 	})
 	t.Run("is shown", func(t *testing.T) {

@@ -276,7 +276,7 @@ func preset(t *testing.T) func(*lab.Host) {
 	}
 }
 
-// withoutForwarding drops the switches that the README lists.
+// withoutForwarding drops the switches that docs/host.md lists.
 func withoutForwarding(sysctls map[string]string) map[string]string {
 	out := map[string]string{}
 	for key, value := range sysctls {
@@ -315,6 +315,19 @@ func TestPurge(t *testing.T) {
 			b.run(binary(t), "purge") // once more
 		})
 	}
+}
+
+// TestPurgeOfForgotten: a container that the state still has, and that is gone, keeps no purge from its work.
+func TestPurgeOfForgotten(t *testing.T) {
+	b := up(t, options{})
+	b.network("web")
+	link := b.hostEnd(b.serveOn("web", "-p", "8080:80"), "web")
+	if err := b.plugin.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.run("ip", "link", "delete", link) // as it goes with the container's namespace
+	b.run(binary(t), "purge")
+	b.nothingLeft()
 }
 
 // TestServe: readiness, signals, sockets, a second daemon.

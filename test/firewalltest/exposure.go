@@ -3,6 +3,7 @@
 package firewalltest
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/firewall"
 	"github.com/drawbridge-net/drawbridge/state"
@@ -61,32 +63,53 @@ func (l *Lab) TalkHost(port uint16) {
 // as who goes on talking does.
 func (l *Lab) Answer(from, proto, to string, wait time.Duration) string {
 	l.T.Helper()
-	talk := l.Talk(from, proto, to, wait)
-	first := talk()
+	conn := l.dial(from, proto, to, wait)
+	if conn == nil {
+		return ""
+	}
+	defer conn.Close()
+	first := hello(conn, wait)
 	if proto == "udp" && first != "" {
-		talk()
+		hello(conn, wait)
 	}
 	return first
 }
 
-// Talk opens a connection from a host. What it returns speaks on it and returns who answers, and whom he sees.
+// Talk opens a connection from a host, which lasts as long as the test. What it returns speaks on it and returns who answers, and whom he
+// sees.
 func (l *Lab) Talk(from, proto, to string, wait time.Duration) func() string {
+	l.T.Helper()
+	conn := l.dial(from, proto, to, wait)
+	if conn == nil {
+		return func() string { return "" }
+	}
+	l.T.Cleanup(func() { conn.Close() })
+	return func() string { return hello(conn, wait) }
+}
+
+// dial opens a connection from a host, or returns nil.
+func (l *Lab) dial(from, proto, to string, wait time.Duration) net.Conn {
 	l.T.Helper()
 	var conn net.Conn
 	var err error
 	dialer := net.Dialer{Timeout: wait}
 	l.hosts[from].in(func() { conn, err = dialer.DialContext(l.T.Context(), proto, to) })
 	if err != nil {
-		return func() string { return "" }
+		if errors.Is(err, unix.EMFILE) { // which would pass for a firewall's no
+			l.T.Error(err)
+		}
+		return nil
 	}
-	l.T.Cleanup(func() { conn.Close() })
-	return func() string {
-		_, _ = conn.Write([]byte("hello")) // who has answered already may have closed
-		buf := make([]byte, 256)
-		conn.SetReadDeadline(time.Now().Add(wait))
-		n, _ := conn.Read(buf)
-		return string(buf[:n])
-	}
+	return conn
+}
+
+// hello speaks on a connection and returns the answer.
+func hello(conn net.Conn, wait time.Duration) string {
+	_, _ = conn.Write([]byte("hello")) // who has answered already may have closed
+	buf := make([]byte, 256)
+	conn.SetReadDeadline(time.Now().Add(wait))
+	n, _ := conn.Read(buf)
+	return string(buf[:n])
 }
 
 // Publish are settings with which inherit and auto come to a mode.

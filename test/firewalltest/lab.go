@@ -199,25 +199,32 @@ func (l *Lab) buildRouter() {
 
 func (l *Lab) buildHost(name, bridge, link, v4, v6, gw4, gw6 string) {
 	h := l.newHost(name)
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = link
-	must(l.T, l.router.handle.LinkAdd(&netlink.Veth{
-		LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(h.ns),
-	}))
-	if bridge != "" {
-		port, err := l.router.handle.LinkByName(link)
-		must(l.T, err)
-		master, err := l.router.handle.LinkByName(bridge)
-		must(l.T, err)
-		must(l.T, l.router.handle.LinkSetMaster(port, master))
-		must(l.T, l.router.handle.LinkSetUp(port))
-	} else {
+	l.plug(h, bridge, link, "eth0")
+	if bridge == "" {
 		l.router.addresses(l.T, link, withLength(gw4, v4), withLength(gw6, v6))
 	}
 	eth0 := h.addresses(l.T, "eth0", v4, v6)
 	for _, gw := range []string{gw4, gw6} {
 		must(l.T, h.handle.RouteAdd(&netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: net.ParseIP(gw)}))
 	}
+}
+
+// plug leads a link from the router, or one of its bridges, to a host.
+func (l *Lab) plug(h *host, bridge, link, peer string) {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = link
+	must(l.T, l.router.handle.LinkAdd(&netlink.Veth{
+		LinkAttrs: attrs, PeerName: peer, PeerNamespace: netlink.NsFd(h.ns),
+	}))
+	if bridge == "" {
+		return
+	}
+	port, err := l.router.handle.LinkByName(link)
+	must(l.T, err)
+	master, err := l.router.handle.LinkByName(bridge)
+	must(l.T, err)
+	must(l.T, l.router.handle.LinkSetMaster(port, master))
+	must(l.T, l.router.handle.LinkSetUp(port))
 }
 
 func withLength(addr, like string) string {

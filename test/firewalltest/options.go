@@ -99,6 +99,23 @@ var optionRows = []option{
 		{Name: "published port", From: "c1b", Proto: "tcp", To: At(Ext0, "8080"), Answers: "c1a", Sees: Gw1},
 		{Name: "within an internal network", From: "i1", Proto: "tcp", To: At(I2, "7000"), Answers: "i2", Sees: I1},
 	}},
+	{name: "apart, and internal", bridged: true, change: func(s *state.Snapshot) {
+		s.Networks[2].NoICC = true
+		at := func(name string, addr [2]string) state.Endpoint {
+			return state.Endpoint{
+				ID: state.EndpointID(name), Network: s.Networks[2].ID, Name: name,
+				Addr4: netip.PrefixFrom(netip.MustParseAddr(addr[0]), 24), Addr6: netip.PrefixFrom(netip.MustParseAddr(addr[1]), 64),
+			}
+		}
+		from, to := at("i1", I1), at("i2", I2)
+		from.Links, to.Exposed = []string{"i2"}, []state.ContainerPort{{Proto: state.TCP, Port: 7000}}
+		s.Endpoints = append(s.Endpoints, from, to)
+		s.Sort()
+	}, want: []Packet{
+		{Name: "link", From: "i1", Proto: "tcp", To: [2]string{At(I2, "7000")[0], At(I2, "7000")[0]}, Answers: "i2", Sees: [2]string{I1[0], I1[0]}},
+		{Name: "link, back", From: "i2", Proto: "tcp", To: At(I1, "7000")},
+		{Name: "out", From: "i1", Proto: "tcp", To: At(Out, "80")},
+	}},
 	{name: "loopback", settings: leads("br-one"), sysctl: "net/ipv4/conf/br-one/route_localnet", change: func(*state.Snapshot) {}, want: []Packet{
 		published, egress, byLoopback,
 	}},

@@ -43,8 +43,9 @@ func stopUFW(ctx context.Context, h *lab.Host) error { return h.UFW(ctx, "disabl
 
 func allowUFW(ctx context.Context, h *lab.Host, r Rule) error { return h.UFW(ctx, "allow"+ufwWords(r)) }
 
+// denyUFW takes the same rule that allows away first, if it is there: where one is, ufw puts none in front.
 func denyUFW(ctx context.Context, h *lab.Host, r Rule) error {
-	return h.UFW(ctx, "prepend deny"+ufwWords(r))
+	return errors.Join(h.UFW(ctx, "delete allow"+ufwWords(r)), h.UFW(ctx, "prepend deny"+ufwWords(r)))
 }
 
 // ufwWords are the words of a rule behind what it does.

@@ -23,7 +23,7 @@
 // each text of the script; what an older text has made may be deleted by hand,
 // and so may the newest one, to have its packages made anew. Labs share it and
 // write to it only in memory. Of the machine's files they see the scratch
-// directory and what Options.Share names.
+// directory and what Options.Share names. Own is the machine's root in this way.
 //
 // In tests Up makes the Host, closes it at the end and shows the daemons' logs
 // on failure; Reaches, Eventually, Refused, Dropped, Blocked and Pings read as
@@ -31,6 +31,10 @@
 //
 // StartUFW turns ufw on, as it is after its installation; UFW has it allow,
 // deny and reload. What whole firewalls let in is in test/hostfirewall.
+//
+// With Options.Systemd pid 1 is systemd, which sees a cgroup of its own as the whole tree. It has started nothing
+// but D-Bus and the journal; docker.service and whatever else the root has are started, enabled
+// and stopped with systemctl. Engine then takes the place of StartDocker.
 //
 // A program of one's own runs inside with Start; its files are seen at their
 // real paths (only the trees above are private; in another root, what is

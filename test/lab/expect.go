@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 )
@@ -139,6 +140,28 @@ func NotPings(t TB, from Place, addr netip.Addr) {
 		t.Errorf("%v answers", addr)
 	case !errors.Is(err, ErrTimeout):
 		t.Errorf("pinging %v: %v", addr, err)
+	}
+}
+
+// Do runs a docker command that must succeed, and returns its output.
+func (d *Docker) Do(t TB, args ...string) string {
+	t.Helper()
+	out, err := d.Run(t.Context(), args...)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return out
+}
+
+// Fails runs a docker command that must fail, with a sentence that has the words.
+func (d *Docker) Fails(t TB, words string, args ...string) {
+	t.Helper()
+	out, err := d.Run(t.Context(), args...)
+	switch {
+	case err == nil:
+		t.Errorf("docker %s succeeds: %s", strings.Join(args, " "), out)
+	case !strings.Contains(err.Error(), words):
+		t.Errorf("docker %s fails without saying %q: %v", strings.Join(args, " "), words, err)
 	}
 }
 

@@ -26,11 +26,14 @@ type Options struct {
 	// IPTables is the variant behind the iptables commands: "nft" (the default) or "legacy".
 	IPTables string
 	// Root is what the machine's files are: "" for those of the machine that the lab
-	// runs on, or Trixie.
+	// runs on, Own for the same with nothing shared, or Trixie.
 	Root string
 	// Share are files and directories of the machine to be seen inside at the same
 	// paths. With the machine's own root that is so without.
 	Share []string
+	// Systemd has systemd as pid 1, with D-Bus and the journal running and nothing
+	// else started. It needs another Root than the machine's.
+	Systemd bool
 	// Log, when not nil, gets a line for each thing that came up and how long it took.
 	Log io.Writer
 }
@@ -77,6 +80,12 @@ func New(ctx context.Context, o Options) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Systemd {
+		if root == "" {
+			return nil, errors.New("systemd needs a root of its own: in the machine's it would start what the machine starts")
+		}
+		options = append(options, "-systemd")
+	}
 	h := &Host{log: o.Log, began: time.Now(), uplinks: map[string]*Uplink{}, procs: map[string]*Process{}}
 	if err := h.scratch(o.Dir); err != nil {
 		return nil, err
@@ -86,6 +95,11 @@ func New(ctx context.Context, o Options) (*Host, error) {
 	}
 	if _, err := h.Run(ctx, "ip", "link", "set", "lo", "up"); err != nil {
 		return nil, errors.Join(err, h.Close())
+	}
+	if o.Systemd {
+		if err := h.awaitSystemd(ctx); err != nil {
+			return nil, errors.Join(err, h.Close())
+		}
 	}
 	h.logf("host ready in %v", time.Since(h.began))
 	return h, nil

@@ -236,12 +236,19 @@ func machine(t *testing.T) string {
 	return withoutCounters(out.String()) + string(mounts)
 }
 
-// namespaces are the lab's, as /proc names them.
+// namespaces are the lab's, as /proc names them. They are held until the test ends: the kernel gives the number of one that is gone to the
+// next that anybody makes.
 func namespaces(t *testing.T, h *Host) []string {
 	t.Helper()
 	var all []string
 	for _, kind := range []string{"net", "mnt", "pid"} {
-		name, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", h.init, kind))
+		path := fmt.Sprintf("/proc/%d/ns/%s", h.init, kind)
+		held, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { held.Close() })
+		name, err := os.Readlink(path)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -13,6 +13,9 @@ import (
 // Trixie is Debian 13, with docker.io 26.1 and firewalld 2.3, as a root of a lab.
 const Trixie = "trixie"
 
+// Own is the machine's own root, and all of it private: for tests that install something.
+const Own = "own"
+
 // rootScript makes the root. Which one is whole and of today's making is told by the sum of its text.
 //
 //go:embed root.sh
@@ -23,9 +26,11 @@ func rootDir(name string) (string, error) {
 	switch name {
 	case "":
 		return "", nil
+	case Own:
+		return "/", nil
 	case Trixie:
 	default:
-		return "", fmt.Errorf("root %q is neither empty, for the machine's own, nor %s", name, Trixie)
+		return "", fmt.Errorf("root %q is neither empty, for the machine's own, nor %s or %s", name, Own, Trixie)
 	}
 	sum := sha256.Sum256(rootScript)
 	dir := fmt.Sprintf("/var/cache/drawbridge-lab/%s-%x", name, sum[:6])

@@ -51,8 +51,16 @@ func (m *machine) goroutines() map[string]int {
 	<-m.plugin.Done()
 	dump := m.plugin.Log()[before:]
 	started := map[string]int{}
+	var at string
+	met := map[string]bool{} // the runtime shows those that are on a thread once more
 	for _, found := range creator.FindAllStringSubmatch(dump, -1) {
-		started[found[1]]++
+		switch by := found[2]; {
+		case by == "":
+			at = found[1]
+		case !met[at]:
+			met[at] = true
+			started[by]++
+		}
 	}
 	if len(started) == 0 {
 		m.t.Fatalf("no goroutines in %s", dump)
@@ -60,7 +68,8 @@ func (m *machine) goroutines() map[string]int {
 	return started
 }
 
-var creator = regexp.MustCompile(`(?m)^created by (\S+) in goroutine`)
+// creator finds the beginning and the end of what is said of a goroutine: its number, and what started it.
+var creator = regexp.MustCompile(`(?m)^goroutine (\d+) |^created by (\S+) in goroutine`)
 
 // connections are what net/http has goroutines for, those that idle too. They are counted as files.
 const connections = "net/http."

@@ -65,11 +65,6 @@ func chosenFaults(t *testing.T, m *machine) []kind {
 }
 
 func (m *machine) faults() []kind {
-	flush := []string{"nft flush ruleset"}
-	if m.engine == "20.10" {
-		// firewalld 1.3 does not own its table, and can do nothing any more until it makes that anew.
-		flush = append(flush, "sleep 0.5", "firewall-cmd --reload")
-	}
 	return []kind{
 		{"plugin killed", m.pluginEnds(func() error { return m.plugin.Kill() })},
 		{"plugin killed", m.pluginEnds(func() error { return m.plugin.Kill() })},
@@ -79,7 +74,7 @@ func (m *machine) faults() []kind {
 		m.programs("iptables -F", "iptables -F", "ip6tables -F"),
 		m.programs("iptables -t nat -F", "iptables -t nat -F", "ip6tables -t nat -F"),
 		m.programs("iptables -t mangle -F", "iptables -t mangle -F", "ip6tables -t mangle -F"),
-		m.programs("nft flush ruleset", flush...),
+		m.flush(),
 		m.programs("ipset flush", "ipset flush"),
 		m.programs("firewall-cmd --reload", "firewall-cmd --reload"),
 		m.programs("firewall-cmd --complete-reload", "firewall-cmd --complete-reload"),
@@ -88,6 +83,24 @@ func (m *machine) faults() []kind {
 		{"bridge down", m.link("ip link set down", true)},
 		{"veth deleted", m.link("ip link del", false)},
 	}
+}
+
+// flush takes all rules of everybody away. firewalld 1.3 does not own its table, and can do nothing any more until it is started
+// anew: a reload fails, since it deletes a table that is gone, and leaves the host with one that refuses everything.
+func (m *machine) flush() kind {
+	const name = "nft flush ruleset"
+	if m.engine != "20.10" {
+		return m.programs(name, name)
+	}
+	return kind{name, func(*rand.Rand, *model) fault {
+		return fault{do: func() error {
+			_, err := m.Run(m.t.Context(), "nft", "flush", "ruleset")
+			time.Sleep(500 * time.Millisecond) // what is open in between is probed
+			stopped := m.StopFirewalld()
+			_, started := m.StartFirewalld(m.t.Context())
+			return errors.Join(err, stopped, started)
+		}}
+	}}
 }
 
 // programs is a fault that some commands make.

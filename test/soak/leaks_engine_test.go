@@ -7,6 +7,17 @@ import (
 	"strings"
 )
 
+// collect removes what a user would not wait for five minutes to go: what Docker has forgotten because the plugin was away, or was killed before it
+// answered.
+func (m *machine) collect() {
+	m.t.Helper()
+	out, err := m.Run(m.t.Context(), m.program(), "gc")
+	if err != nil {
+		m.t.Error(err)
+	}
+	m.t.Logf("drawbridge gc: %s", strings.TrimSpace(out))
+}
+
 // nothingLeft checks that of us nothing is left, some time after all was removed.
 func (m *machine) nothingLeft() {
 	m.t.Helper()

@@ -68,6 +68,7 @@ func TestSoak(t *testing.T) {
 	w.close()
 	d.removeAll()
 	f.remove()
+	m.collect()
 	m.nothingLeft()
 	m.purged()
 }

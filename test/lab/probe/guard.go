@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -24,6 +25,7 @@ type settings struct {
 	iptables string   // nft or legacy
 	root     string   // another root directory than the machine's
 	shared   []string // what of the machine is seen in that root, at the same paths
+	systemd  bool     // pid 1 becomes systemd
 }
 
 func parseSettings(name string, args []string) (settings, error) {
@@ -37,8 +39,12 @@ func parseSettings(name string, args []string) (settings, error) {
 		s.shared = append(s.shared, path)
 		return nil
 	})
+	flags.BoolVar(&s.systemd, "systemd", false, "become systemd, which needs a root")
 	if err := flags.Parse(args); err != nil {
 		return s, err
+	}
+	if s.systemd && s.root == "" {
+		return s, fmt.Errorf("%s: -systemd needs -root: it would start what the machine starts", name)
 	}
 	// Its directories are deleted: nothing but a plain name will do.
 	plain := s.cgroup != "" && !strings.ContainsAny(s.cgroup, "/*?[\\") && s.cgroup[0] != '.'
@@ -75,7 +81,26 @@ func guard(args []string) error {
 	}()
 	// The kernel reports a namespace's init as ended only after everything else in it has.
 	_ = cmd.Wait()
-	return errors.Join(removeCgroups("/sys/fs/cgroup", s.cgroup), os.RemoveAll(s.dir))
+	errs := []error{removeCgroups("/sys/fs/cgroup", s.cgroup)}
+	for _, id := range plugins(s.dir) {
+		errs = append(errs, removeCgroups("/sys/fs/cgroup", id))
+	}
+	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
+}
+
+// pluginID is what dockerd calls a managed plugin, and the plugin's cgroup, which is not below the one of containers.
+var pluginID = regexp.MustCompile("^[0-9a-f]{64}$")
+
+// plugins are the ids of those that were in the lab's engine.
+func plugins(dir string) []string {
+	entries, _ := os.ReadDir(filepath.Join(dir, "docker", "plugins")) // without an engine there is none
+	var ids []string
+	for _, e := range entries {
+		if pluginID.MatchString(e.Name()) {
+			ids = append(ids, e.Name())
+		}
+	}
+	return ids
 }
 
 // removeCgroups deletes the cgroup of that name from the unified hierarchy

@@ -29,7 +29,7 @@ RFC3964_IPv4=yes
 `
 
 // initialise is pid 1 of the lab: it makes the machine's files private, says
-// "ready" and then only buries the dead.
+// "ready" and then only buries the dead, or becomes systemd.
 func initialise(args []string) error {
 	s, err := parseSettings("init", args)
 	if err != nil {
@@ -44,11 +44,19 @@ func initialise(args []string) error {
 	died := make(chan os.Signal, 1)
 	signal.Notify(died, syscall.SIGCHLD)
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	if s.systemd {
+		if err := ownCgroup(s.cgroup); err != nil {
+			return err
+		}
+	}
 	if err := errors.Join(mountAll(s), syscall.Sethostname([]byte("lab"))); err != nil {
 		return err
 	}
 	if err := errors.Join(writeConfig(), chooseIptables(s.iptables)); err != nil {
 		return err
+	}
+	if s.systemd { // units make their folders in /run by themselves, which is to be seen
+		return errors.Join(os.RemoveAll("/run/docker"), becomeSystemd())
 	}
 	fmt.Println("ready")
 	for range died {
@@ -85,6 +93,9 @@ func mountAll(s settings) error {
 		if err := changeRoot(s, memory); err != nil {
 			return err
 		}
+	}
+	if s.systemd {
+		return containerMounts()
 	}
 	err = mountEach([]mount{
 		{"proc", "/proc", "proc", syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_NOEXEC, ""},
@@ -150,6 +161,7 @@ func writeConfig() error {
 		// An address for documentation: nothing in a lab may ask the machine's resolver.
 		"/etc/resolv.conf": "nameserver 198.51.100.53\n",
 		"/etc/machine-id":  "0123456789abcdef0123456789abcdef\n",
+		"/etc/hostname":    "lab\n",
 	}
 	for path, text := range files {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {

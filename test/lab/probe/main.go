@@ -9,7 +9,7 @@
 //	probe spray -bind IP:PORT udp ADDR         send datagrams for ever, whatever comes back
 //	probe segment FLAGS IP:PORT IP:PORT        send one TCP segment that belongs to nothing
 //	probe advertise IFACE PREFIX               send router advertisements for ever
-//	probe guard -dir D -cgroup NAME -iptables nft|legacy
+//	probe guard -dir D -cgroup NAME -iptables nft|legacy [-root D [-systemd]]
 //	probe init  …                              started by guard, as pid 1
 //	probe enter [-report FD] PID CMD [ARG...]  run CMD in PID's namespaces
 //	probe become PATH CMD [ARG...]             started by enter

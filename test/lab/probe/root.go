@@ -34,6 +34,9 @@ func changeRoot(s settings, memory string) error {
 		return err
 	}
 	for _, path := range carried {
+		if s.systemd && path != "/lib/modules" {
+			continue // it gets devices and cgroups of its own: mounts below others confuse it
+		}
 		if err := share(top, path, syscall.MS_REC); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

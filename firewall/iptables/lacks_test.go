@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
 	"github.com/drawbridge-net/drawbridge/firewall"
 )
 
@@ -88,8 +91,36 @@ func TestDivertText(t *testing.T) {
 	for _, f := range policy("br-one").Families() {
 		without := Render(f).Text()
 		f.Divert = true
-		if with := Render(f).Text(); strings.Contains(without, chainDivert) || strings.Count(with, "-m socket --transparent") != 1 {
+		if with := Render(f).Text(); strings.Contains(without, chainDivert) || strings.Count(with, "-m socket --transparent") != 2 {
 			t.Errorf("without:\n%s\nwith:\n%s", without, with)
+		}
+	}
+}
+
+// TestWhatIsMissingIsNamed: of what iptables prints only that counts which ends the restore.
+func TestWhatIsMissingIsNamed(t *testing.T) {
+	for _, tt := range []struct{ said, want string }{
+		{"Warning: Extension set revision 0 not supported, missing kernel module?\nline 3: something else", ""},
+		{"Warning: Extension set revision 0 not supported, missing kernel module?\nWarning: Extension set is not supported, missing kernel module?\n" +
+			"iptables-restore v1.8.9 (nf_tables): Couldn't load match `set':No such file or directory", "lacks xt_set, which"},
+		{"Warning: Extension MASQUERADE revision 0 not supported, missing kernel module?\nline 8: RULE_APPEND failed (No such file or directory): rule in chain X", "lacks xt_MASQUERADE, which"},
+		{"Couldn't load target `NFLOG':No such file or directory\nWarning: Extension socket is not supported, missing kernel module?", "lacks xt_NFLOG, xt_socket, which"},
+	} {
+		err := nameExtensions(errors.New(tt.said))
+		if tt.want == "" && err.Error() != tt.said || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%q becomes %q", tt.said, err)
+		}
+	}
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{nl.IPSetError(nl.IPSET_ERR_FIND_TYPE), "lacks ip_set_hash_netiface, which"},
+		{unix.EINVAL, "lacks ip_set, which"},
+		{unix.EBUSY, "creating set drawbridge: device or resource busy"},
+	} {
+		if err := failedSet("creating", "drawbridge", hashNetIface, tt.err); !strings.Contains(err.Error(), tt.want) || !errors.Is(err, tt.err) {
+			t.Errorf("%v becomes %q", tt.err, err)
 		}
 	}
 }
