@@ -11,9 +11,8 @@ BACKENDS  := iptables nftables
 # For how long things go wrong in each run of make soak.
 SOAK_TIME ?= 3m
 SUDO      := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-# What each engine and each backend has once, and not in all pairs: tests of what comes back, which take long, and those that are about the
-# engine's calls, the daemon or the backend alone.
-ONCE      := ^Test(Heal|HealFirewalld|Outage|Collected|CollectedByHand|EngineRestart|LiveRestore|Reboot|DeletedBridge|DeletedVeth|EndsAreNotRepaired|EngineStartIsNotHeldUp|FirstAnswer|Forgotten|DefaultMTU|Compose|PortForms|PortConflicts.*|GatewayBetweenDrivers|IPAM.*|Bad.*|Look|Serve|Environment|StatusIsHealthy|BootOrder|StartFailures|NoIP.*|NoUserlandProxy|HardwareAddresses|LinkPrefix|StaticAddressRestart|Pools|ManyNetworks|DaemonDefaults|NetworkOptions|MTU|PathMTU|SegmentSize|PublishedSCTP|ChangeOfBackend)$$
+# What engine and backend do together is tried in all pairs of them. The rest each engine and each backend has once.
+TOGETHER  := ^Test(PublishedPorts|PublishedUDP|UserRules|UserChainsAreKept|Isolation|HostBinding|Masquerade|FirewalldLate|FlushHeals|Purge|NothingForeignChanges|BootOrder|NoIPTables)$$
 PAIRS     := 20.10-iptables 26.1-nftables
 # Tools are pinned in a module of their own, so that their dependencies are not ours.
 TOOL      := $(GO) tool -modfile=tools/go.mod
@@ -29,6 +28,11 @@ help: ## Show the targets
 build: ## Build bin/drawbridge, a static program
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN) ./cmd/drawbridge
 
+.PHONY: plugin
+plugin: build ## Build bin/plugin, the managed plugin (docker plugin create drawbridge bin/plugin)
+	packaging/plugin/rootfs.sh $(BIN) bin/plugin/rootfs bin/debian
+	install -m 0644 packaging/plugin/config.json bin/plugin/config.json
+
 .PHONY: deps
 deps: ## Install the Debian packages that tests and the demo need, and a Debian 13 beside
 	$(SUDO) ./test/install.sh
@@ -42,7 +46,7 @@ bench: deps build ## Measure against Docker's own bridge, into docs/benchmarks (
 	CGO_ENABLED=0 $(GO) run ./bench -plugin $(CURDIR)/$(BIN) $(BENCH_FLAGS)
 
 .PHONY: test
-test: deps test-unit test-kernel test-faults test-engine test-soak test-load ## Run all tests (needs root)
+test: deps test-unit test-kernel test-faults test-engine test-package test-soak test-load ## Run all tests (needs root)
 
 .PHONY: test-unit
 test-unit: ## Tests that touch nothing of the machine
@@ -65,14 +69,19 @@ test-faults: ## Kill the daemon, or have it fail, at every effect, and look what
 	$(GO) test -count=1 -tags kernel,faults -timeout 15m -run TestFaults -v ./cmd/drawbridge
 
 .PHONY: test-engine
-test-engine: build ## Tests with real dockerds, D-Bus and firewalld in namespaces (needs root)
+test-engine: build plugin ## Tests with real dockerds, D-Bus and firewalld in namespaces (needs root)
 	@failed=; for engine in $(ENGINES); do for backend in $(BACKENDS); do \
-		case " $(PAIRS) " in *" $$engine-$$backend "*) skip='^$$';; *) skip='$(ONCE)';; esac; \
+		case " $(PAIRS) " in *" $$engine-$$backend "*) run=.;; *) run='$(TOGETHER)';; esac; \
 		echo "test-engine: docker $$engine, $$backend"; \
 		DRAWBRIDGE_ENGINE=$$engine DRAWBRIDGE_BACKEND=$$backend DRAWBRIDGE_BIN=$(CURDIR)/$(BIN) \
-			$(GO) test -count=1 -parallel 6 -timeout 25m -tags engine -skip "$$skip" ./test/engine || failed="$$failed $$engine-$$backend"; \
+			$(GO) test -count=1 -parallel 6 -timeout 25m -tags engine -run "$$run" ./test/engine || failed="$$failed $$engine-$$backend"; \
 	done; done; \
-	DRAWBRIDGE_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -p 1 -timeout 25m -tags engine ./test/lab/... ./test/demo ./test/hostfirewall || failed="$$failed lab"; \
+	for pair in $(PAIRS); do \
+		echo "test-engine: docker $${pair%-*}, $${pair#*-}, managed plugin"; \
+		DRAWBRIDGE_ENGINE=$${pair%-*} DRAWBRIDGE_BACKEND=$${pair#*-} DRAWBRIDGE_PLUGIN=$(CURDIR)/bin/plugin \
+			$(GO) test -count=1 -parallel 3 -timeout 15m -tags engine ./test/managed || failed="$$failed $$pair-managed"; \
+	done; \
+	DRAWBRIDGE_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -p 2 -parallel 5 -timeout 25m -tags engine ./test/lab/... ./test/demo ./test/docs ./test/hostfirewall ./test/systemd || failed="$$failed lab"; \
 	[ -z "$$failed" ] || { echo "test-engine: failed:$$failed"; exit 1; }
 
 # One combination for a short time: the environment says which. test/soak says what else can be set.
@@ -95,12 +104,17 @@ soak: deps build ## Minutes of random faults under traffic on each engine and ba
 test-load: build ## Containers and networks all at once, on a daemon with the race detector and on one without (needs root; LOAD_CONTAINERS=200 for the whole)
 	CGO_ENABLED=1 $(GO) build -race -trimpath -o $(BIN)-race ./cmd/drawbridge
 	for bin in $(BIN)-race $(BIN); do \
-		LOAD_CONTAINERS=$${LOAD_CONTAINERS:-40} DRAWBRIDGE_ENGINE=$${DRAWBRIDGE_ENGINE:-20.10} DRAWBRIDGE_BACKEND=$${DRAWBRIDGE_BACKEND:-iptables} \
+		LOAD_CONTAINERS=$${LOAD_CONTAINERS:-24} DRAWBRIDGE_ENGINE=$${DRAWBRIDGE_ENGINE:-20.10} DRAWBRIDGE_BACKEND=$${DRAWBRIDGE_BACKEND:-iptables} \
 			DRAWBRIDGE_BIN=$(CURDIR)/$$bin $(GO) test -count=1 -v -timeout 15m -tags load ./test/load || exit 1; \
 	done
 
+# Everything else runs on the kernel of the machine that it is started on.
+.PHONY: test-vm
+test-vm: ## What Drawbridge does on Debian 12's kernel, and what it says where a module is missing, in an emulated machine (needs root; ten minutes)
+	$(GO) test -count=1 -v -timeout 0 -tags vm ./test/vm
+
 .PHONY: check
-check: deps fmt-check vet lint race test-kernel test-faults test-engine test-soak test-load ## All tests with the race detector, formatting, vet and lint
+check: deps fmt-check vet lint race test-kernel test-faults test-engine test-package test-soak test-load ## All tests with the race detector, formatting, vet and lint
 
 .PHONY: fmt
 fmt: ## Format the code
@@ -112,12 +126,12 @@ fmt-check:
 
 .PHONY: vet
 vet: ## Run go vet over all build tags
-	$(GO) vet -tags kernel,engine,load ./...
+	$(GO) vet -tags kernel,engine,load,vm ./...
 	$(GO) vet -tags kernel,faults ./...
 
 .PHONY: lint
 lint: ## Run golangci-lint
-	$(TOOL) golangci-lint run --build-tags kernel,engine,load ./...
+	$(TOOL) golangci-lint run --build-tags kernel,engine,faults,load,vm ./...
 
 .PHONY: race
 race: ## Run the unit tests with the race detector
@@ -125,19 +139,37 @@ race: ## Run the unit tests with the race detector
 
 .PHONY: docs
 docs: deps ## Write the generated parts of the documentation and the expected rules anew (needs root)
-	$(GO) test -count=1 ./cmd/drawbridge -run TestDocumentation -update
+	$(GO) test -count=1 ./cmd/drawbridge -run "TestDocumentation|TestManagedPlugin" -update
 	$(GO) test -count=1 ./firewall/iptables ./firewall/nftables -run TestGolden -update
 	$(GO) test -count=1 -tags kernel ./firewall/iptables -run TestDocumentation -update
 
+# Where administrators' units are; a package sets /usr/lib/systemd/system.
+UNITDIR   ?= /etc/systemd/system
+UNITS     := drawbridge.socket drawbridge.service drawbridge-relay.socket drawbridge-relay.service
+
 .PHONY: install
-install: build ## Install the program and its systemd units
-	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/sbin/drawbridge
-	for unit in drawbridge.service drawbridge-relay.service drawbridge-relay.socket; do \
-		install -D -m 0644 packaging/$$unit $(DESTDIR)/etc/systemd/system/$$unit && \
-		sed -i 's|/usr/local/sbin|$(PREFIX)/sbin|' $(DESTDIR)/etc/systemd/system/$$unit || exit 1; \
+install: build ## Install the program and its systemd units (PREFIX, UNITDIR, DESTDIR)
+	install -D -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/sbin/drawbridge.new
+	mv -f $(DESTDIR)$(PREFIX)/sbin/drawbridge.new $(DESTDIR)$(PREFIX)/sbin/drawbridge
+	for unit in $(UNITS); do \
+		install -D -m 0644 packaging/$$unit $(DESTDIR)$(UNITDIR)/$$unit && \
+		sed -i 's|/usr/local/sbin|$(PREFIX)/sbin|' $(DESTDIR)$(UNITDIR)/$$unit || exit 1; \
 	done
-	@echo 'Now: systemctl daemon-reload && systemctl enable --now drawbridge'
+	@[ -n '$(DESTDIR)' ] || echo 'Now: systemctl daemon-reload && systemctl enable drawbridge && systemctl restart drawbridge'
+
+.PHONY: uninstall
+uninstall: ## Stop Drawbridge, take what it made off the host and remove its files (FORCE=1 though containers are attached)
+	DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' UNITDIR='$(UNITDIR)' FORCE='$(FORCE)' ./packaging/uninstall.sh
+
+# Version and date are the commit's; VERSION=1.2.3 names another. Errors and warnings of lintian count where it is installed.
+.PHONY: package
+package: ## Build the Debian packages for amd64 and arm64 into dist/, with the version of the commit or VERSION=1.2.3
+	packaging/debian/build.sh amd64 arm64
+
+.PHONY: test-package
+test-package: ## Build the package twice, and install, upgrade, remove and purge it on throw-away hosts (needs root)
+	$(GO) test -count=1 -timeout 15m -tags engine ./test/package
 
 .PHONY: clean
 clean: ## Remove what was built
-	rm -rf bin
+	rm -rf bin dist

@@ -1,25 +1,37 @@
 #!/bin/bash
 # Installs what the tests with root need (Debian and Ubuntu), and makes the root
 # of the lab's second kind of machine. Quiet and quick when all is there; may be
-# run again. It starts no daemon.
+# run again. It starts no daemon, and has none started at the next boot.
 set -euo pipefail
 
 packages=(
-	docker.io docker-compose firewalld dbus
+	docker.io docker-compose docker-registry firewalld dbus
 	iptables ipset nftables conntrack iproute2 procps kmod
 	busybox-static curl git make gcc libc6-dev ca-certificates
 	ufw python3
-	debootstrap debian-archive-keyring
+	debootstrap debian-archive-keyring systemd
 )
+
+# What these packages, and containerd with them, have started at each boot. ufw has a switch of its own, which is off.
+units=(containerd.service docker.service docker.socket docker-registry.service firewalld.service)
+
+installed() {
+	[[ $(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/dev/null || true) == installed ]]
+}
 
 # Prints the packages that are not installed, one a line.
 missing() {
 	local p
 	for p in "${packages[@]}"; do
-		case $(dpkg-query --show --showformat='${db:Status-Status}' "$p" 2>/dev/null || true) in
-		installed) ;;
-		*) echo "$p" ;;
-		esac
+		installed "$p" || echo "$p"
+	done
+}
+
+# Prints the units that are started at a boot, one a line.
+enabled() {
+	local u
+	for u in "${units[@]}"; do
+		if systemctl --quiet is-enabled "$u" 2>/dev/null; then echo "$u"; fi
 	done
 }
 
@@ -48,6 +60,12 @@ install_packages() {
 		echo "test/install.sh: needs root to install $*; run it with sudo" >&2
 		exit 1
 	fi
+	if installed docker-ce; then
+		echo "test/install.sh: Docker CE is installed, which Debian's docker.io would take the place of: use another machine" >&2
+		exit 1
+	fi
+	local before unit
+	before=$(enabled)
 	log=$(mktemp)
 	forbid_daemons
 	export DEBIAN_FRONTEND=noninteractive
@@ -57,6 +75,9 @@ install_packages() {
 		echo "test/install.sh: installing $* did not work, see above" >&2
 		exit 1
 	fi
+	for unit in $(enabled); do
+		if [[ $before != *"$unit"* ]]; then systemctl --quiet disable "$unit"; fi
+	done
 }
 
 policy=/usr/sbin/policy-rc.d
