@@ -1,0 +1,67 @@
+package docs
+
+import (
+	"regexp"
+	"strings"
+)
+
+// A Block is what stands between two fences.
+type Block struct {
+	Document string
+	Line     int    // of its first line
+	Kind     string // the word behind the fence: sh, console, yaml, or nothing for a drawing
+	Text     string
+}
+
+// Blocks returns a document's blocks in their order.
+func Blocks(document, text string) (out []Block) {
+	inside := false
+	var b Block
+	for i, line := range strings.Split(text, "\n") {
+		kind, fence := strings.CutPrefix(strings.TrimSpace(line), "```")
+		switch {
+		case fence && !inside:
+			b = Block{Document: document, Line: i + 2, Kind: kind}
+			inside = true
+		case fence:
+			out = append(out, b)
+			inside = false
+		case inside:
+			b.Text += line + "\n"
+		}
+	}
+	return out
+}
+
+// A Command is a line to type, which a backslash may continue, and what the document shows as its answer.
+type Command struct{ Text, Answer string }
+
+// remark is a comment behind a command, or a line that is one.
+var remark = regexp.MustCompile(`(^|\s+)#\s.*$`)
+
+// Commands are those of a block of kind sh, where each line is one, or console, where those behind a $ are.
+func (b Block) Commands() (out []Command) {
+	typed, continues := b.Kind == "sh", false
+	for line := range strings.Lines(b.Text) {
+		line = strings.TrimSuffix(line, "\n")
+		if b.Kind == "console" && !continues {
+			if line, typed = strings.CutPrefix(line, "$ "); !typed && len(out) > 0 {
+				out[len(out)-1].Answer += line + "\n"
+			}
+		}
+		line = remark.ReplaceAllString(line, "")
+		if !typed || line == "" {
+			continue
+		}
+		before, more := strings.CutSuffix(line, "\\")
+		if continues {
+			out[len(out)-1].Text += strings.TrimSpace(before)
+		} else {
+			out = append(out, Command{Text: before})
+		}
+		if continues = more; more {
+			out[len(out)-1].Text = strings.TrimRight(out[len(out)-1].Text, " ") + " "
+		}
+	}
+	return out
+}
