@@ -255,8 +255,8 @@ func (h *wholeHost) stop(s os.Signal) {
 	h.daemon = nil
 }
 
-// patience is how long the host may take to be as it should be.
-const patience = 10 * time.Second
+// patience is how long the host may take to be as it should be: longer than a large one needs on a machine that has other things to do.
+const patience = time.Minute
 
 // settle waits until a pass left nothing to be done.
 func (h *wholeHost) settle() {
