@@ -110,7 +110,7 @@ test-load: build ## Containers and networks all at once, on a daemon with the ra
 
 # Everything else runs on the kernel of the machine that it is started on.
 .PHONY: test-vm
-test-vm: ## What Drawbridge does on Debian 12's kernel, and what it says where a module is missing, in an emulated machine (needs root; ten minutes)
+test-vm: ## What Drawbridge does on Debian 12's kernel, and what it says where a module is missing, in an emulated machine (needs root; a quarter of an hour)
 	$(GO) test -count=1 -v -timeout 0 -tags vm ./test/vm
 
 .PHONY: check

@@ -45,7 +45,7 @@ func TestKernelManyConnections(t *testing.T) {
 	apply(t, p, e)
 
 	began, before := time.Now(), memory(t)
-	others := exec.Command(os.Args[0], "-test.run=^TestKernelManyConnections$", "-test.timeout=60s")
+	others := exec.Command(os.Args[0], "-test.run=^TestKernelManyConnections$", "-test.timeout=5m")
 	others.Env = append(os.Environ(), peersVariable+"=1")
 	others.Stderr = os.Stderr
 	in, err := others.StdinPipe()

@@ -5,7 +5,6 @@ package vm
 import (
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 )
@@ -31,11 +30,7 @@ func TestEngine(t *testing.T) {
 			m.t = t
 			out := m.boot("modprobe -a br_netfilter tun nf_tables && cd '"+folder+"' && DRAWBRIDGE_BIN=/vm/drawbridge DRAWBRIDGE_BACKEND="+backend+
 				" /vm/engine.test -test.v -test.parallel 1 -test.run '"+run+"'", 30*time.Minute)
-			for line := range strings.Lines(out) {
-				if strings.Contains(line, "--- ") {
-					t.Log(strings.TrimSpace(line))
-				}
-			}
+			m.logTests(out)
 		})
 	}
 }

@@ -143,3 +143,12 @@ func (m *machine) initramfs(version string) string {
 	m.command("sh", "-c", `cd "$1" && find . | cpio --quiet --create --format=newc >"$2"`, "sh", dir, path)
 	return path
 }
+
+// logTests logs how each test ended in the machine.
+func (m *machine) logTests(out string) {
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, "--- ") {
+			m.t.Log(strings.TrimSpace(line))
+		}
+	}
+}
