@@ -61,12 +61,12 @@ fuzz: ## Fuzz whatever reads foreign input, and the order of calls, for FUZZTIME
 
 .PHONY: test-kernel
 test-kernel: ## Tests with real packets and rules in network namespaces (needs root)
-	$(GO) test -count=1 -tags kernel $$($(GO) list -tags kernel ./... | grep -v /test/)
+	$(GO) test -count=1 -timeout 40m -tags kernel $$($(GO) list -tags kernel ./... | grep -v /test/)
 
 .PHONY: test-faults
 test-faults: ## Kill the daemon, or have it fail, at every effect, and look what becomes of it (needs root)
 	$(GO) test -count=1 -tags faults ./internal/effect
-	$(GO) test -count=1 -tags kernel,faults -timeout 15m -run TestFaults -v ./cmd/drawbridge
+	$(GO) test -count=1 -tags kernel,faults -timeout 40m -run TestFaults -v ./cmd/drawbridge
 
 .PHONY: test-engine
 test-engine: build plugin ## Tests with real dockerds, D-Bus and firewalld in namespaces (needs root)
@@ -74,21 +74,21 @@ test-engine: build plugin ## Tests with real dockerds, D-Bus and firewalld in na
 		case " $(PAIRS) " in *" $$engine-$$backend "*) run=.;; *) run='$(TOGETHER)';; esac; \
 		echo "test-engine: docker $$engine, $$backend"; \
 		DRAWBRIDGE_ENGINE=$$engine DRAWBRIDGE_BACKEND=$$backend DRAWBRIDGE_BIN=$(CURDIR)/$(BIN) \
-			$(GO) test -count=1 -parallel 6 -timeout 25m -tags engine -run "$$run" ./test/engine || failed="$$failed $$engine-$$backend"; \
+			$(GO) test -count=1 -parallel 6 -timeout 40m -tags engine -run "$$run" ./test/engine || failed="$$failed $$engine-$$backend"; \
 	done; done; \
 	for pair in $(PAIRS); do \
 		echo "test-engine: docker $${pair%-*}, $${pair#*-}, managed plugin"; \
 		DRAWBRIDGE_ENGINE=$${pair%-*} DRAWBRIDGE_BACKEND=$${pair#*-} DRAWBRIDGE_PLUGIN=$(CURDIR)/bin/plugin \
-			$(GO) test -count=1 -parallel 3 -timeout 15m -tags engine ./test/managed || failed="$$failed $$pair-managed"; \
+			$(GO) test -count=1 -parallel 3 -timeout 40m -tags engine ./test/managed || failed="$$failed $$pair-managed"; \
 	done; \
-	DRAWBRIDGE_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -p 2 -parallel 5 -timeout 25m -tags engine ./test/lab/... ./test/demo ./test/docs ./test/hostfirewall ./test/systemd || failed="$$failed lab"; \
+	DRAWBRIDGE_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -p 2 -parallel 5 -timeout 40m -tags engine ./test/lab/... ./test/demo ./test/docs ./test/hostfirewall ./test/systemd || failed="$$failed lab"; \
 	[ -z "$$failed" ] || { echo "test-engine: failed:$$failed"; exit 1; }
 
 # One combination for a short time: the environment says which. test/soak says what else can be set.
 .PHONY: test-soak
 test-soak: build ## A short soak, with the engine and backend that DRAWBRIDGE_ENGINE and DRAWBRIDGE_BACKEND name (needs root)
 	DRAWBRIDGE_ENGINE=$${DRAWBRIDGE_ENGINE:-26.1} DRAWBRIDGE_BACKEND=$${DRAWBRIDGE_BACKEND:-nftables} DRAWBRIDGE_BIN=$(CURDIR)/$(BIN) \
-		$(GO) test -count=1 -v -timeout 15m -tags engine ./test/soak
+		$(GO) test -count=1 -v -timeout 40m -tags engine ./test/soak
 
 .PHONY: soak
 soak: deps build ## Minutes of random faults under traffic on each engine and backend (needs root; SOAK_TIME=20m for more, SOAK_SEED=n for the same again)
@@ -105,7 +105,7 @@ test-load: build ## Containers and networks all at once, on a daemon with the ra
 	CGO_ENABLED=1 $(GO) build -race -trimpath -o $(BIN)-race ./cmd/drawbridge
 	for bin in $(BIN)-race $(BIN); do \
 		LOAD_CONTAINERS=$${LOAD_CONTAINERS:-24} DRAWBRIDGE_ENGINE=$${DRAWBRIDGE_ENGINE:-20.10} DRAWBRIDGE_BACKEND=$${DRAWBRIDGE_BACKEND:-iptables} \
-			DRAWBRIDGE_BIN=$(CURDIR)/$$bin $(GO) test -count=1 -v -timeout 15m -tags load ./test/load || exit 1; \
+			DRAWBRIDGE_BIN=$(CURDIR)/$$bin $(GO) test -count=1 -v -timeout 40m -tags load ./test/load || exit 1; \
 	done
 
 # Everything else runs on the kernel of the machine that it is started on.
@@ -168,7 +168,7 @@ package: ## Build the Debian packages for amd64 and arm64 into dist/, with the v
 
 .PHONY: test-package
 test-package: ## Build the package twice, and install, upgrade, remove and purge it on throw-away hosts (needs root)
-	$(GO) test -count=1 -timeout 15m -tags engine ./test/package
+	$(GO) test -count=1 -timeout 40m -tags engine ./test/package
 
 .PHONY: clean
 clean: ## Remove what was built
