@@ -22,8 +22,9 @@ type Publishing struct {
 // modeRouted is the mode of a port that is no port of the host.
 const modeRouted = "routed"
 
-// mode returns how clients from outside come to a port of an endpoint in a family, and why so.
-func (p Publishing) mode(s state.Snapshot, e state.Endpoint, port state.Port, v6 bool) (mode, why string) {
+// mode returns how clients from outside come to a port of an endpoint in a family, and why so. to6 is the family in which it reaches the
+// container.
+func (p Publishing) mode(s state.Snapshot, e state.Endpoint, port state.Port, v6, to6 bool) (mode, why string) {
 	exposure := s.Exposure(e)
 	decided, why := p.decide(exposure, e, port)
 	noRules, unasked := p.NoRules4, p.Unasked4
@@ -43,6 +44,8 @@ func (p Publishing) mode(s state.Snapshot, e state.Endpoint, port state.Port, v6
 		return string(state.PublishLocalhost), noRules + ": no rule would keep drawbridge.publish.from and drawbridge.publish.iface"
 	case noRules != "":
 		return string(state.PublishHost), noRules + ": a proxy serves all"
+	case v6 != to6:
+		return string(state.PublishHost), "the container has no address of this family: a proxy serves all"
 	case decided == state.PublishLearned && p.NoLearning != "":
 		return string(state.PublishHost), why + "; learned: " + p.NoLearning
 	}

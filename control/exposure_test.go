@@ -76,3 +76,28 @@ func TestModeWithoutRules(t *testing.T) {
 		}
 	}
 }
+
+// TestModeOfOtherFamily: a proxy serves whoever comes to an address of a family that the container lacks, if anybody may.
+func TestModeOfOtherFamily(t *testing.T) {
+	const crossed = "the container has no address of this family: a proxy serves all"
+	unasked := Publishing{InheritWhy: "--publish", Modes: state.Modes{Inherit: state.PublishHost}, Unasked6: "no CAP_BPF"}
+	for _, c := range []struct {
+		publishing Publishing
+		network    state.Exposure
+		mode, why  string
+	}{
+		{byFlag, state.Exposure{}, "host", crossed},
+		{byFlag, state.Exposure{Publish: "learned"}, "host", crossed},
+		{unasked, state.Exposure{}, "host", crossed}, // whom nobody is asked about
+		{byFlag, state.Exposure{Publish: "localhost"}, "localhost", "drawbridge.publish of the network"},
+		{Publishing{NoRules6: "--ip6tables=false"}, state.Exposure{From: "::/0"}, "localhost", "--ip6tables=false: no rule would keep drawbridge.publish.from and drawbridge.publish.iface"},
+	} {
+		n := web
+		n.Exposure = c.network
+		e := endpoint("epaaaaaaaaaa0000", n, "10.0.0.2/24", "", state.Port{Proto: state.TCP, HostIP: addr("::"), HostPort: 80})
+		rows := Ports(state.Snapshot{Networks: []state.Network{n}, Endpoints: []state.Endpoint{e}}, c.publishing)
+		if len(rows) != 1 || rows[0].Mode != c.mode || rows[0].Why != c.why {
+			t.Errorf("%+v: %+v, want %s, since %s", c.network, rows, c.mode, c.why)
+		}
+	}
+}

@@ -58,8 +58,8 @@ func Ports(s state.Snapshot, publishing Publishing) []Port {
 func appendFamilies(rows []Port, n state.Network, e state.Endpoint, p state.Port) []Port {
 	for _, every := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
 		target, exists := p.Target(e, every.Is6())
-		if p.HostIP.IsLoopback() && p.HostIP.Is6() == every.Is6() {
-			target, exists = loopbackTarget(e, p), true
+		if !exists {
+			target, exists = proxied(e, p, every.Is6())
 		}
 		if !exists {
 			continue
@@ -79,23 +79,20 @@ func appendFamilies(rows []Port, n state.Network, e state.Endpoint, p state.Port
 
 // expose says who comes to the port, and how.
 func (p *Port) expose(s state.Snapshot, e state.Endpoint, port state.Port, publishing Publishing) {
-	p.Mode, p.Why = publishing.mode(s, e, port, p.HostAddress.Is6())
+	p.Mode, p.Why = publishing.mode(s, e, port, p.HostAddress.Is6(), p.ContainerAddress.Is6())
 	if p.Mode != string(state.PublishLocalhost) {
 		exposure := s.Exposure(e)
 		p.From, p.Interfaces = exposure.From, exposure.Links
 	}
 }
 
-// loopbackTarget is where a port on a loopback address leads. A proxy serves it, which takes the
-// container's other family where it lacks this one.
-func loopbackTarget(e state.Endpoint, p state.Port) netip.AddrPort {
-	v6 := p.HostIP.Is6()
-	p.HostIP = netip.Addr{}
-	target, exists := p.Target(e, v6)
-	if !exists {
-		target, _ = p.Target(e, !v6)
+// proxied is where a port on an address of the family leads that the container lacks: to its address of the other family, by a proxy.
+func proxied(e state.Endpoint, p state.Port, v6 bool) (netip.AddrPort, bool) {
+	if !p.HostIP.IsValid() || p.HostIP.Is6() != v6 || p.Routed() || p.Proto == state.SCTP {
+		return netip.AddrPort{}, false
 	}
-	return target
+	p.HostIP = netip.Addr{}
+	return p.Target(e, !v6)
 }
 
 // comparePorts ends with the endpoint, so that the order is the same each time whatever

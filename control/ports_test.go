@@ -58,8 +58,11 @@ func TestPorts(t *testing.T) {
 	}
 	row := func(host string, hostPort uint16, p state.Proto, cont string, contPort uint16, e state.EndpointID) Port {
 		mode, why := "dnat", "--publish"
-		if addr(host).IsLoopback() {
+		switch {
+		case addr(host).IsLoopback():
 			mode, why = "localhost", "published on a loopback address"
+		case addr(host).Is6() != addr(cont).Is6():
+			mode, why = "host", "the container has no address of this family: a proxy serves all"
 		}
 		return Port{addr(host), hostPort, p, addr(cont), contPort, mode, why, "", "", e, web.ID, web.Bridge}
 	}
@@ -100,8 +103,14 @@ func TestPorts(t *testing.T) {
 			row("127.0.0.1", 1, state.TCP, "10.0.0.2", 80, one),
 			row("::1", 1, state.TCP, "fd00::2", 80, one),
 		}},
-		{"an IPv6 address for a container without IPv6", snapshot(endpoint(one, web, "10.0.0.2/24", "", tcp("2001:db8::1", 1, 80))), []Port{}},
-		{"an IPv4 address for a container without IPv4", snapshot(endpoint(one, web, "", "fd00::2/64", tcp("192.0.2.1", 1, 80))), []Port{}},
+		{"an IPv6 address for a container without IPv6", snapshot(endpoint(one, web, "10.0.0.2/24", "", tcp("2001:db8::1", 1, 80), tcp("::", 2, 80))), []Port{
+			row("2001:db8::1", 1, state.TCP, "10.0.0.2", 80, one),
+			row("::", 2, state.TCP, "10.0.0.2", 80, one),
+		}},
+		{"an IPv4 address for a container without IPv4", snapshot(endpoint(one, web, "", "fd00::2/64", tcp("192.0.2.1", 1, 80))), []Port{
+			row("192.0.2.1", 1, state.TCP, "fd00::2", 80, one),
+		}},
+		{"one family opened at the address of a container that lacks it", snapshot(endpoint(one, web, "10.0.0.2/24", "", tcp("::", 0, 80))), []Port{}},
 		{"order", snapshot(
 			endpoint(two, web, "10.0.0.3/24", "", udp("", 53, 53), tcp("192.0.2.9", 80, 80), tcp("", 443, 443)),
 			endpoint(one, web, "10.0.0.2/24", "", tcp("192.0.2.1", 80, 8080), udp("", 52, 52)),

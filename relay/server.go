@@ -324,7 +324,7 @@ func (s *Server) openSession(_ context.Context, c sessionCall) (reply, error) {
 	if c.Session == "" {
 		return reply{}, errors.New("a session needs a name")
 	}
-	if c.Settings != s.settings {
+	if !c.Settings.equal(s.settings) {
 		s.log.Info("the daemon has other settings for published ports: their sockets are made anew")
 		old := s.ports.Load()
 		s.settings, s.state = c.Settings, state.Snapshot{}

@@ -151,6 +151,27 @@ func TestOtherSettings(t *testing.T) {
 	}
 }
 
+// TestSameSettings: who says what another daemon has left out finds all as it was, connections too.
+func TestSameSettings(t *testing.T) {
+	path := socketPath(t)
+	serve(t, path, ServerOptions{})
+	port := tcp(free(t))
+	port.ContainerPort = echo(t)
+	s := snapshot(endpoint("a", port))
+	var conn net.Conn
+	for i, settings := range []Settings{{}, {Proc: "/proc"}, {}} {
+		c := New(Options{Socket: path, Settings: settings})
+		must(t, c.Apply(t.Context(), s))
+		if i == 0 {
+			conn = dial(t, port)
+		}
+		if err := say(conn); err != nil {
+			t.Errorf("%+v: %v", settings, err)
+		}
+		must(t, c.Close())
+	}
+}
+
 // TestIdle: a relay ends when it has held nothing for a while, and not before.
 func TestIdle(t *testing.T) {
 	path := socketPath(t)

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,8 +53,14 @@ type Settings struct {
 	ServeAll   bool `json:"serveAll"`
 	ServeAllV6 bool `json:"serveAllV6"`
 	NoProxy    bool `json:"noProxy"`
-	// Proc is where the host's proc file system is mounted.
+	// Proc is where the host's proc file system is mounted; empty means /proc, as with relays and daemons that do not say it.
 	Proc string `json:"proc,omitempty"`
+}
+
+// equal reports whether sockets are the same by both.
+func (s Settings) equal(o Settings) bool {
+	s.Proc, o.Proc = cmp.Or(s.Proc, "/proc"), cmp.Or(o.Proc, "/proc")
+	return s == o
 }
 
 // Inquire says in which families rules for forwarded packets are asked about clients that a socket serves.

@@ -409,7 +409,7 @@ func (p *planes) steps() []reconcile.Step {
 	}
 	if p.auto != nil {
 		steps = append(steps,
-			reconcile.Step{Name: "ports past a firewall", Plane: &pastWarner{p.auto, map[warning]bool{}}},
+			reconcile.Step{Name: "ports past a firewall", Plane: &pastWarner{p.auto, p.publishing, map[warning]bool{}}},
 			reconcile.Step{Name: "the question to DOCKER-USER", Plane: &askWarner{planes: p, log: p.auto.log}})
 	}
 	return steps

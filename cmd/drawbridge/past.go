@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 
 	"github.com/drawbridge-net/drawbridge/control"
 	"github.com/drawbridge-net/drawbridge/hostfw"
+	"github.com/drawbridge-net/drawbridge/reconcile"
 	"github.com/drawbridge-net/drawbridge/state"
 )
 
@@ -24,19 +26,15 @@ type pastFirewall struct {
 	network  state.NetworkID
 }
 
-// portsPast lists such ports. Those on a loopback address, and those of containers that have an address of the outside's (gateway mode
-// routed), are none of what the host's firewall keeps closed.
-func portsPast(s state.Snapshot, f hostfw.Finding, modes state.Modes) []pastFirewall {
-	if !f.Active || modes.Strict { // which refuses what is translated
+// portsPast lists such ports. Those on a loopback address, those that a proxy serves, and those of containers that have an address of the
+// outside's (gateway mode routed), are none of what goes past the host's firewall.
+func portsPast(s state.Snapshot, f hostfw.Finding, publishing control.Publishing) []pastFirewall {
+	if !f.Active || publishing.Modes.Strict { // which refuses what is translated
 		return nil
 	}
 	var out []pastFirewall
-	for _, p := range control.Ports(s, control.Publishing{}) {
-		e, known := s.Endpoint(p.Endpoint)
-		if !known || p.HostPort == 0 || p.HostAddress.IsLoopback() {
-			continue
-		}
-		if modes.Of(s.Exposure(e), p.Protocol) == state.PublishDNAT {
+	for _, p := range control.Ports(s, publishing) {
+		if p.Mode == string(state.PublishDNAT) {
 			out = append(out, pastFirewall{hostPort{netip.AddrPortFrom(p.HostAddress, p.HostPort), p.Protocol}, p.Endpoint, p.Network})
 		}
 	}
@@ -59,14 +57,38 @@ type warning struct {
 
 // pastWarner is a plane that changes nothing: it warns of each port of a network that goes past the host's firewall, once.
 type pastWarner struct {
-	auto   *auto
-	warned map[warning]bool
+	auto       *auto
+	publishing func() control.Publishing
+	warned     map[warning]bool
 }
 
 // Apply implements reconcile.Plane.
 func (w *pastWarner) Apply(ctx context.Context, s state.Snapshot) error {
+	maps.DeleteFunc(w.warned, func(about warning, _ bool) bool {
+		_, there := s.Network(about.network)
+		return !there
+	})
+	w.warn(ctx, s)
+	return nil
+}
+
+// Follow implements reconcile.Follower: of the other ports it was warned, or need not be.
+func (w *pastWarner) Follow(ctx context.Context, c state.Change) error {
+	part := state.Snapshot{Networks: c.To.Networks}
+	for _, e := range c.To.Endpoints {
+		if c.Endpoints[e.ID] || c.Networks[e.Network] {
+			part.Endpoints = append(part.Endpoints, e)
+		}
+	}
+	if len(part.Endpoints) > 0 {
+		w.warn(ctx, part)
+	}
+	return nil
+}
+
+func (w *pastWarner) warn(ctx context.Context, s state.Snapshot) {
 	found := w.auto.Finding()
-	for _, p := range portsPast(s, found, w.auto.Modes()) {
+	for _, p := range portsPast(s, found, w.publishing()) {
 		about := warning{p.hostPort, p.network}
 		if w.warned[about] {
 			continue
@@ -75,5 +97,6 @@ func (w *pastWarner) Apply(ctx context.Context, s state.Snapshot) error {
 		w.auto.log.WarnContext(ctx, "a published port is reached past the host's firewall: "+p.advice(),
 			"port", p.hostPort, "endpoint", p.endpoint.Short(), "network", p.network.Short(), "firewall", found.Why)
 	}
-	return nil
 }
+
+var _ reconcile.Follower = (*pastWarner)(nil)

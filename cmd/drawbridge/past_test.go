@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/drawbridge-net/drawbridge/control"
 	"github.com/drawbridge-net/drawbridge/hostfw"
 	"github.com/drawbridge-net/drawbridge/state"
 )
@@ -32,6 +34,7 @@ func withPorts() state.Snapshot {
 	add("f", state.PublishAuto, state.Port{Proto: state.SCTP, HostPort: 8085, ContainerPort: 80}) // which no socket can serve
 	add("d", state.PublishAuto, port(8084))
 	add("e", state.PublishDNAT, state.Port{Proto: state.TCP, HostIP: netip.IPv4Unspecified(), ContainerPort: 80})
+	add("0", state.PublishDNAT, state.Port{Proto: state.TCP, HostIP: netip.IPv6Unspecified(), HostPort: 8086, ContainerPort: 80}) // behind INPUT, by a proxy
 	s.Sort()
 	return s
 }
@@ -56,7 +59,7 @@ func TestPortsPast(t *testing.T) {
 				t.Fatal(err)
 			}
 			var got []string
-			for _, p := range portsPast(withPorts(), a.Finding(), a.Modes()) {
+			for _, p := range portsPast(withPorts(), a.Finding(), control.Publishing{Modes: a.Modes()}) {
 				got = append(got, p.String())
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
@@ -71,14 +74,18 @@ func TestWarnsOnce(t *testing.T) {
 	var log bytes.Buffer
 	host := &fakeHost{}
 	a := host.auto(state.PublishDNAT, slog.New(slog.NewTextHandler(&log, nil)))
-	w := &pastWarner{a, map[warning]bool{}}
+	w := &pastWarner{a, func() control.Publishing { return control.Publishing{Modes: a.Modes()} }, map[warning]bool{}}
 	s := withPorts()
+	last := s
+	step := func(change state.Change) error { return w.Apply(t.Context(), change.To) }
 	expect := func(ports ...string) {
 		t.Helper()
 		log.Reset()
-		if err := w.Apply(t.Context(), s); err != nil {
+		if err := step(state.Compare(last, s)); err != nil {
 			t.Fatal(err)
 		}
+		last = s
+		last.Endpoints = slices.Clone(s.Endpoints)
 		if n := strings.Count(log.String(), "level=WARN"); n != len(ports) {
 			t.Errorf("%d warnings, want %d: %s", n, len(ports), log.String())
 		}
@@ -101,14 +108,28 @@ func TestWarnsOnce(t *testing.T) {
 	look()
 	expect("0.0.0.0:8080/tcp", "0.0.0.0:8082/tcp", "192.0.2.1:8082/udp", "0.0.0.0:8085/sctp")
 	expect()
-	s.Endpoints[0].Ports = append(s.Endpoints[0].Ports, state.Port{Proto: state.TCP, HostPort: 9000, ContainerPort: 80})
+	s.Endpoints[1].Ports = append(slices.Clone(s.Endpoints[1].Ports), state.Port{Proto: state.TCP, HostPort: 9000, ContainerPort: 80})
 	expect("0.0.0.0:9000/tcp")
 	// The port goes to a container of another network.
 	other := s.Networks[0]
 	other.ID = state.NetworkID(strings.Repeat("2", 64))
 	s.Networks = append(s.Networks, other)
-	s.Endpoints[0].Network = other.ID
+	s.Endpoints[1].Network = other.ID
 	expect("0.0.0.0:8080/tcp", "0.0.0.0:9000/tcp")
+	// Of what is changed alone.
+	step = func(change state.Change) error { return w.Follow(t.Context(), change) }
+	expect()
+	clear(w.warned)
+	s.Endpoints[1].Ports = append(slices.Clone(s.Endpoints[1].Ports), state.Port{Proto: state.TCP, HostPort: 9001, ContainerPort: 80})
+	expect("0.0.0.0:8080/tcp", "0.0.0.0:9000/tcp", "0.0.0.0:9001/tcp")
+	expect()
+	// Networks that are gone are forgotten.
+	step = func(change state.Change) error { return w.Apply(t.Context(), change.To) }
+	s.Networks, s.Endpoints = nil, nil
+	expect()
+	if len(w.warned) > 0 {
+		t.Errorf("it remembers %v", w.warned)
+	}
 }
 
 // lineOf is the line of a log that is about a port.

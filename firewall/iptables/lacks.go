@@ -33,7 +33,7 @@ func (b *Backend) lacksSocket(ctx context.Context, variant string, w firewall.Wa
 		return false, nil
 	}
 	if b.noSocket == nil {
-		_, err := b.run(ctx, Table{Name: "mangle", Chains: []Chain{{Name: chainDivert, Rules: []Rule{{Match: toTransparent, Target: "RETURN"}}}}}.text(), program(false)+variant+"-restore", "--noflush", "--test")
+		err := b.try(ctx, variant, Table{Name: "mangle", Chains: []Chain{{Name: chainDivert, Rules: []Rule{{Match: toTransparent, Target: "RETURN"}}}}})
 		if slow(ctx, err) {
 			return false, errors.Join(ctx.Err(), err)
 		}
@@ -49,12 +49,18 @@ func (b *Backend) lacksLog(ctx context.Context, variant string, w firewall.Wante
 		return false, nil
 	}
 	probe := Table{Name: "mangle", Chains: []Chain{inquiry(), {Name: chainForward, Rules: inquiries(false, "", Rule{Target: chainInquiry})}}}
-	_, err := b.run(ctx, probe.text(), program(false)+variant+"-restore", "--noflush", "--test")
+	err := b.try(ctx, variant, probe)
 	if slow(ctx, err) {
 		return false, errors.Join(ctx.Err(), err)
 	}
 	b.shows = err == nil
 	return !b.shows, nil
+}
+
+// try has iptables look through a table, and change nothing. The legacy variant takes its lock for that too.
+func (b *Backend) try(ctx context.Context, variant string, t Table) error {
+	_, err := b.run(ctx, t.text(), program(false)+variant+"-restore", "--noflush", "--wait", lockWait, "--test")
+	return err
 }
 
 // unable is what the kernel, or the program, has not and our rules cannot do without.

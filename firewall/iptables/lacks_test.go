@@ -13,7 +13,7 @@ import (
 	"github.com/drawbridge-net/drawbridge/firewall"
 )
 
-const probe = "iptables-nft-restore --noflush --test"
+const probe = "iptables-nft-restore --noflush --wait " + lockWait + " --test"
 
 // diverting wants a policy that leads to transparent sockets, where the host can.
 func diverting() firewall.Wanted {
