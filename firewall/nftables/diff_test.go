@@ -183,3 +183,39 @@ func TestMembership(t *testing.T) {
 		}
 	})
 }
+
+// TestForgetsVisits: with a port that is learned no more goes the knowledge of who was let in to it, and with no other change.
+func TestForgetsVisits(t *testing.T) {
+	b := newBed()
+	p := sample()
+	b.sync(t, p)
+	for _, v6 := range []bool{false, true} {
+		n := namesOf(v6)
+		for _, name := range []string{n.asked, n.learned} {
+			s := b.kernel.table.sets[name]
+			s.Elements = []Element{{}}
+			b.kernel.table.sets[name] = s
+		}
+	}
+	left := func() (sets []string) {
+		for _, name := range []string{"asked4", "asked6", "learned4", "learned6"} {
+			if len(b.kernel.table.sets[name].Elements) > 0 {
+				sets = append(sets, name)
+			}
+		}
+		return sets
+	}
+	b.sync(t, oneMore(p))
+	b.sync(t, p)
+	if got := left(); len(got) != 4 {
+		t.Fatalf("after a port that nobody learns: %v", got)
+	}
+	p.V4.Ports = slices.Clone(p.V4.Ports)
+	i := slices.IndexFunc(p.V4.Ports, func(p firewall.Port) bool { return p.Learned })
+	p.V4.Ports[i].Learned = false
+	b.sync(t, p)
+	b.check(t, p)
+	if got := left(); !slices.Equal(got, []string{"asked6", "learned6"}) {
+		t.Errorf("after a port of IPv4 that is learned no more: %v", got)
+	}
+}

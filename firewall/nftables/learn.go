@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/nftables/expr"
@@ -95,6 +96,22 @@ func note(set string, fields ...field) Part {
 		Exprs:  append(exprs, &expr.Dynset{SrcRegKey: reg, SetName: set, Operation: unix.NFT_DYNSET_OP_ADD}),
 		Family: family,
 	}
+}
+
+// forgetVisits returns what has to go along with edits that take ports from those that are learned: who was let in to them would be led to
+// whom they belong to next, however that one is published.
+func forgetVisits(edits []edit) []edit {
+	var out []edit
+	for _, v6 := range []bool{false, true} {
+		n := namesOf(v6)
+		if slices.ContainsFunc(edits, func(e edit) bool {
+			gone, ok := e.(deleteElements)
+			return ok && n.learning.has(gone.Name)
+		}) {
+			out = append(out, flushSet{n.asked}, flushSet{n.learned})
+		}
+	}
+	return out
 }
 
 // ForgetLearned has the host be asked anew about everybody, since what it lets in may have changed. It may be called while another

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,6 +77,31 @@ func TestLearned(t *testing.T) {
 
 		must(t, l.backend.ForgetLearned(t.Context()))
 		expect(t, "router", l.to("out", proto, family, "8080"))
+	})
+}
+
+// TestLearnedPortChanges: who was let in to a port is not led past the host to whom the port belongs next.
+func TestLearnedPortChanges(t *testing.T) {
+	l := learnedLab(t, time.Minute)
+	eachWay(t, func(t *testing.T, proto string, family int) {
+		for _, want := range []string{"router", "c1a"} {
+			if got := l.to("out", proto, family, "8080"); !strings.HasPrefix(got, want) {
+				t.Fatalf("%q answers, not %s", got, want)
+			}
+		}
+		s := firewalltest.State()
+		for i, e := range s.Endpoints {
+			if slices.ContainsFunc(e.Ports, func(p state.Port) bool { return p.HostPort == 8080 }) {
+				s.Endpoints[i].Exposure.Publish = state.PublishHost
+			}
+		}
+		settings := firewalltest.Publish(state.PublishLearned)
+		settings.LearnedTime = time.Minute
+		must(t, firewall.NewPlane(l.backend, settings).Apply(t.Context(), s))
+		if got := l.to("out", proto, family, "8080"); !strings.HasPrefix(got, "router") {
+			t.Errorf("the host's to decide, and %q answers", got)
+		}
+		l.learn(time.Minute)
 	})
 }
 

@@ -2,6 +2,7 @@ package nftables
 
 import (
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -174,6 +175,11 @@ type places struct {
 
 func placesOf(name, number string) places {
 	return places{name + "_on" + number, name + "_any" + number, name + "_ranges_on" + number, name + "_ranges_any" + number}
+}
+
+// has reports whether the set or map is one of them.
+func (p places) has(name string) bool {
+	return slices.Contains([]string{p.here, p.everywhere, p.hereRanges, p.ranges}, name)
 }
 
 // holding are the four ways to find that a packet's destination is such a port.
