@@ -99,7 +99,8 @@ func TestGivenLosesNoDatagram(t *testing.T) {
 		}
 	}()
 	a := endpoint("a", "127.0.0.77/8")
-	old, next := New(Options{}), New(Options{})
+	many := Options{MaxSessions: 4096} // by the limit of open files there may be fewer than clients that wait for their answer
+	old, next := New(many), New(many)
 	closeLater(t, next)
 	a.Ports = reserve(t, old, a, ephemeral(state.UDP, "127.0.0.1", server.LocalAddr().(*net.UDPAddr).AddrPort().Port()))
 	apply(t, old, a)

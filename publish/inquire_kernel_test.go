@@ -89,7 +89,7 @@ func (a *askingLab) check(what string, port uint16, open map[state.Proto]bool) {
 		for _, ip := range []string{hostAddr4, hostAddr6} {
 			wait := 3 * time.Second
 			if !open[proto] {
-				wait = silence + inquiry.Patience
+				wait = waitFor(refused(proto)) + inquiry.Patience
 			}
 			var seen, own string
 			a.client.do(func() { seen, own = knockFor(proto, netip.AddrPort{}, 0, ip, port, wait) })

@@ -8,8 +8,7 @@ import (
 
 // TestInspect: a port without its socket is told, and a look binds none.
 func TestInspect(t *testing.T) {
-	p := New(Options{})
-	defer func() { _ = p.Close() }()
+	p, _ := fakePublisher(t) // whoever has the port on this host
 	a := endpoint("a", c4)
 	web := portOf(exact(state.TCP, "127.0.0.1", 18431, 80))
 	s := state.Snapshot{Endpoints: []state.Endpoint{with(a, web)}}

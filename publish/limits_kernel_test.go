@@ -89,7 +89,7 @@ func (l *ourLab) expect(what string, port uint16, want func(state.Proto) string)
 	for _, proto := range bothProtos {
 		for _, ip := range []string{hostAddr4, hostAddr6} {
 			var seen string
-			l.client.do(func() { seen, _ = knockFor(proto, netip.AddrPort{}, 0, ip, port, silence) })
+			l.client.do(func() { seen, _ = knockFor(proto, netip.AddrPort{}, 0, ip, port, waitFor(want(proto))) })
 			if seen != want(proto) {
 				l.Errorf("%s: %s by %s to %d: %q, want %q", what, proto, ip, port, seen, want(proto))
 			}
@@ -203,9 +203,13 @@ func TestLimitsOfProxiedPorts(t *testing.T) {
 							t.Errorf("the host itself by %s %s: %q", proto, ip, seen)
 						}
 					}
+					want, wait := refused(proto), silence
+					if flushed {
+						wait = waitFor(want)
+					}
 					var seen string
-					l.client.do(func() { seen, _ = knockFor(proto, netip.AddrPort{}, 0, hostAddr6, 8080, silence) })
-					if want := refused(proto); seen != want && (flushed || seen != "silence") {
+					l.client.do(func() { seen, _ = knockFor(proto, netip.AddrPort{}, 0, hostAddr6, 8080, wait) })
+					if seen != want && (flushed || seen != "silence") {
 						t.Errorf("%+v, no rules %v: %s: %q, want %q", x, flushed, proto, seen, want)
 					}
 				}

@@ -35,6 +35,7 @@ func TestKernelManyConnections(t *testing.T) {
 	if !inLab(t) {
 		return
 	}
+	manyFiles(t)
 	newLab(t)
 	sysctl(t, "net/ipv4/ip_local_port_range", "10000 60000")
 	p := New(Options{MaxConns: 2 * manyConns})
@@ -78,6 +79,22 @@ func TestKernelManyConnections(t *testing.T) {
 		t.Errorf("the peers: %v", err)
 	}
 	eventually(t, "all connections end", func() bool { return p.servers.conns.count() == 0 })
+}
+
+// manyFiles lets this process and those that it starts have as many files open as these tests need, whatever the limit was.
+func manyFiles(t *testing.T) {
+	t.Helper()
+	const files = 12000
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if limit.Cur >= files {
+		return
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: files, Max: max(files, limit.Max)}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // peers opens the connections, has all of them say something, and again, waits for the end of its input, and ends them.
@@ -145,6 +162,7 @@ func TestKernelManyPorts(t *testing.T) {
 	if !inLab(t) {
 		return
 	}
+	manyFiles(t)
 	newLab(t)
 	const ports = 10000
 	p := New(Options{Mode: modeAsSaid})

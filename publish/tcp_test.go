@@ -147,7 +147,7 @@ func TestTCPRefusedIsReset(t *testing.T) {
 			p := realPublisher(t, Options{})
 			e := containerAt(at)
 			free := occupyThenFree(t, ip)
-			_, port := published(t, p, e, state.TCP, "", free)
+			_, port := published(t, p, e, state.TCP, "127.0.0.1", free) // on all addresses it could have the container's
 			wantReset(t, "127.0.0.1", port)
 		})
 	}

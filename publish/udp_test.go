@@ -159,7 +159,8 @@ func eventually(t *testing.T, what string, holds func() bool) {
 
 func TestUDPIdleSessionEnds(t *testing.T) {
 	at := udpContainer(t, "127.0.0.77:0")
-	p := realPublisher(t, Options{UDPIdle: 30 * time.Millisecond})
+	const idle = 250 * time.Millisecond // longer than a busy machine takes over the answer, with which it would go
+	p := realPublisher(t, Options{UDPIdle: idle})
 	_, port := published(t, p, containerAt(at), state.UDP, "", at)
 	u := udpServerOf(p, any4, port)
 	c := udpClient(t, "127.0.0.1", port)
@@ -167,52 +168,73 @@ func TestUDPIdleSessionEnds(t *testing.T) {
 		start := time.Now()
 		exchange(t, c, "x")
 		eventually(t, "the session ends", func() bool { return u.count() == 0 })
-		if lived := time.Since(start); lived < 30*time.Millisecond {
+		if lived := time.Since(start); lived < idle {
 			t.Errorf("the session lived for %v only", lived)
 		}
 	}
 }
 
-// Traffic in one direction only keeps the session as well.
+// Traffic in one direction only keeps the session as well. Where a busy machine made a pause in it that a session need not live through,
+// it is tried again.
 func TestUDPSessionLivesWithTraffic(t *testing.T) {
 	for _, direction := range []string{"client to container", "container to client"} {
 		t.Run(direction, func(t *testing.T) {
 			const idle = 200 * time.Millisecond
-			container, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 77)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer container.Close()
-			container.SetDeadline(deadline())
-			at := unmapped(container.LocalAddr().(*net.UDPAddr).AddrPort())
-			p := realPublisher(t, Options{UDPIdle: idle})
-			_, port := published(t, p, containerAt(at), state.UDP, "", at)
-			c := udpClient(t, "127.0.0.1", port)
-			from := make(map[netip.AddrPort]bool)
-			c.Write([]byte("x"))
-			_, session, err := container.ReadFromUDPAddrPort(make([]byte, 1))
-			if err != nil {
-				t.Fatal(err)
-			}
-			from[session] = true
-			for end := time.Now().Add(3 * idle); time.Now().Before(end); time.Sleep(idle / 20) {
-				if direction == "client to container" {
-					c.Write([]byte("x"))
-					_, session, err = container.ReadFromUDPAddrPort(make([]byte, 1))
-					from[session] = true
-				} else {
-					container.WriteToUDPAddrPort([]byte("x"), session)
-					_, err = c.Read(make([]byte, 1))
+			for range 3 {
+				sessions, pause := sessionsOfTraffic(t, direction, idle)
+				if sessions == 1 {
+					return
 				}
-				if err != nil {
-					t.Fatal(err)
+				if pause < idle {
+					t.Fatalf("%d sessions, want 1, though nobody was silent for more than %v", sessions, pause)
 				}
 			}
-			if len(from) != 1 {
-				t.Errorf("%d sessions, want 1", len(from))
-			}
+			t.Error("each time the session ended, or was silent for too long")
 		})
 	}
+}
+
+// sessionsOfTraffic lets datagrams pass in one direction for three times as long as a session lives without, and returns how many sessions
+// they had, and the longest that may have been between two of them. It gives up when one is lost, as with the end of a session.
+func sessionsOfTraffic(t *testing.T, direction string, idle time.Duration) (sessions int, pause time.Duration) {
+	t.Helper()
+	container, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 77)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer container.Close()
+	container.SetDeadline(deadline())
+	at := unmapped(container.LocalAddr().(*net.UDPAddr).AddrPort())
+	p := New(Options{UDPIdle: idle})
+	defer p.Close()
+	_, port := published(t, p, containerAt(at), state.UDP, "", at)
+	c := udpClient(t, "127.0.0.1", port)
+	from := make(map[netip.AddrPort]bool)
+	last := time.Now()
+	c.Write([]byte("x"))
+	_, session, err := container.ReadFromUDPAddrPort(make([]byte, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	from[session] = true
+	for end := time.Now().Add(3 * idle); time.Now().Before(end); time.Sleep(idle / 20) {
+		began := time.Now()
+		if direction == "client to container" {
+			c.Write([]byte("x"))
+			_, session, err = container.ReadFromUDPAddrPort(make([]byte, 1))
+			from[session] = true
+		} else {
+			container.WriteToUDPAddrPort([]byte("x"), session)
+			c.SetReadDeadline(began.Add(2 * idle))
+			_, err = c.Read(make([]byte, 1))
+		}
+		pause = max(pause, time.Since(last))
+		if err != nil {
+			return 0, pause
+		}
+		last = began
+	}
+	return len(from), pause
 }
 
 func TestUDPSessionsAreBounded(t *testing.T) {
@@ -221,19 +243,30 @@ func TestUDPSessionsAreBounded(t *testing.T) {
 	_, port := published(t, p, containerAt(at), state.UDP, "", at)
 	a, b, c := udpClient(t, "127.0.0.1", port), udpClient(t, "127.0.0.1", port), udpClient(t, "127.0.0.1", port)
 	ofA, _ := exchange(t, a, "x")
-	ofB, _ := exchange(t, b, "x")
+	exchange(t, b, "x")
+	u := udpServerOf(p, any4, port)
+	ofClient := func(c *net.UDPConn) *session { // its address may be given again
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		return u.sessions[flow{c.LocalAddr().(*net.UDPAddr).AddrPort(), self4}]
+	}
+	ofB := ofClient(b)
+	if ofB == nil {
+		t.Fatal("b has no session")
+	}
 	if again, _ := exchange(t, a, "x"); again != ofA {
 		t.Errorf("a's session changed from %s to %s", ofA, again)
 	}
 	exchange(t, c, "x") // b has been idle for longest
-	if n := udpServerOf(p, any4, port).count(); n != 2 {
+	if n := u.count(); n != 2 {
 		t.Errorf("%d sessions, want 2", n)
 	}
 	if again, _ := exchange(t, a, "x"); again != ofA {
 		t.Errorf("a lost its session %s to c: now %s", ofA, again)
 	}
-	if again, _ := exchange(t, b, "x"); again == ofB {
-		t.Errorf("b still has its session %s", ofB)
+	exchange(t, b, "x")
+	if ofClient(b) == ofB {
+		t.Error("b still has its session")
 	}
 }
 
@@ -260,10 +293,10 @@ func TestUDPSessionsOfAllAreBounded(t *testing.T) {
 func TestUDPContainerStartsLate(t *testing.T) {
 	free := udpPort(t)
 	p := realPublisher(t, Options{})
-	_, port := published(t, p, containerAt(free), state.UDP, "", free)
+	_, port := published(t, p, containerAt(free), state.UDP, "127.0.0.1", free) // on all addresses it could have the container's
 	c := udpClient(t, "127.0.0.1", port)
 	c.Write([]byte("lost"))
-	eventually(t, "the session exists", func() bool { return udpServerOf(p, any4, port).count() == 1 })
+	eventually(t, "the session exists", func() bool { return udpServerOf(p, self4, port).count() == 1 })
 	udpContainer(t, free.String())
 	if _, got := exchange(t, c, "late"); got != "late" && got != "lost" {
 		t.Errorf("got %q", got)
@@ -274,13 +307,13 @@ func TestUDPContainerStartsLate(t *testing.T) {
 func TestUDPForwardTriesAgain(t *testing.T) {
 	free := udpPort(t)
 	p := realPublisher(t, Options{})
-	_, port := published(t, p, containerAt(free), state.UDP, "", free)
+	_, port := published(t, p, containerAt(free), state.UDP, "127.0.0.1", free) // on all addresses it could have the container's
 	backend, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(free))
 	if err != nil {
 		t.Fatal(err)
 	}
 	// A session from which no goroutine reads: the refusal stays where the next send meets it.
-	u := udpServerOf(p, any4, port)
+	u := udpServerOf(p, self4, port)
 	f := flow{netip.AddrPortFrom(self4, 9), self4}
 	u.mu.Lock()
 	u.o.sessions.add(&u.shared)

@@ -10,7 +10,8 @@ import (
 // TestKeep: a relay keeps a file when its daemon has gone, does not end for having nothing else, and lets go when another daemon asks.
 func TestKeep(t *testing.T) {
 	path := socketPath(t)
-	r := serve(t, path, ServerOptions{Idle: 20 * time.Millisecond})
+	const idle = 500 * time.Millisecond // within which the daemon below has come, on a busy machine too
+	r := serve(t, path, ServerOptions{Idle: idle})
 	reader, writer, err := os.Pipe()
 	must(t, err)
 	defer reader.Close()
@@ -25,7 +26,7 @@ func TestKeep(t *testing.T) {
 	cancel()
 	must(t, <-watched)
 	must(t, first.Close())
-	must(t, reader.SetReadDeadline(time.Now().Add(200*time.Millisecond)))
+	must(t, reader.SetReadDeadline(time.Now().Add(2*idle)))
 	if n, err := reader.Read(make([]byte, 1)); !os.IsTimeout(err) {
 		t.Errorf("nobody has the file any more: %d %v", n, err)
 	}

@@ -151,16 +151,24 @@ func snapshot(es ...state.Endpoint) state.Snapshot {
 	return s
 }
 
-// free returns a port of 127.0.0.1 that nobody has.
+// free returns a port of 127.0.0.1 that nobody has, and that it has not returned before.
 func free(t *testing.T) uint16 {
 	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+		l.Close()
+		if _, twice := given.LoadOrStore(port, true); !twice {
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).AddrPort().Port()
 }
+
+// given are the ports that free returned: the kernel may lend one again while a test has yet to take it.
+var given sync.Map
 
 func tcp(host uint16) state.Port {
 	return state.Port{Proto: state.TCP, HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: host, ContainerPort: 80}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/drawbridge-net/drawbridge/internal/unixsocket"
@@ -17,6 +18,7 @@ type old struct {
 	protocol int
 	behind   *running
 	ended    context.CancelFunc
+	over     atomic.Bool // it was asked to end, and does so a moment later
 }
 
 func (o *old) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -24,8 +26,13 @@ func (o *old) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case helloPath:
 		respond(w, http.StatusOK, Hello{Protocol: o.protocol, Version: "old", Instance: "old", PID: os.Getpid()})
 	case upgradePath:
+		if o.over.Load() {
+			respond(w, http.StatusServiceUnavailable, reply{Failures: failures(errOver)})
+			return
+		}
 		respond(w, http.StatusInternalServerError, reply{Failures: failures(errors.New("this one cannot"))})
 	case endPath:
+		o.over.Store(true)
 		o.ended()
 		respond(w, http.StatusOK, reply{})
 	default:

@@ -1,29 +1,36 @@
 package traffic
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // served starts a server that lasts as long as the test program.
 func served(t *testing.T) netip.AddrPort {
 	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := l.Addr().(*net.TCPAddr).AddrPort()
+		l.Close()
+		ready, failed := make(chan struct{}), make(chan error, 1)
+		go func() { failed <- Serve(at.Port(), func() { close(ready) }) }()
+		select {
+		case <-ready:
+			return at
+		case err := <-failed:
+			if !errors.Is(err, unix.EADDRINUSE) { // somebody has it on another address, or of the other protocol
+				t.Fatal(err)
+			}
+		}
 	}
-	at := l.Addr().(*net.TCPAddr).AddrPort()
-	l.Close()
-	ready, failed := make(chan struct{}), make(chan error, 1)
-	go func() { failed <- Serve(at.Port(), func() { close(ready) }) }()
-	select {
-	case <-ready:
-	case err := <-failed:
-		t.Fatal(err)
-	}
-	return at
 }
 
 func TestLoads(t *testing.T) {

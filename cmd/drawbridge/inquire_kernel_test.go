@@ -52,7 +52,9 @@ func TestUnaskedIsTold(t *testing.T) {
 	told(true)
 	h.output("iptables", "-F", "DOCKER-USER")
 	told(false)
-	if n := strings.Count(h.log.String(), "the host's sockets serve: these are refused"); n != 1 {
+	const logged = "the host's sockets serve: these are refused"
+	h.awaitLog(logged, 1) // the relay says it, and the daemon writes it down when it hears of it
+	if n := strings.Count(h.log.String(), logged); n != 1 {
 		t.Errorf("the log says it %d times", n)
 	}
 	h.must(other.Close())

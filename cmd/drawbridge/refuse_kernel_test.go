@@ -159,7 +159,13 @@ var ruins = []ruin{
 		dir := filepath.Dir(h.state)
 		h.must(unix.Mount(dir, dir, "", unix.MS_BIND, ""))
 		h.must(unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""))
-		return func() { h.must(unix.Unmount(dir, 0)) }
+		return func() {
+			err := unix.Unmount(dir, 0)
+			for began := time.Now(); errors.Is(err, unix.EBUSY) && time.Since(began) < patience; err = unix.Unmount(dir, 0) {
+				time.Sleep(time.Millisecond) // the daemon is trying to open the file
+			}
+			h.must(err)
+		}
 	}},
 }
 

@@ -127,7 +127,7 @@ func (c *talk) goesOn(what string) {
 func (c *talk) isCut(what string) {
 	c.t.Helper()
 	var err error
-	for began := time.Now(); err == nil && time.Since(began) < time.Second; time.Sleep(time.Millisecond) {
+	for began := time.Now(); err == nil && time.Since(began) < patience; time.Sleep(time.Millisecond) {
 		err = c.say()
 	}
 	if timeout, ok := errors.AsType[net.Error](err); err == nil || ok && timeout.Timeout() {
@@ -197,7 +197,11 @@ func TestRelayOutlivesDaemon(t *testing.T) {
 			}
 		}
 	}
-	if now := h.relay(); now.PID != pid || now.Connections != 1 || now.Sockets != 4 {
+	now := h.relay()
+	for began := time.Now(); now.Connections > 1 && time.Since(began) < patience; now = h.relay() { // that of a client who has just gone
+		time.Sleep(time.Millisecond)
+	}
+	if now.PID != pid || now.Connections != 1 || now.Sockets != 4 {
 		t.Errorf("the relay is %+v, it was process %d with one connection and the sockets of two ports", now, pid)
 	}
 	h.succeed(revoke)
@@ -208,7 +212,7 @@ func TestRelayOutlivesDaemon(t *testing.T) {
 	h.stop(unix.SIGTERM)
 }
 
-// TestRelayIsKilled: the ports are back within a second, with the daemon there, and at its start.
+// TestRelayIsKilled: the ports are back at once, with the daemon there, and at its start.
 func TestRelayIsKilled(t *testing.T) {
 	h := newPublishing(t)
 	for range 3 {
@@ -220,7 +224,8 @@ func TestRelayIsKilled(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		for err := h.serves(); err != nil; err = h.serves() {
-			if took := time.Since(began); took > time.Second {
+			// It takes part of a second on a machine that is not busy. The daemon itself would look much later.
+			if took := time.Since(began); took > checkInterval/3 {
 				t.Fatalf("not back after %v: %v\n%s", took, err, h.log.String())
 			}
 			time.Sleep(time.Millisecond)
@@ -235,7 +240,9 @@ func TestRelayIsKilled(t *testing.T) {
 			t.Errorf("differences: %v", found)
 		}
 	}
-	if log := h.log.String(); strings.Count(log, "the relay of published ports ended: another one is started") != 3 {
+	const ended = "the relay of published ports ended: another one is started"
+	h.awaitLog(ended, 3)
+	if log := h.log.String(); strings.Count(log, ended) != 3 {
 		t.Errorf("the log does not tell of three ends:\n%s", log)
 	}
 	pid := h.relay().PID

@@ -77,26 +77,27 @@ func TestRepairsAreTold(t *testing.T) {
 		t.Run(row.backend+" "+strings.Join(row.act, " "), func(t *testing.T) {
 			h := hosts[row.backend]
 			h.t = t
-			told := strings.Count(h.log.String(), row.told)
+			before, times := before[row.backend], strings.Count(h.log.String(), row.told)
 			h.output(row.act...)
 			began := time.Now()
-			for strings.Count(h.log.String(), row.told) == told {
+			for strings.Count(h.log.String(), row.told) == times {
 				if time.Since(began) > patience {
 					t.Fatalf("the log does not say %q:\n%s", row.told, h.log.String())
 				}
 				time.Sleep(5 * time.Millisecond)
 			}
 			t.Logf("told after %v", time.Since(began))
-			// A pass that was on its way when it happened may have come too late for half of it, and another follows.
-			found := h.verify()
-			for ; len(found) > 0 && time.Since(began) < 2*time.Second; found = h.verify() {
+			// A pass that was on its way when it happened may have come too late for half of it, and another follows, long before
+			// the next of those that come by time alone.
+			found, told := h.verify(), time.Now()
+			for ; len(found) > 0 && time.Since(told) < checkInterval/3; found = h.verify() {
 				time.Sleep(5 * time.Millisecond)
 			}
 			if len(found) > 0 {
 				t.Errorf("differences are left: %v", found)
 			}
-			if now := h.dump(); strings.Join(now, "\n") != strings.Join(before[row.backend], "\n") {
-				t.Errorf("the host is not as before: %s", cmp.Diff(before[row.backend], now))
+			if now := h.dump(); strings.Join(now, "\n") != strings.Join(before, "\n") {
+				t.Errorf("the host is not as before: %s", cmp.Diff(before, now))
 			}
 		})
 	}
@@ -120,7 +121,7 @@ func TestFight(t *testing.T) {
 		switch repaired := strings.Count(h.log.String(), other); {
 		case repaired > others:
 			others, changed = repaired, time.Time{}
-		case !changed.IsZero() && time.Since(changed) > 1500*time.Millisecond:
+		case !changed.IsZero() && time.Since(changed) > 3*time.Second: // less than the fight's own repairs wait by then
 			t.Fatalf("beside the fight a repair waits:\n%s", h.log.String())
 		case changed.IsZero() && others < 2 && time.Since(began) > time.Duration(5+4*others)*time.Second:
 			h.output("ip", "addr", "del", "10.0.0.1/24", "dev", "br-000000000001")

@@ -105,13 +105,13 @@ func TestModeTurnsUnderClients(t *testing.T) {
 			for _, c := range open("tcp", "8080") {
 				talks = append(talks, &talk{t: t, Conn: c, r: bufio.NewReader(c)})
 			}
-			check("learned", time.Second)
+			check("learned", patience)
 			h.output("nft", "delete table inet guard")
 			h.awaitLog("mode=dnat", 1)
-			check("dnat", 3*time.Second)
+			check("dnat", checkInterval/3) // without a look that comes by time alone
 			h.settle()
 			time.Sleep(200 * time.Millisecond)
-			check("dnat, later", time.Second)
+			check("dnat, later", checkInterval/3)
 			h.stop(unix.SIGTERM)
 		})
 	}

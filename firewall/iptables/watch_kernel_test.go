@@ -131,7 +131,7 @@ func TestOwnWritesAreSilent(t *testing.T) {
 	}
 }
 
-// TestWatchInTime: a flush is told within a second, and to watch makes no table.
+// TestWatchInTime: a flush is told without a pass, and to watch makes no table.
 func TestWatchInTime(t *testing.T) {
 	l := newLab(t, "-nft")
 	l.syncInside(firewalltest.State())
@@ -145,8 +145,8 @@ func TestWatchInTime(t *testing.T) {
 		if reason != "set DRAWBRIDGE-nets4 has 0 elements instead of 3" {
 			t.Errorf("told %q", reason)
 		}
-	case <-time.After(time.Second):
-		t.Error("nothing was told within a second")
+	case <-time.After(10 * time.Second): // it is looked two and a half times a second, on a machine that has nothing else to do
+		t.Error("nothing was told")
 	}
 	stop()
 	must(t, <-ended)

@@ -200,6 +200,7 @@ func (l *lab) refuse(proto, port string) string {
 func TestLearnedTime(t *testing.T) {
 	l := learnedLab(t, time.Second)
 	eachWay(t, func(t *testing.T, proto string, family int) {
+		asked := time.Now()
 		l.to("out", proto, family, "8080")
 		translated := 0
 		// He pauses between them, or would soon have none but ports of earlier connections, with which he goes on.
@@ -209,8 +210,10 @@ func TestLearnedTime(t *testing.T) {
 				translated++
 			case !strings.HasPrefix(got, "router"):
 				t.Fatalf("%q answers after %d translated connections", got, translated)
-			case translated == 0:
+			case translated == 0 && time.Since(asked) < time.Second:
 				t.Fatal("was never learned")
+			case translated == 0: // a busy machine took so long that it is over
+				asked = time.Now()
 			default:
 				return
 			}

@@ -64,7 +64,7 @@ func TestErrorTellsTheCause(t *testing.T) {
 
 // A child that outlives its parent must not hold the caller by the pipe it inherited.
 func TestRunEndsWithItsContext(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond) // in which a busy machine has started it
 	defer cancel()
 	_, err := Run(ctx, "", "sh", "-c", "sleep 60 & sleep 60")
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.HasSuffix(err.Error(), "ms that were left, and was killed") {
@@ -81,7 +81,7 @@ func TestHungProgramIsKilled(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.HasPrefix(err.Error(), "sh -c") || !strings.HasSuffix(err.Error(), "it did not end within 1s and was killed") {
 		t.Errorf("%v", err)
 	}
-	if took := time.Since(began); took > 3*time.Second {
+	if took := time.Since(began); took > 20*time.Second { // and not the minute for which its children live
 		t.Errorf("it took %v", took)
 	}
 	var parent, child int
