@@ -35,6 +35,22 @@ enabled() {
 	done
 }
 
+# Runs a command up to four times, with a pause that grows: a mirror may be away or in the middle of a change, and at a boot apt's own timers
+# have its locks.
+persist() {
+	local pause
+	for pause in 10 30 60; do
+		if "$@"; then return; fi
+		echo "test/install.sh: trying again in $pause seconds: $*" >&2
+		sleep "$pause"
+	done
+	"$@"
+}
+
+get_packages() {
+	apt-get --quiet update && apt-get --quiet --yes -o DPkg::Lock::Timeout=300 install --no-install-recommends "$@"
+}
+
 # Puts the machine's own policy back, see forbid_daemons.
 restore() {
 	rm -f "$policy" "$log"
@@ -70,7 +86,7 @@ install_packages() {
 	forbid_daemons
 	export DEBIAN_FRONTEND=noninteractive
 	echo "test/install.sh: installing $*"
-	if ! { apt-get --quiet update && apt-get --quiet --yes install --no-install-recommends "$@"; } >"$log" 2>&1; then
+	if ! persist get_packages "$@" >"$log" 2>&1; then
 		tail -n 30 "$log" >&2
 		echo "test/install.sh: installing $* did not work, see above" >&2
 		exit 1
@@ -91,4 +107,8 @@ mapfile -t wanted < <(missing)
 if ((${#wanted[@]} > 0)); then
 	install_packages "${wanted[@]}"
 fi
-"$(dirname "$0")/lab/root.sh"
+if ((EUID != 0)); then
+	"$(dirname "$0")/lab/root.sh" # says what is to be done, if anything
+else
+	persist "$(dirname "$0")/lab/root.sh"
+fi

@@ -104,7 +104,8 @@ units
 for script in postinst prerm postrm; do
 	with_units $here/$script >"$STAGE/$script"
 done
-nfpm=$(go tool -modfile=tools/go.mod -n nfpm)
+# Where it was never built it comes from the network, which may be away for a moment.
+nfpm=$(go tool -modfile=tools/go.mod -n nfpm || { sleep 10; go tool -modfile=tools/go.mod -n nfpm; })
 (($#)) || set -- amd64 arm64
 for ARCH; do
 	CGO_ENABLED=0 GOOS=linux GOARCH=$ARCH GOAMD64=v1 GOARM64=v8.0 \

@@ -19,9 +19,32 @@ fail() {
 file_of() {
 	local version
 	version=$(apt-cache policy "$1" | sed -n 's/^  Candidate: //p')
+	if ((EUID == 0)) && [[ -z $version || $version == '(none)' ]]; then
+		apt-get --quiet update >&2 || true
+		version=$(apt-cache policy "$1" | sed -n 's/^  Candidate: //p')
+	fi
 	[[ -n $version && $version != '(none)' ]] || fail "apt knows no package $1; apt-get update may help"
 	echo "${1}_${version//:/%3a}_$(dpkg --print-architecture).deb"
 }
+
+# Fetches a package of the name into the cache. apt's lists may be older than what the mirror has, or not be there: root has them made anew.
+fetch() {
+	local name=$1
+	if ! download "$name"; then
+		if ((EUID == 0)); then
+			apt-get --quiet update >>"$work/log" 2>&1 || true
+			file=$(file_of "$name")
+		fi
+		sleep 5
+		if ! download "$name"; then
+			cat "$work/log" >&2
+			fail "fetching Debian's package $name did not work, see above; apt-get update may help"
+		fi
+	fi
+	mv "$work/$file" "$cache/$file"
+}
+
+download() { (cd "$work" && apt-get --quiet download "$1" >>"$work/log" 2>&1); }
 
 # Fetches the packages that are not in the cache, and unpacks all of them into one directory.
 unpack() {
@@ -29,13 +52,7 @@ unpack() {
 	mkdir -p "$cache"
 	for name in "${packages[@]}"; do
 		file=$(file_of "$name")
-		if [[ ! -e $cache/$file ]]; then
-			if ! (cd "$work" && apt-get --quiet download "$name" >"$work/log" 2>&1); then
-				cat "$work/log" >&2
-				fail "fetching Debian's package $name did not work, see above; apt-get update may help"
-			fi
-			mv "$work/$file" "$cache/$file"
-		fi
+		[[ -e $cache/$file ]] || fetch "$name"
 		dpkg-deb --extract "$cache/$file" "$into"
 	done
 }

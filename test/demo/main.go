@@ -107,8 +107,21 @@ func (s *stage) create(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := s.serves(ctx, c.name); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// serves waits until the web server in a container listens: docker says that the container runs before that.
+func (s *stage) serves(ctx context.Context, container string) error {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		_, err := s.docker.Container(container).Run(ctx, "/bin/busybox", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1/cgi-bin/hello")
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 // page makes the directory that the web servers serve.
@@ -235,7 +248,7 @@ func (s *stage) keptOut(ctx context.Context) error {
 // turnedAway checks that the visitor gets no page, and says what became of his attempt. It tries again for a moment, in
 // which the daemon hears of a changed rule and forgets whom the host had let in before.
 func (s *stage) turnedAway(ctx context.Context, to netip.AddrPort) error {
-	deadline := time.Now().Add(2 * time.Second)
+	deadline := time.Now().Add(5 * time.Second)
 	for {
 		_, err := s.visitor.Command(ctx, "curl", "-s", "--max-time", "1", pageAt(to)).Output()
 		var exit *exec.ExitError

@@ -21,7 +21,7 @@ var promises = map[string]func(*stage){
 	},
 	"docker run -d --network name=apart,driver-opt=drawbridge.link=db app": func(s *stage) {
 		app := s.docker.Container(s.id("ancestor=app"))
-		lab.Reaches(s.t, app, "tcp", "db:5432")
+		lab.Eventually(s.t, app, "tcp", "db:5432")
 		lab.Blocked(s.t, app, "tcp", "db:80")
 	},
 	"docker run -d --name till --network shop -p 8080:80 nginx": func(s *stage) {
@@ -65,7 +65,7 @@ var projects = map[string]func(*stage){
 		s.sh("ufw allow 8080/tcp && ufw allow 9090/tcp")
 		s.open(s.near, "192.168.1.2:8080")
 		s.closed(s.near, "192.168.1.2:9090")
-		lab.Reaches(s.t, s, "tcp", "127.0.0.1:9090")
+		lab.Eventually(s.t, s, "tcp", "127.0.0.1:9090")
 	},
 }
 
@@ -100,10 +100,10 @@ func (s *stage) closed(c *lab.Client, addr string) {
 	}
 }
 
-// closes waits until an address does not answer any more: a second at most, in which the daemon hears of a rule.
+// closes waits until an address does not answer any more: for five seconds at most, in which the daemon hears of a rule.
 func (s *stage) closes(c *lab.Client, addr string) {
 	s.t.Helper()
-	for began := time.Now(); time.Since(began) < time.Second; {
+	for began := time.Now(); time.Since(began) < 5*time.Second; {
 		if _, err := lab.Get(s.t.Context(), c, lab.Request{Network: "tcp", Addr: addr, Timeout: 500 * time.Millisecond}); err != nil {
 			return
 		}

@@ -53,13 +53,17 @@ type options struct {
 	serve  []string // arguments of drawbridge serve
 	// before runs when the host is there and nothing is started.
 	before func(*lab.Host)
+	// alone has no other test run meanwhile: for those that measure how long something takes.
+	alone bool
 }
 
 // up makes a bed with one outside client. Beds do not know of each other, and most of a test is waiting
 // for packets that must not come: so they run side by side.
 func up(t *testing.T, o options) *bed {
 	t.Helper()
-	t.Parallel()
+	if !o.alone {
+		t.Parallel()
+	}
 	root, known := engines[os.Getenv("DRAWBRIDGE_ENGINE")]
 	if !known {
 		t.Fatalf("DRAWBRIDGE_ENGINE is %q, neither 20.10 nor 26.1", os.Getenv("DRAWBRIDGE_ENGINE"))
@@ -168,6 +172,13 @@ func (b *bed) serveOn(network string, args ...string) *lab.Container {
 		b.t.Fatal(err)
 	}
 	return c
+}
+
+// listens waits until a container that was started again serves: docker says that it has started before its server has bound a port.
+func (b *bed) listens(c *lab.Container) {
+	b.t.Helper()
+	lab.Eventually(b.t, c, "tcp", "127.0.0.1:80")
+	lab.Eventually(b.t, c, "tcp", "127.0.0.1:81")
 }
 
 // addr returns the container's only or IPv4 address on a network.

@@ -57,6 +57,7 @@ func TestStaticAddressRestart(t *testing.T) {
 	lab.Reaches(t, peer, "tcp", "10.43.0.88:80")
 	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 8080))
 	b.do("restart", "-t", "0", server.Name)
+	b.listens(server)
 	lab.Reaches(t, peer, "tcp", "10.43.0.88:80")
 	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 8080))
 }
@@ -181,7 +182,7 @@ func TestStartFailures(t *testing.T) {
 	}
 	fails := func(words string, args ...string) {
 		t.Helper()
-		_, err := b.Run(t.Context(), "timeout", append([]string{"5", binary(t), "serve"}, args...)...)
+		_, err := b.Run(t.Context(), "timeout", append([]string{"60", binary(t), "serve"}, args...)...)
 		if code := exitCode(err); code != 1 || !strings.Contains(err.Error(), words) || strings.Contains(err.Error(), "goroutine") {
 			t.Errorf("%v exits %d without saying %q: %v", args, code, words, err)
 		}

@@ -64,9 +64,9 @@ func (b *bed) narrow() {
 }
 
 // pour has a place send lines, all at once, to a server that answers each of them with a short one.
-func (b *bed) pour(argv []string, lines, length int, to string, patience time.Duration) (string, error) {
+func (b *bed) pour(argv []string, lines, length int, to string, within time.Duration) (string, error) {
 	b.t.Helper()
-	argv = append(argv, b.Probe(), "get", "-timeout", patience.String(), "-lines", strconv.Itoa(lines), "-length", strconv.Itoa(length), "tcp", to)
+	argv = append(argv, b.Probe(), "get", "-timeout", within.String(), "-lines", strconv.Itoa(lines), "-length", strconv.Itoa(length), "tcp", to)
 	return b.Run(b.t.Context(), argv[0], argv[1:]...)
 }
 
@@ -114,7 +114,7 @@ func TestPathMTU(t *testing.T) {
 				if learned(c, server) {
 					t.Error("the container knows the way before")
 				}
-				if _, err := b.pour(b.within(c), 100, 3000, at(server, 80), 8*time.Second); err != nil {
+				if _, err := b.pour(b.within(c), 100, 3000, at(server, 80), patience); err != nil {
 					t.Errorf("300 KB do not get out: %v", err)
 				}
 				if !learned(c, server) {
@@ -124,7 +124,7 @@ func TestPathMTU(t *testing.T) {
 			c := b.talkative("web", "-p", "8080:80")
 			t.Run("download by a published port", func(t *testing.T) {
 				forget()
-				if _, err := b.pour(far, 100, 5, at(hosts[family], 8080), 8*time.Second); err != nil {
+				if _, err := b.pour(far, 100, 5, at(hosts[family], 8080), patience); err != nil {
 					t.Errorf("300 KB do not get out: %v", err)
 				}
 				if !learned(c, server) {
@@ -180,10 +180,10 @@ func TestSegmentSize(t *testing.T) {
 					answer := b.count(way.from, f.family, "-p tcp --tcp-flags SYN,ACK SYN,ACK "+fits)
 					any2 := b.count(way.from, f.family, "-p tcp --tcp-flags SYN,ACK SYN,ACK")
 					enter := b.within(way.from)
-					if _, err := b.pour(enter, 100, 3000, way.addr, 5*time.Second); err != nil {
+					if _, err := b.pour(enter, 100, 3000, way.addr, patience); err != nil {
 						t.Errorf("300 KB there: %v", err)
 					}
-					if _, err := b.pour(enter, 12000, 5, way.addr, 5*time.Second); err != nil {
+					if _, err := b.pour(enter, 12000, 5, way.addr, patience); err != nil {
 						t.Errorf("300 KB back: %v", err)
 					}
 					if n := syn.packets(); n == 0 || n != any1.packets() {

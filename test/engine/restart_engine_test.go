@@ -187,6 +187,7 @@ func TestLiveRestore(t *testing.T) {
 		r.alone(t)
 	})
 	r.do("restart", "-t", "0", "server") // which the engine did not start itself
+	r.listens(r.server)
 	r.works(t)
 	r.end()
 }
@@ -243,7 +244,7 @@ func (r *restarts) powerOff(containers []string) {
 		// One may have ended with another.
 		_, _ = r.Run(r.t.Context(), "kill", "-9", pid)
 	}
-	r.eventually("what ran containers is gone", func() bool { return len(r.pids("containerd")) == 0 })
+	r.eventually("what ran containers and held ports is gone", func() bool { return len(r.pids("containerd"))+len(r.pids("drawbridge")) == 0 })
 	links, err := r.Links(r.t.Context())
 	if err != nil {
 		r.t.Fatal(err)
@@ -254,7 +255,10 @@ func (r *restarts) powerOff(containers []string) {
 		}
 	}
 	r.run("nft", "flush", "ruleset")
-	r.run("ipset", "destroy")
+	r.eventually("sets are gone, of which the kernel lets go some time after their rules", func() bool {
+		_, err := r.Run(r.t.Context(), "ipset", "destroy")
+		return err == nil
+	})
 	for _, key := range []string{"net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0"} {
 		r.run("sysctl", "-q", "-w", key)
 	}

@@ -26,7 +26,7 @@ func (b *bed) comesBack(t *testing.T, what string, from lab.Place, addr string) 
 			t.Logf("%s: %v", what, time.Since(began).Round(10*time.Millisecond))
 			return
 		}
-		if time.Since(began) > 5*time.Second {
+		if time.Since(began) > healTime {
 			t.Fatalf("%s does not come back: %v\n%s", what, err, b.plugin.Log())
 		}
 	}
@@ -242,6 +242,7 @@ func TestDeletedVeth(t *testing.T) {
 		b.do("network", "connect", "rear", c.Name)
 		check(t)
 		b.do("restart", "-t", "0", c.Name)
+		b.listens(c)
 		check(t)
 	})
 	t.Run("without the right to enter a container", func(t *testing.T) {
@@ -254,6 +255,7 @@ func TestDeletedVeth(t *testing.T) {
 		}
 		lab.Reaches(t, b.client, "tcp", at(host4, 8080))
 		b.do("restart", "-t", "0", c.Name)
+		b.listens(c)
 		check(t)
 	})
 	b.packaged(t)

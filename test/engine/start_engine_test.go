@@ -14,7 +14,7 @@ import (
 // file is damaged, as on a healthy one. An absent plugin would cost it 15 seconds per network.
 func TestEngineStartIsNotHeldUp(t *testing.T) {
 	const networks, slack = 20, 5 * time.Second
-	b := up(t, options{})
+	b := up(t, options{alone: true})
 	for i := range networks {
 		b.network(fmt.Sprint("n", i))
 	}

@@ -31,11 +31,12 @@ func TestUserRules(t *testing.T) {
 				{"ip6tables", friend.Addr6().String(), "[" + b.client.Host.Addr6().String() + "]", "2001:db8:1::3/128", friend.Addr6().String() + "-" + friend.Addr6().String()},
 			}
 			for _, f := range families {
+				// The recipes wait for the lock of legacy iptables, which the daemon may have.
 				recipes := map[string][]string{
-					"only one address":  {"-I", "DOCKER-USER", "-i", "ext0", "!", "-s", f.friend, "-j", "DROP"},
-					"only one subnet":   {"-I", "DOCKER-USER", "-i", "ext0", "!", "-s", f.subnet, "-j", "DROP"},
-					"only a range":      {"-I", "DOCKER-USER", "-i", "ext0", "-m", "iprange", "!", "--src-range", f.friendRange, "-j", "DROP"},
-					"by published port": {"-t", "mangle", "-I", "DRAWBRIDGE-USER", "-i", "ext0", "-p", "tcp", "--dport", "8080", "!", "-s", f.friend, "-j", "DROP"},
+					"only one address":  {"-w", "-I", "DOCKER-USER", "-i", "ext0", "!", "-s", f.friend, "-j", "DROP"},
+					"only one subnet":   {"-w", "-I", "DOCKER-USER", "-i", "ext0", "!", "-s", f.subnet, "-j", "DROP"},
+					"only a range":      {"-w", "-I", "DOCKER-USER", "-i", "ext0", "-m", "iprange", "!", "--src-range", f.friendRange, "-j", "DROP"},
+					"by published port": {"-w", "-t", "mangle", "-I", "DRAWBRIDGE-USER", "-i", "ext0", "-p", "tcp", "--dport", "8080", "!", "-s", f.friend, "-j", "DROP"},
 				}
 				for name, recipe := range recipes {
 					t.Run(f.tables+" "+name, func(t *testing.T) {

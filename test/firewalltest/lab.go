@@ -414,11 +414,11 @@ func (l *Lab) knock(from, proto string, bind netip.Addr, to netip.AddrPort, wait
 				return ""
 			}
 		}
-		if proto == "udp" { // a datagram may get lost on a busy machine
+		if proto != "tcp" { // a datagram may get lost on a busy machine
 			conn.SetReadDeadline(earlier(end, time.Now().Add(again)))
 		}
 		n, err = conn.Read(buf)
-		if proto == "udp" && errors.Is(err, os.ErrDeadlineExceeded) {
+		if proto != "tcp" && errors.Is(err, os.ErrDeadlineExceeded) {
 			err = nil
 		}
 	}

@@ -28,8 +28,8 @@ func (h *Host) Command(ctx context.Context, name string, args ...string) *exec.C
 	argv := append([]string{"enter", strconv.Itoa(h.init), name}, args...)
 	cmd := exec.CommandContext(ctx, h.Probe(), argv...)
 	cmd.Env = environment()
-	// A background child that holds the output open must not hold us.
-	cmd.WaitDelay = 2 * time.Second
+	// A background child that holds the output open must not hold us. On a busy machine it takes a moment until the rest of the output is read.
+	cmd.WaitDelay = 10 * time.Second
 	if h.closed.Load() {
 		cmd.Err = errors.New("the lab is closed")
 	}

@@ -81,16 +81,16 @@ func Eventually(t TB, from Place, network, addr string) Reply {
 	}
 }
 
-// Refused checks that a request is turned away, by a reset or an ICMP error.
+// Refused checks that a request is turned away, by a reset or an ICMP error. It waits for one as for what passes.
 func Refused(t TB, from Place, network, addr string) {
 	t.Helper()
-	check(t, from, network, addr, "refused", ErrRefused, ErrUnreachable)
+	check(t, from, network, addr, PassTimeout, "refused", ErrRefused, ErrUnreachable)
 }
 
 // Dropped checks that a request gets no answer whatever in 1.5 s.
 func Dropped(t TB, from Place, network, addr string) {
 	t.Helper()
-	check(t, from, network, addr, "dropped", ErrTimeout)
+	check(t, from, network, addr, blockTimeout, "dropped", ErrTimeout)
 }
 
 // Together carries out checks of what gets no answer at the same time: each takes as long as it waits for one.
@@ -106,12 +106,12 @@ func Together(checks ...func()) {
 // A connection that is accepted and then closed is not blocked: something listens.
 func Blocked(t TB, from Place, network, addr string) {
 	t.Helper()
-	check(t, from, network, addr, "blocked", ErrRefused, ErrUnreachable, ErrTimeout)
+	check(t, from, network, addr, blockTimeout, "blocked", ErrRefused, ErrUnreachable, ErrTimeout)
 }
 
-func check(t TB, from Place, network, addr, want string, allowed ...error) {
+func check(t TB, from Place, network, addr string, wait time.Duration, want string, allowed ...error) {
 	t.Helper()
-	reply, err := Get(t.Context(), from, Request{Network: network, Addr: addr, Timeout: blockTimeout})
+	reply, err := Get(t.Context(), from, Request{Network: network, Addr: addr, Timeout: wait})
 	if err == nil {
 		t.Errorf("%s %s is not %s: %s answered %v", network, addr, want, reply.Server, reply.Peer)
 		return
@@ -124,10 +124,16 @@ func check(t TB, from Place, network, addr, want string, allowed ...error) {
 	t.Errorf("%s %s is not %s: %v", network, addr, want, err)
 }
 
-// Pings checks that an address answers an echo request.
+// Pings checks that an address answers an echo request. One that nobody answers in a second is sent again, as a SYN would be.
 func Pings(t TB, from Place, addr netip.Addr) {
 	t.Helper()
-	if err := Ping(t.Context(), from, addr); err != nil {
+	var err error
+	for range int(PassTimeout / time.Second) {
+		if err = Ping(t.Context(), from, addr); err == nil || !errors.Is(err, ErrTimeout) {
+			break
+		}
+	}
+	if err != nil {
 		t.Errorf("%v does not answer: %v", addr, err)
 	}
 }

@@ -55,7 +55,7 @@ func TestLoad(t *testing.T) {
 	if grown := after[1] - after[0]; grown > growth && !m.races {
 		t.Errorf("the second time left the daemon %d KiB larger than the first, %d are allowed", grown, growth)
 	}
-	m.noneMore(before)
+	m.noneMore(round{containers / 2, containers / 4}, before)
 }
 
 // containers is how many of them the first time has, see the package documentation.

@@ -119,8 +119,8 @@ func (m *machine) within(limit time.Duration, try func() error) error {
 	}
 }
 
-// engineTime bounds a request to the engine. It makes several calls for some of them.
-const engineTime = time.Minute
+// engineTime bounds a request to the engine, which hangs where it takes longer. It makes several calls for some of them, and runs programs.
+const engineTime = 4 * time.Minute
 
 // docks asks the engine.
 func (m *machine) docks(method, path string, body any) error {

@@ -207,9 +207,7 @@ func TestLife(t *testing.T) {
 	if out := b.do("plugin", "ls", "-q"); out != "" {
 		t.Errorf("plugins are left: %s", out)
 	}
-	if diff := cmp.Diff(mounts, b.mounts()); diff != "" {
-		t.Errorf("the host has other mounts (-before +now):\n%s", diff)
-	}
+	b.eventually("the host has the mounts of before", func() bool { return cmp.Equal(mounts, b.mounts()) })
 }
 
 // TestLegacyIptables: on a host whose iptables is the legacy variant our rules are where Docker's are, also when the plugin is started before

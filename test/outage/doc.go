@@ -12,7 +12,8 @@
 //	fmt.Println(s.Longest(began, time.Now()), k.Sum(began, time.Now()))
 //
 // Be aware:
-//   - Both go on until their context ends or Close.
+//   - Both go on until their context ends or Close. Either has begun when it returns, but a probe of Knocks may not have knocked yet: see Await.
+//   - Of an address that must be closed Try waits less for an answer than Knock does, since there is to be none.
 //   - The time of a stream's answers is that at which this program read them. On a busy machine a wait is a few
 //     milliseconds longer than it was.
 //   - A request of Knocks is counted when it has come to its end, up to [Patience] after it began.

@@ -10,12 +10,17 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/drawbridge-net/drawbridge/test/lab"
 )
 
-// Patience is how long a new connection may take until its answer has come. It is less than the second after which a SYN is sent
-// again, so that one which was lost counts.
-const Patience = 900 * time.Millisecond
+// Patience is how long a new connection may take until its answer has come. One whose SYN was lost counts as not let in, though the next
+// one passed a second later: so this may be long enough for a machine that others keep busy.
+const Patience = 3 * time.Second
+
+// glance is how long one waits that is not to be let in. There are many of them.
+const glance = 900 * time.Millisecond
 
 // A Request is one that has come to its end.
 type Request struct {
@@ -37,12 +42,22 @@ type Knocks struct {
 // Knock makes a request over a new connection to each of the addresses every so often, over tcp or udp.
 func Knock(ctx context.Context, from lab.Place, every time.Duration, network string, addrs ...string) (*Knocks, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	return follow(cancel, from.Command(ctx, from.Probe(), Args(every, network, addrs...)...))
+	return follow(cancel, from.Command(ctx, from.Probe(), arguments(Patience, every, network, addrs)...))
 }
 
-// Args are the arguments of the probe that knocks, for where it is started by others.
-func Args(every time.Duration, network string, addrs ...string) []string {
-	return append([]string{"knock", "-every", every.String(), "-timeout", Patience.String(), network}, addrs...)
+// Try does the same with addresses that are to be closed.
+func Try(ctx context.Context, from lab.Place, every time.Duration, network string, addrs ...string) (*Knocks, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	return follow(cancel, from.Command(ctx, from.Probe(), TryArgs(every, network, addrs...)...))
+}
+
+// TryArgs are the arguments of the probe that tries, for where it is started by others.
+func TryArgs(every time.Duration, network string, addrs ...string) []string {
+	return arguments(glance, every, network, addrs)
+}
+
+func arguments(patience, every time.Duration, network string, addrs []string) []string {
+	return append([]string{"knock", "-every", every.String(), "-timeout", patience.String(), network}, addrs...)
 }
 
 // Follow reads what a probe that knocks writes to a file of the host, from its beginning and over its restarts.
@@ -87,8 +102,42 @@ func (k *Knocks) start(cmd *exec.Cmd) error {
 func parse(line string) (r Request, ok bool) {
 	var began, took int64
 	n, _ := fmt.Sscan(line, &began, &took, &r.Addr, &r.Outcome, &r.Server)
-	r.Began, r.Took = time.UnixMicro(began), time.Duration(took)*time.Microsecond
+	r.Began, r.Took = moment(began), time.Duration(took)*time.Microsecond
 	return r, n >= 4
+}
+
+// moment is that at which the clock that nobody sets stood at so many microseconds. Whatever becomes of the time of day meanwhile, it compares
+// with what time.Now returns.
+func moment(microseconds int64) time.Time {
+	return origin().Add(time.Duration(microseconds) * time.Microsecond)
+}
+
+// origin is the moment at which that clock stood at nothing. Of some looks at both clocks the quickest tells it best.
+var origin = sync.OnceValue(func() time.Time {
+	var best time.Time
+	least := time.Duration(-1)
+	for range 20 {
+		var at unix.Timespec
+		before := time.Now()
+		_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &at) // there is none that lacks it
+		if took := time.Since(before); least < 0 || took < least {
+			best, least = before.Add(-time.Duration(at.Nano())), took
+		}
+	}
+	return best
+})
+
+// Await waits until so many requests have come to their end that began since a moment.
+func (k *Knocks) Await(since time.Time, n int, within time.Duration) error {
+	for deadline := time.Now().Add(within); ; time.Sleep(10 * time.Millisecond) {
+		have := len(k.Between(since, time.Now()))
+		if have >= n {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("in %v %d requests have come to their end, of %d", within, have, n)
+		}
+	}
 }
 
 // Between returns the requests that began between two moments, in that order.

@@ -3,6 +3,8 @@ package outage
 import (
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestSum(t *testing.T) {
@@ -49,9 +51,25 @@ func TestLongest(t *testing.T) {
 	}
 }
 
+// TestMoment: what a process reads of the clock that nobody sets lies between what this one reads of the time around it.
+func TestMoment(t *testing.T) {
+	for range 100 {
+		var at unix.Timespec
+		before := time.Now()
+		if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &at); err != nil {
+			t.Fatal(err)
+		}
+		after := time.Now()
+		const doubt = time.Millisecond
+		if got := moment(at.Nano() / 1000); got.Before(before.Add(-doubt)) || got.After(after.Add(doubt)) {
+			t.Errorf("%v is not between %v and %v", got, before, after)
+		}
+	}
+}
+
 func TestParse(t *testing.T) {
 	r, ok := parse("1000000 250 198.51.100.1:8080 ok web\n")
-	if !ok || r.Began != time.UnixMicro(1_000_000) || r.Took != 250*time.Microsecond || r.Outcome != "ok" || r.Server != "web" {
+	if !ok || !r.Began.Equal(moment(1_000_000)) || r.Took != 250*time.Microsecond || r.Outcome != "ok" || r.Server != "web" {
 		t.Errorf("%+v %t", r, ok)
 	}
 	if _, ok := parse("refused\n"); ok {

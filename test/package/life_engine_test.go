@@ -202,7 +202,8 @@ func (b *bed) isGone(before map[string]string) {
 			b.t.Errorf("left: link %s %s", name, link)
 		}
 	}
-	if out, err := b.Run(b.t.Context(), "pgrep", "-ax", "drawbridge"); err == nil {
-		b.t.Errorf("processes are left: %s", out)
-	}
+	b.eventually("no process of ours runs", func() bool {
+		_, err := b.Run(b.t.Context(), "pgrep", "-ax", "drawbridge")
+		return err != nil
+	})
 }

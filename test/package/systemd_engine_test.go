@@ -52,6 +52,9 @@ func underSystemd(t *testing.T, root string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(knocks.Close)
+	if err := knocks.Await(time.Now(), 1, 20*time.Second); err != nil {
+		t.Error(err)
+	}
 
 	t.Run("upgrade", func(t *testing.T) {
 		began, pid := time.Now(), b.run("systemctl", "show", "--value", "-p", "MainPID", "drawbridge.service")
@@ -120,7 +123,8 @@ func underSystemd(t *testing.T, root string) {
 	})
 }
 
-// unitsAre asks systemd what it knows of units: whether they run, or whether they are enabled.
+// unitsAre asks systemd what it knows of units: whether they run, or whether they are enabled. The relay comes and goes with what the daemon asks of
+// its socket, a moment after the daemon's own unit.
 func (b *bed) unitsAre(want string, units ...string) {
 	b.t.Helper()
 	ask := "is-active"
@@ -128,10 +132,10 @@ func (b *bed) unitsAre(want string, units ...string) {
 		ask = "is-enabled"
 	}
 	for _, unit := range units {
-		// The exit code says it too, in another way for each answer.
-		out, _ := b.Command(b.t.Context(), "systemctl", ask, unit).Output()
-		if got := strings.TrimSpace(string(out)); got != want {
-			b.t.Errorf("%s is %s, want %s", unit, got, want)
-		}
+		b.eventually(unit+" is "+want, func() bool {
+			// The exit code says it too, in another way for each answer.
+			out, _ := b.Command(b.t.Context(), "systemctl", ask, unit).Output()
+			return strings.TrimSpace(string(out)) == want
+		})
 	}
 }

@@ -175,7 +175,8 @@ func (m *machine) link(command string, bridge bool) func(*rand.Rand, *model) fau
 			}
 			words := strings.Fields(command)
 			_, err = m.Run(m.t.Context(), words[0], slices.Insert(words[1:], 2, link)...)
-			if err != nil && strings.Contains(err.Error(), "Cannot find device") {
+			// It went with its container, before ip looked for it or after.
+			if err != nil && (strings.Contains(err.Error(), "Cannot find device") || strings.Contains(err.Error(), "No such device")) {
 				return nil
 			}
 			return err

@@ -51,7 +51,7 @@ func newFixture(m *machine) *fixture {
 	closed := []string{server4 + ":80", server4 + ":" + unpublished, "[" + server6 + "]:80", "[" + server6 + "]:" + unpublished, hermit4 + ":80", "[" + hermit6 + "]:80"}
 	script := `exec /probe "$@" >>/tries/inside`
 	args := append([]string{"run", "-d", "--name", "prober", "--restart", "always", "--network", "other", "-v", tries + ":/tries", "lab", "/bin/sh", "-c", script, "prober"},
-		outage.Args(pause, "tcp", closed...)...)
+		outage.TryArgs(pause, "tcp", closed...)...)
 	if _, err := m.cmd(args...); err != nil {
 		m.t.Fatal(err)
 	}

@@ -103,7 +103,7 @@ func (m *machine) startPlugin() error {
 	if m.plugin, err = m.Start("drawbridge", argv, nil); err != nil {
 		return err
 	}
-	return m.within(15*time.Second, func() error {
+	return m.within(m.patience, func() error {
 		_, err := m.status()
 		return err
 	})

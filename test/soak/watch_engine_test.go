@@ -53,7 +53,7 @@ func newWatch(m *machine, f *fixture) *watch {
 		stranger4 + ":80", "[" + stranger6 + "]:80", hermit4 + ":80", "[" + hermit6 + "]:80",
 		w.host("IPv4", unpublished), w.host("IPv6", unpublished),
 	}
-	if w.probers["outside"], err = outage.Knock(m.t.Context(), m.client, pause, "tcp", closed...); err != nil {
+	if w.probers["outside"], err = outage.Try(m.t.Context(), m.client, pause, "tcp", closed...); err != nil {
 		m.t.Fatal(err)
 	}
 	if w.probers["another network"], err = outage.Follow(m.t.Context(), m.Host, tries+"/inside"); err != nil {

@@ -189,7 +189,7 @@ func (b *bed) eventually(what string, holds func() bool) {
 	b.t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			b.t.Fatalf("not in 20 s: %s", what)
+			b.t.Fatalf("not in 20 s: %s\n%s", what, b.Journal(b.t.Context(), 50, daemon, relay))
 		}
 	}
 }

@@ -154,12 +154,24 @@ func (b *bed) undisturbed(what string, argv ...string) {
 		}
 		defer knocks[network].Close()
 	}
+	const enough = 10
+	knocking := func(since time.Time) {
+		b.t.Helper()
+		for network, k := range knocks {
+			if err := k.Await(since, enough, 20*time.Second); err != nil {
+				b.t.Errorf("%s: new clients by %s: %v", what, network, err)
+			}
+		}
+	}
 	began := time.Now()
+	knocking(began)
+	began = time.Now()
 	b.run(argv[0], argv[1:]...)
 	b.eventually("the daemon answers", func() bool {
 		_, err := b.Run(b.t.Context(), program, "status")
 		return err == nil
 	})
+	knocking(began)
 	ended := time.Now()
 	time.Sleep(outage.Patience) // for the answers to what was asked until then
 	if err := held.GoesOn(5 * time.Second); err != nil {
@@ -168,7 +180,7 @@ func (b *bed) undisturbed(what string, argv ...string) {
 	requests := 0
 	for network, k := range knocks {
 		sum := k.Sum(began, ended)
-		if len(sum.Failed) > 0 || sum.Requests < 10 {
+		if len(sum.Failed) > 0 || sum.Requests < enough {
 			b.t.Errorf("%s: of %d new clients by %s failed %v", what, sum.Requests, network, sum.Failed)
 		}
 		requests += sum.Requests
@@ -193,26 +205,29 @@ func (b *bed) startedByCall() {
 // hang stops the process: systemd notices, has it say where it was, and starts another one.
 func (b *bed) hang() {
 	b.t.Helper()
-	b.setting(daemon, "watchdog", "WatchdogSec=2")
+	b.setting(daemon, "watchdog", "WatchdogSec=5")
 	b.run("systemctl", "restart", daemon)
 	pid := b.property(daemon, "MainPID")
 	// For longer than the watchdog waits it does nothing: that it lives is told.
-	time.Sleep(3 * time.Second)
+	time.Sleep(7 * time.Second)
 	if now := b.property(daemon, "MainPID"); now != pid {
 		b.t.Fatalf("the daemon was started again though nothing was wrong:\n%s", b.Journal(b.t.Context(), 50, daemon))
 	}
 	began := time.Now()
 	b.undisturbed("a daemon that hangs", "sh", "-c", signalled("STOP", pid))
 	b.t.Logf("a daemon that was stopped by a signal was back after %v", time.Since(began).Round(time.Millisecond))
-	log := b.Journal(b.t.Context(), 2000, daemon)
 	for _, words := range []string{"Watchdog timeout", "SIGABRT: abort", "goroutine "} {
-		if !strings.Contains(log, words) {
-			b.t.Errorf("the journal does not have %q", words)
-		}
+		b.told(words, 2000)
 	}
 	b.run("rm", "-r", units+daemon+".d")
 	b.run("systemctl", "daemon-reload")
 	b.run("systemctl", "restart", daemon)
+}
+
+// told waits until the journal has words in its last lines of the daemon: it gets them through a pipe.
+func (b *bed) told(words string, lines int) {
+	b.t.Helper()
+	b.eventually("the journal says: "+words, func() bool { return strings.Contains(b.Journal(b.t.Context(), lines, daemon), words) })
 }
 
 // crash kills the daemon, as a fault would: it is started again.
@@ -234,10 +249,7 @@ func (b *bed) squatted() {
 		return err == nil
 	})
 	b.run("systemctl", "start", daemon)
-	const words = "another user's process has the name by which daemons keep each other off"
-	if log := b.Journal(b.t.Context(), 20, daemon); !strings.Contains(log, words) {
-		b.t.Errorf("the journal does not say that somebody else has the name:\n%s", log)
-	}
+	b.told("another user's process has the name by which daemons keep each other off", 20)
 	if said := b.fails(program, "serve"); !strings.Contains(said, "another drawbridge daemon serves this host: stop it first") {
 		b.t.Errorf("a second daemon: %s", said)
 	}
@@ -299,10 +311,7 @@ func (b *bed) wrongFlag() {
 			b.t.Errorf("%s: the daemon is %s", wrong, state)
 		}
 	}
-	const words = "systemd listens on /run/docker/plugins/drawbridge.sock for us, and --plugin-socket is /run/other.sock"
-	if log := b.Journal(b.t.Context(), 20, daemon); !strings.Contains(log, words) {
-		b.t.Errorf("the journal does not say what is wrong:\n%s", log)
-	}
+	b.told("systemd listens on /run/docker/plugins/drawbridge.sock for us, and --plugin-socket is /run/other.sock", 20)
 	// A call that waits starts it again and again, until systemd gives the socket up.
 	began := time.Now()
 	b.fails("docker", "network", "create", "-d", "drawbridge", "--ipam-driver", "drawbridge", "refused")
@@ -310,9 +319,7 @@ func (b *bed) wrongFlag() {
 	if b.t.Logf("a call to a daemon that does not start: an error after %v", took); took > 30*time.Second {
 		b.t.Errorf("Docker waited for %v", took)
 	}
-	if result := b.property("drawbridge.socket", "Result"); result != "trigger-limit-hit" {
-		b.t.Errorf("the socket: %s", result)
-	}
+	b.eventually("systemd has given the socket up", func() bool { return b.property("drawbridge.socket", "Result") == "trigger-limit-hit" })
 	b.run("rm", "-r", units+daemon+".d")
 	b.run("systemctl", "daemon-reload")
 	b.run("systemctl", "restart", daemon)

@@ -35,6 +35,7 @@ func TestSandbox(t *testing.T) {
 			if c.firewalld { // which the daemon has reloaded at its first start
 				b.run("firewall-cmd", "--add-port=8000-8999/tcp", "--add-port=8000-8999/udp", "--add-port=80/tcp", "--add-port=9868/sctp")
 			}
+			b.eventually("the relay runs, which the daemon has systemd start", func() bool { return b.property(relay, "MainPID") != "0" })
 			pids := b.property(daemon, "MainPID") + " " + b.property(relay, "MainPID")
 			b.works(c.firewalld)
 			b.names()
@@ -92,9 +93,9 @@ func (b *bed) works(firewalld bool) {
 	}
 	lab.Dropped(t, b.client, "tcp", at(addrs[0], 80))
 	if firewalld {
-		if zones := b.run("firewall-cmd", "--zone=docker", "--list-interfaces"); strings.Count(zones, "br-") < 5 {
-			t.Errorf("zone docker has the links %s", zones)
-		}
+		b.eventually("all bridges are in zone docker", func() bool {
+			return strings.Count(b.run("firewall-cmd", "--zone=docker", "--list-interfaces"), "br-") == 5
+		})
 	}
 }
 

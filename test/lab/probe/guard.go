@@ -136,9 +136,9 @@ func removeTree(top string) error {
 	return errors.Join(append(errs, err)...)
 }
 
-// removeBusy tries for two seconds: a cgroup stays busy for a moment after its last process.
+// removeBusy tries for half a minute: a cgroup stays busy for a moment after its last process, and on a busy machine for longer.
 func removeBusy(dir string) error {
-	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		err := syscall.Rmdir(dir)
 		if err == nil || errors.Is(err, syscall.ENOENT) {
 			return nil

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // knocker makes a request over a new connection to each of its addresses, again and again.
@@ -23,12 +25,12 @@ type knocker struct {
 }
 
 // knock prints a line for each request that came to its end: when it began and how long it took, both in
-// microseconds (the first since 1970), to which address, and the server's name behind "ok" or a word of outcome. A
-// slow answer holds up no later request.
+// microseconds (the first of the clock that nobody sets), to which address, and the server's name behind "ok" or a word of
+// outcome. A slow answer holds up no later request. A connection that took more than one SYN was not let in, and is a timeout.
 func knock(args []string) error {
 	flags := flag.NewFlagSet("knock", flag.ContinueOnError)
 	every := flags.Duration("every", 10*time.Millisecond, "pause between two requests to one address")
-	timeout := flags.Duration("timeout", 900*time.Millisecond, "how long to wait for a connection and for an answer; less than the second after which a SYN is sent again")
+	timeout := flags.Duration("timeout", 900*time.Millisecond, "how long to wait for a connection and for an answer")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -64,7 +66,7 @@ func (k *knocker) run(ctx context.Context, addrs []string, every time.Duration) 
 }
 
 func (k *knocker) once(addr string) {
-	began := time.Now()
+	moment, began := monotonic(), time.Now()
 	said, err := k.ask(addr)
 	took := time.Since(began)
 	if err != nil {
@@ -72,7 +74,30 @@ func (k *knocker) once(addr string) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	fmt.Fprintln(k.out, began.UnixMicro(), took.Microseconds(), addr, said)
+	fmt.Fprintln(k.out, moment.Microseconds(), took.Microseconds(), addr, said)
+}
+
+// monotonic is the time of the clock that every process of the machine reads alike, and that nobody sets.
+func monotonic() time.Duration {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // there is none that lacks it
+	return time.Duration(now.Nano())
+}
+
+// sentAgain reports whether a connection took more than one SYN.
+func sentAgain(c *net.TCPConn) (bool, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	var info *unix.TCPInfo
+	var failed error
+	if err := raw.Control(func(fd uintptr) {
+		info, failed = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	}); err != nil || failed != nil {
+		return false, errors.Join(err, os.NewSyscallError("getsockopt", failed))
+	}
+	return info.Total_retrans > 0, nil
 }
 
 // ask makes a request over a connection of its own. It ends it with a reset, which leaves no port in TIME_WAIT.
@@ -85,6 +110,11 @@ func (k *knocker) ask(addr string) (string, error) {
 	if tcp, ok := c.(*net.TCPConn); ok {
 		if err := tcp.SetLinger(0); err != nil {
 			return "", err
+		}
+		if again, err := sentAgain(tcp); err != nil {
+			return "", err
+		} else if again {
+			return "", os.ErrDeadlineExceeded
 		}
 	}
 	if err := c.SetDeadline(time.Now().Add(k.timeout)); err != nil {
