@@ -120,7 +120,7 @@ func changeSets(have *held, want Ruleset) []edit {
 			edits = append(edits, addElements{added})
 		}
 	}
-	return edits
+	return append(edits, forgetVisits(edits)...)
 }
 
 // changeChains rewrites the chains that differ, whole.
