@@ -83,21 +83,28 @@ func (c *Client) giveFile(ctx context.Context, f *os.File) error {
 	}
 	defer l.Close()
 	go func() {
-		line, err := l.AcceptUnix()
-		if err != nil {
-			return
-		}
-		defer line.Close()
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if _, err := unixsocket.Peer(line); err == nil && c.file.Load() == f {
-			_ = send(line, []byte(keepWord), []*os.File{f}) // or the relay says that it got none
+		for {
+			line, err := l.AcceptUnix()
+			if err != nil {
+				return
+			}
+			c.sendFile(line, f)
 		}
 	}()
 	if _, err = c.post(ctx, keepPath, keepCall{c.session, name}); err == nil {
 		c.relay.Load().settled.Store(true)
 	}
 	return err
+}
+
+// sendFile answers one call at the socket, by whoever has seen its name.
+func (c *Client) sendFile(line *net.UnixConn, f *os.File) {
+	defer line.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, err := unixsocket.Peer(line); err == nil && c.file.Load() == f {
+		_ = send(line, []byte(keepWord), []*os.File{f}) // or the relay says that it got none
+	}
 }
 
 // keep gets a file from the daemon.

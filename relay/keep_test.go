@@ -1,10 +1,17 @@
 package relay
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"testing"
 	"time"
+
+	"github.com/drawbridge-net/drawbridge/internal/unixsocket"
 )
 
 // TestKeep: a relay keeps a file when its daemon has gone, does not end for having nothing else, and lets go when another daemon asks.
@@ -45,4 +52,35 @@ func (s *Server) keeps() bool {
 	s.turn.RLock()
 	defer s.turn.RUnlock()
 	return s.kept != nil
+}
+
+// TestKeepBesideOthers: somebody else who calls at the socket at which the file is had does not keep the relay from it.
+func TestKeepBesideOthers(t *testing.T) {
+	r := serve(t, socketPath(t), ServerOptions{Idle: time.Minute})
+	path := socketPath(t)
+	l, err := unixsocket.Listen(path)
+	must(t, err)
+	others := 0
+	srv := &http.Server{ConnContext: whoAsks, Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		body, _ := io.ReadAll(req.Body)
+		var call keepCall
+		if req.URL.Path == keepPath && json.Unmarshal(body, &call) == nil {
+			others++
+			other, err := net.Dial("unixpacket", call.From)
+			must(t, err)
+			defer other.Close()
+		}
+		req.Body = io.NopCloser(bytes.NewReader(body))
+		r.ServeHTTP(w, req)
+	})}
+	go func() { _ = srv.Serve(l) }()
+	defer srv.Close()
+	c := client(t, path, Options{})
+	file, err := os.Open(os.DevNull)
+	must(t, err)
+	c.Keep(file)
+	must(t, c.handOver(t.Context()))
+	if !r.keeps() || others != 1 {
+		t.Errorf("the relay has the file: %v, beside %d others", r.keeps(), others)
+	}
 }

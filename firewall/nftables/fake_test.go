@@ -22,6 +22,7 @@ type fakeKernel struct {
 	asked   int   // requests but commits
 	err     error // of the next commit
 	reading error
+	failing error  // of each check
 	before  func() // ahead of the next commit
 	after   func() // behind each
 	// lacks says which rules it takes not; nil for none.
@@ -49,6 +50,9 @@ func (f *fakeKernel) hasElements(set string) (bool, error) {
 }
 
 func (f *fakeKernel) check(edits []edit) error {
+	if f.failing != nil {
+		return f.failing
+	}
 	if err := f.refuses(edits); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package nftables
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -87,13 +88,20 @@ func (b *Backend) lacks(w firewall.Wanted, h *firewall.Host) {
 	}
 }
 
+// remember keeps what the kernel answered for good, unless that was a failure which passes, as a lack of memory is: it is asked again after one.
+func remember(answer **bool, err error) bool {
+	lacks := err != nil
+	if err == nil || lacking(err) || errors.Is(err, unix.ENOENT) {
+		*answer = &lacks
+	}
+	return lacks
+}
+
 // lacksSocket reports whether the kernel does not take the rule that looks for sockets. It asks once.
 func (b *Backend) lacksSocket() bool {
 	if b.noSocket == nil {
 		rules := []Rule{rule("", toSocket(namesOf(false))...), rule("", toSocket(namesOf(true))...)}
-		err := b.kernel.check(difference(nil, Ruleset{Chains: []Chain{{Name: chainDivert, Base: bases[chainDivert], Rules: rules}}}))
-		lacks := err != nil
-		b.noSocket = &lacks
+		return remember(&b.noSocket, b.kernel.check(difference(nil, Ruleset{Chains: []Chain{{Name: chainDivert, Base: bases[chainDivert], Rules: rules}}})))
 	}
 	return *b.noSocket
 }
@@ -121,8 +129,7 @@ func (b *Backend) lacksLearning() bool {
 			rs.Sets = append(rs.Sets, learnSets(f, n)...)
 			rs.Chains = append(rs.Chains, ask(n), learn(n))
 		}
-		lacks := b.kernel.check(difference(nil, rs)) != nil
-		b.noLearning = &lacks
+		return remember(&b.noLearning, b.kernel.check(difference(nil, rs)))
 	}
 	return *b.noLearning
 }

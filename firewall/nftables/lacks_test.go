@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/firewall"
 )
@@ -58,6 +59,28 @@ func TestWithoutWhatTheKernelLacks(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestFailureIsNoLack: what failed once for want of memory is asked again, and what the kernel lacks is not.
+func TestFailureIsNoLack(t *testing.T) {
+	for _, tt := range []struct {
+		err   error
+		again bool
+	}{{unix.ENOMEM, true}, {unix.ENOBUFS, true}, {unix.ENOENT, false}, {unix.EOPNOTSUPP, false}} {
+		b := newBed()
+		b.kernel.failing = tt.err
+		var h firewall.Host
+		b.lacks(firewall.Wanted{Divert: true}, &h)
+		if !h.NoSocket || h.NoLearning == "" {
+			t.Errorf("%v: the host has what its kernel refused: %+v", tt.err, h)
+		}
+		b.kernel.failing = nil
+		h = firewall.Host{}
+		b.lacks(firewall.Wanted{Divert: true}, &h)
+		if again := !h.NoSocket && h.NoLearning == ""; again != tt.again {
+			t.Errorf("%v: asked again: %v", tt.err, again)
+		}
 	}
 }
 

@@ -121,8 +121,9 @@ func (b *bed) startPluginAtOnce() {
 	}
 }
 
-// patience is how long a process may take on a machine that has other things to do.
-const patience = time.Minute
+// patience is how long a process may take on a machine that has other things to do. It is shorter than checkInterval of the daemon, which finds
+// everything in the end.
+const patience = 20 * time.Second
 
 // eventually waits for something that another process brings about.
 func (b *bed) eventually(what string, holds func() bool) {

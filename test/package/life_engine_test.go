@@ -28,6 +28,8 @@ func TestLifeOfThePackage(t *testing.T) {
 	}
 }
 
+const stateFile = "/var/lib/drawbridge/state.db"
+
 func life(t *testing.T, b *bed, olderDeb, newerDeb string) {
 	before := b.tree()
 	b.dpkg("-i", olderDeb)
@@ -66,6 +68,11 @@ func life(t *testing.T, b *bed, olderDeb, newerDeb string) {
 		b.run("test", "-S", socket)
 	}
 	b.reaches()
+	if said := b.dpkg("-P", "drawbridge"); !strings.Contains(said, "has it open") {
+		t.Errorf("the purge beside another daemon says\n%s", said)
+	}
+	b.run("test", "-e", stateFile)
+	b.reaches()
 	b.dpkg("-i", newerDeb)
 	goOn(t, "after a removal beside another daemon", held)
 
@@ -74,14 +81,28 @@ func life(t *testing.T, b *bed, olderDeb, newerDeb string) {
 		t.Errorf("the removal does not say that it takes links from containers:\n%s", said)
 	}
 	b.isGone(kernel)
-	if _, err := b.Run(t.Context(), "test", "-e", "/var/lib/drawbridge/state.db"); err != nil {
+	if _, err := b.Run(t.Context(), "test", "-e", stateFile); err != nil {
 		t.Error("the removal took the state away")
 	}
-	b.dpkg("-i", newerDeb)
-	b.start()
-	for mode := range published {
-		lab.Eventually(t, b.client, "tcp", b.addr(mode)) // the containers have run all the time
+	back := func() {
+		t.Helper()
+		b.dpkg("-i", newerDeb)
+		b.start()
+		for mode := range published {
+			lab.Eventually(t, b.client, "tcp", b.addr(mode)) // the containers have run all the time
+		}
 	}
+	back()
+
+	b.stop()
+	b.run("cp", stateFile, stateFile+".good")
+	b.run("truncate", "-s", "100", stateFile)
+	if said := b.dpkg("-r", "drawbridge"); strings.Contains(said, "not everything") {
+		t.Errorf("the removal with a damaged state:\n%s", said)
+	}
+	b.isGone(kernel)
+	b.run("mv", stateFile+".good", stateFile)
+	back()
 
 	b.do("rm", "-f", "on-dnat", "on-host")
 	b.do("network", "rm", "web-dnat", "web-host")
