@@ -4,9 +4,11 @@ package main
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -23,6 +25,8 @@ import (
 // effect fails. Then a new daemon, or the same one, must make the host as a fresh one with this state is; a call that was
 // answered with an error has left no trace; the engine's next try succeeds, and what it leads to is the same as if nothing had
 // happened.
+//
+// FAULTS_EVERY=n walks one in n of them, from a first one that is drawn, or FAULTS_FROM.
 func TestFaults(t *testing.T) {
 	for _, backend := range []string{"iptables", "nftables"} {
 		t.Run(backend, func(t *testing.T) {
@@ -155,6 +159,8 @@ type walker struct {
 	fresh   map[string]dump // of a fresh host, by state
 	points  map[effect.Fault]int
 	kinds   map[string]bool
+	// every and from choose points: from (1 for the first), and each that is so many further on.
+	every, from int
 	// dirty says that something was found wrong, which is not to be found again at each point that follows.
 	dirty bool
 	last  []string // what the last kill had walked
@@ -172,8 +178,23 @@ func newWalker(t *testing.T, backend string, host func(tester) *wholeHost) *walk
 		T: t, backend: backend, make: host, host: host(t), faults: t.TempDir(),
 		fresh: map[string]dump{}, points: map[effect.Fault]int{}, kinds: map[string]bool{},
 	}
+	w.every = max(w.number("FAULTS_EVERY", 1), 1)
+	w.from = max(w.number("FAULTS_FROM", 1+rand.IntN(w.every)), 1)
+	w.Logf("FAULTS_EVERY=%d FAULTS_FROM=%d", w.every, w.from)
 	w.host.env = append(w.host.env, effect.DirEnv+"="+w.faults)
 	return w
+}
+
+// number reads a variable of the environment.
+func (w *walker) number(name string, otherwise int) int {
+	w.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	w.must(err)
+	return n
 }
 
 func (w *walker) must(err error) {
@@ -240,7 +261,11 @@ func (w *walker) walkPorts(story []step) {
 func (w *walker) walkCall(s step, before, after moment) {
 	w.Helper()
 	for _, fault := range []effect.Fault{effect.KillBefore, effect.KillAfter, effect.Fail} {
-		for point := 1; ; point++ {
+		point := w.from
+		if fault == effect.KillBefore {
+			point = 1
+		}
+		for ; ; point += w.every {
 			if fault == effect.Fail && w.cannotFail(point) {
 				continue
 			}
@@ -331,7 +356,7 @@ func (m moment) less() string { return lessHistory(m.text) }
 // walkStart kills a daemon that makes a host from its state, at each effect.
 func (w *walker) walkStart(full moment) {
 	w.Helper()
-	for point := 1; ; point++ {
+	for point := w.from; ; point += w.every {
 		w.stop()
 		w.purge()
 		w.host.forgetZone()
@@ -356,7 +381,7 @@ func (w *walker) walkStart(full moment) {
 // walkPurge kills a purge at each effect, and looks at what the next one leaves.
 func (w *walker) walkPurge(full, blank moment) {
 	w.Helper()
-	for point := 1; ; point++ {
+	for point := w.from; ; point += w.every {
 		w.rewind(full)
 		w.host.settle()
 		w.stop()
