@@ -10,7 +10,7 @@ import (
 
 // A daemon that is killed between the commit of a network and the answer leaves Docker without one. Docker asks again, without the arguments, and gives
 // up: no engine ever knows the network. It can be told from the network of an engine that nobody asks because the daemon that made it did
-// not live on until it was sure to have answered.
+// not live on until it was sure to have answered: for answerTime, or until it ended in good order.
 
 // answerTime is longer than any call lasts (plugin.Options.Deadline).
 const answerTime = 30 * time.Second
@@ -20,14 +20,11 @@ func unanswered(made, run string) bool { return made != "" && made != run }
 
 // settle takes back the word of this run that it has made something, when it has had the time to answer.
 func (c *Collector) settle(ctx context.Context, now time.Time) error {
-	run := c.parts.Store.Run()
-	s := c.parts.Store.Snapshot()
 	old := map[key]bool{}
 	young := map[key]time.Time{}
-	look := func(k key, made string) {
+	for k := range c.unsettled() {
 		since, known := c.young[k]
 		switch {
-		case made != run:
 		case !known:
 			young[k] = now
 		case now.Sub(since) < answerTime:
@@ -36,18 +33,45 @@ func (c *Collector) settle(ctx context.Context, now time.Time) error {
 			old[k] = true
 		}
 	}
+	c.young = young
+	return c.write(ctx, old)
+}
+
+// Answered takes back this run's word of all that it has made, whatever its age: the daemon ends, and all calls have been answered. Without it
+// a later daemon would take what was made in the last moments for something that no engine was told of.
+func (c *Collector) Answered(ctx context.Context) error {
+	if err := c.take(ctx); err != nil {
+		return err
+	}
+	defer c.release()
+	return c.write(ctx, c.unsettled())
+}
+
+// unsettled is what this run has made and gives its word for.
+func (c *Collector) unsettled() map[key]bool {
+	run := c.parts.Store.Run()
+	s := c.parts.Store.Snapshot()
+	out := map[key]bool{}
 	for _, n := range s.Networks {
-		look(key{Network, string(n.ID)}, n.Made)
+		if n.Made == run {
+			out[key{Network, string(n.ID)}] = true
+		}
 	}
 	for _, p := range s.Pools {
-		look(key{Pool, string(p.ID)}, p.Made)
+		if p.Made == run {
+			out[key{Pool, string(p.ID)}] = true
+		}
 	}
-	c.young = young
-	if len(old) == 0 {
+	return out
+}
+
+// write takes the word back in the state.
+func (c *Collector) write(ctx context.Context, settled map[key]bool) error {
+	if len(settled) == 0 {
 		return nil
 	}
 	_, err := c.parts.Store.Update(ctx, func(tx *store.Tx) error {
-		settleIn(tx, old)
+		settleIn(tx, settled)
 		return nil
 	})
 	return err

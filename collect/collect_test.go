@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -325,6 +326,32 @@ func TestUnanswered(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestAnswered: a daemon that ends in good order has answered for the youngest too, and says nothing of what others made.
+func TestAnswered(t *testing.T) {
+	w := newWorld(t)
+	p := netip.MustParsePrefix("10.8.0.0/24")
+	w.edit(func(tx *store.Tx) {
+		for id, made := range map[state.NetworkID]string{"ours": tx.Run(), "earlier": "earlier"} {
+			tx.PutNetwork(state.Network{ID: id, Bridge: "br-" + string(id), V4: state.Subnet{Prefix: p, Gateway: p.Addr().Next()}, Made: made})
+		}
+		tx.PutPool(state.Pool{ID: "pool", Prefix: p, Range: p, Made: tx.Run()})
+	})
+	if err := w.collector(Options{}).Answered(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	made := map[string]string{}
+	s := w.st.Snapshot()
+	for _, n := range s.Networks {
+		made[string(n.ID)] = n.Made
+	}
+	for _, p := range s.Pools {
+		made[string(p.ID)] = p.Made
+	}
+	if want := map[string]string{"gone": "", "web": "", "ours": "", "earlier": "earlier", "theirs": "", "pool": ""}; !maps.Equal(made, want) {
+		t.Errorf("%v, want %v", made, want)
 	}
 }
 

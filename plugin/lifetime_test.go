@@ -207,11 +207,17 @@ func TestEndWithACallUnderWay(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 	}
+	if r.srv.Drained() {
+		t.Error("drained with a call under way")
+	}
 	close(goOn)
 	if a := <-joined; a.status != 200 || a.body != `{"Network":"drained"}` {
 		t.Errorf("the call under way got %d %s", a.status, a.body)
 	}
 	r.finish()
+	if !r.srv.Drained() {
+		t.Error("not drained with all calls answered")
+	}
 	if _, err := os.Lstat(r.path); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("the socket is still there")
 	}
@@ -236,6 +242,9 @@ func TestEndWaitsForHandlersThatOverstayed(t *testing.T) {
 	close(goOn)
 	r.finish()
 	<-wrote
+	if r.srv.Drained() {
+		t.Error("drained, but a caller got another answer than the handler's")
+	}
 }
 
 func TestListen(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/drawbridge-net/drawbridge/internal/unixsocket"
@@ -67,6 +68,7 @@ type Server struct {
 	log     *slog.Logger
 	running sync.WaitGroup // handlers, those that overstay their deadline included
 	calls   calls          // the same ones
+	drained atomic.Bool
 }
 
 // NewServer returns a server for the routes and for /Plugin.Activate. Two routes of one
@@ -104,9 +106,14 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	case err != nil:
 		return err
 	}
+	s.drained.Store(s.Oldest() == Call{})
 	s.awaitLate(drainSlack)
 	return nil
 }
+
+// Drained reports whether Serve has ended with every call answered by what its handler came to. It is false while Serve runs, and where a
+// call's time was over before its handler was.
+func (s *Server) Drained() bool { return s.drained.Load() }
 
 // awaitLate gives handlers that overstayed their deadline, and whose callers have long
 // been answered, a last chance to finish what they write.

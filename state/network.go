@@ -57,7 +57,7 @@ type Network struct {
 
 	// Seen says that an engine was seen to know the network. It means nothing to the host.
 	Seen bool `json:"seen,omitempty"`
-	// Made is the run of the daemon that made the network, until that run is sure to have answered for it. One that ended before
+	// Made is the run of the daemon that made the network, until that run is sure to have answered for it. One that was killed before
 	// may have left Docker without an answer, and then no engine knows the network.
 	Made string `json:"made,omitempty"`
 }

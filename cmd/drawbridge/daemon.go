@@ -40,6 +40,8 @@ type daemonParts struct {
 	plugin  *plugin.Server
 	control *control.Server
 	loop    *reconcile.Loop
+	// answered writes down that all calls have been answered, when the daemon ends in good order.
+	answered func(context.Context) error
 	// tasks run beside the servers until the daemon ends.
 	tasks map[string]func(context.Context) error
 	// closers give resources back, last made first.
@@ -163,6 +165,7 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	d.tasks["sweep"] = func(ctx context.Context) error { return sweep(ctx, network, addresses, log) }
 	garbage := newCollector(st, network, addresses, s, p, log)
 	d.tasks["garbage"] = garbage.Run
+	d.answered = garbage.Answered
 	d.tasks["relay"] = func(ctx context.Context) error { return planes.ports.Watch(ctx, loop.Hurry) }
 	d.tasks["links"] = func(ctx context.Context) error { return planes.links.Watch(ctx, loop.Trigger) }
 	d.tasks["kernel settings"] = func(ctx context.Context) error { return planes.links.WatchSettings(ctx, loop.Trigger) }

@@ -135,7 +135,19 @@ func serve(ctx context.Context, s settings, p parsed) error {
 	notify(log, daemon.SdNotifyStopping)
 	stop()
 	running.Wait()
+	if d.plugin.Drained() {
+		d.settle(context.WithoutCancel(ctx), log)
+	}
 	return err
+}
+
+// settle writes down that what was made in the last moments too was answered for.
+func (d *daemonParts) settle(ctx context.Context, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	if err := d.answered(ctx); err != nil {
+		log.Warn("writing down that Docker was answered: what was made in the last half minute may be removed as forgotten while it has no container", "error", err)
+	}
 }
 
 // claimTime is how long a daemon waits for another one to be gone.
@@ -218,6 +230,8 @@ const (
 	sweepInterval = 10 * time.Second
 	// leftoverTimeout bounds the look for rules of an earlier run.
 	leftoverTimeout = 10 * time.Second
+	// settleTime bounds the last entry in the state.
+	settleTime = 5 * time.Second
 	// zoneTimeout bounds a call of firewalld. It is well below a call's own deadline, so that the
 	// answer says who is to blame.
 	zoneTimeout = 5 * time.Second
