@@ -4,6 +4,7 @@ package hostfw
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -306,6 +307,35 @@ func TestLookAgain(t *testing.T) {
 	l.run("iptables-legacy -P INPUT ACCEPT")
 	l.run("iptables-nft -A INPUT -j DROP")
 	expect("INPUT of iptables has a rule that refuses", 1)
+}
+
+// TestLookWhileChanging: who changes rules while they are read, as dockerd does for a while at its start, keeps nobody from knowing what they say; who never
+// ends does.
+func TestLookWhileChanging(t *testing.T) {
+	for name, row := range map[string]struct {
+		changes int
+		failed  error
+	}{"for a while": {10, nil}, "without end": {1 << 30, errChanging}} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			l.run("iptables-legacy -A INPUT -s 192.0.2.1 -j ACCEPT")
+			changes := 0
+			l.looker.options.Run = func(ctx context.Context, in string, argv ...string) (string, error) {
+				if changes++; changes <= row.changes {
+					if _, err := process.Run(ctx, "", "iptables-legacy", "-A", "FORWARD", "-j", "ACCEPT"); err != nil {
+						return "", err
+					}
+				}
+				return process.Run(ctx, in, argv...)
+			}
+			var found Finding
+			var err error
+			l.In(func() { found, err = l.looker.Look(t.Context()) })
+			if !errors.Is(err, row.failed) || found.Active {
+				t.Errorf("after %d changes: found %+v, error %v, want %v", changes, found, err, row.failed)
+			}
+		})
+	}
 }
 
 // TestLookIsQuick: a look at a chain of many rules, and at many chains, is over soon.

@@ -77,8 +77,14 @@ func (l *Looker) Look(ctx context.Context) (Finding, error) {
 	return Finding{}, fmt.Errorf("looking for a firewall of the host: %w", errors.Join(failed, err))
 }
 
-// attempts is how often rules are read anew that somebody changed meanwhile.
-const attempts = 3
+const (
+	// changingTime is for how long rules are read anew that somebody changed meanwhile. dockerd does at its start, with a rule every few
+	// milliseconds: on a host of legacy rules, each of whose tables a program has to read, a few attempts all meet a change, and who is told
+	// that nothing is known serves ports otherwise for no reason.
+	changingTime = 3 * time.Second
+	// changingPause is between two attempts.
+	changingPause = 20 * time.Millisecond
+)
 
 // rules judges the rules, those that were read last if nothing has changed.
 func (l *Looker) rules(ctx context.Context) (Finding, error) {
@@ -88,7 +94,7 @@ func (l *Looker) rules(ctx context.Context) (Finding, error) {
 	}
 	defer c.close()
 	now, err := l.mark(c)
-	for range attempts {
+	for began := time.Now(); time.Since(began) < changingTime; {
 		if err != nil {
 			return Finding{}, err
 		}
@@ -107,6 +113,11 @@ func (l *Looker) rules(ctx context.Context) (Finding, error) {
 			return Finding{}, failed // and not because of a change
 		}
 		now = after
+		select {
+		case <-ctx.Done():
+			return Finding{}, errors.Join(ctx.Err(), errChanging)
+		case <-time.After(changingPause):
+		}
 	}
 	return Finding{}, errors.Join(err, errChanging)
 }
