@@ -1,18 +1,16 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
-
-	"github.com/drawbridge-net/drawbridge/internal/unixsocket"
 )
 
 const (
@@ -105,24 +103,14 @@ func (d *Docker) argv() []string {
 // ping asks the API for a sign of life. dockerd listens early and answers when
 // it is ready, so that mostly one request waits for it.
 func (d *Docker) ping(ctx context.Context) error {
-	t := unixsocket.Transport(d.host.Path(dockerSocket))
-	defer t.CloseIdleConnections()
 	// Not for ever: a dockerd that ends while we wait is noticed between requests.
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker/_ping", nil)
+	body, err := d.get(ctx, "/_ping")
 	if err != nil {
 		return err
 	}
-	res, err := t.RoundTrip(req)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("dockerd answers %s", res.Status)
-	}
-	return nil
+	return body.Close()
 }
 
 // Restart stops dockerd in good order and starts it again.
@@ -183,13 +171,20 @@ func (c *Container) Probe() string { return "/probe" }
 
 // Addrs are the container's addresses on a network, IPv4 first.
 func (c *Container) Addrs(ctx context.Context, network string) ([]netip.Addr, error) {
-	format := fmt.Sprintf(`{{with index .NetworkSettings.Networks %q}}{{.IPAddress}} {{.GlobalIPv6Address}}{{end}}`, network)
-	out, err := c.d.Run(ctx, "inspect", "--format", format, c.Name)
-	if err != nil {
+	var described struct {
+		NetworkSettings struct {
+			Networks map[string]struct{ IPAddress, GlobalIPv6Address string }
+		}
+	}
+	if err := c.d.inspect(ctx, "/containers/"+c.Name+"/json", &described); err != nil {
 		return nil, err
 	}
+	on := described.NetworkSettings.Networks[network]
 	var addrs []netip.Addr
-	for _, word := range strings.Fields(out) {
+	for _, word := range []string{on.IPAddress, on.GlobalIPv6Address} {
+		if word == "" {
+			continue
+		}
 		addr, err := netip.ParseAddr(word)
 		if err != nil {
 			return nil, fmt.Errorf("container %s on network %s: %w", c.Name, network, err)
@@ -207,17 +202,20 @@ func (c *Container) Addrs(ctx context.Context, network string) ([]netip.Addr, er
 func (c *Container) awaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	for {
-		// Standard output and error: the latter says why it ended.
-		out, err := c.d.Command(ctx, "logs", c.Name).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("waiting for container %s: %w: %s", c.Name, err, out)
-		}
-		if strings.Contains(string(out), "ready\n") {
+	// Standard output and error, as they come: the latter says why it ended.
+	log, err := c.d.get(ctx, "/containers/"+c.Name+"/logs?follow=1&stdout=1&stderr=1")
+	if err != nil {
+		return fmt.Errorf("waiting for container %s: %w", c.Name, err)
+	}
+	defer log.Close()
+	var said []byte
+	for buf := make([]byte, 1024); ; {
+		n, err := log.Read(buf)
+		if said = append(said, buf[:n]...); bytes.Contains(said, []byte("ready\n")) {
 			return nil
 		}
-		if running, err := c.d.Run(ctx, "inspect", "--format", "{{.State.Running}}", c.Name); err != nil || running != "true" {
-			return errors.Join(fmt.Errorf("container %s ended while starting: %s", c.Name, out), err)
+		if err != nil {
+			return fmt.Errorf("container %s ended while starting (%w): %q", c.Name, err, said)
 		}
 	}
 }

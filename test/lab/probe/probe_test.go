@@ -320,3 +320,20 @@ func TestKnock(t *testing.T) {
 		t.Errorf("%v", words)
 	}
 }
+
+// TestEach: all are asked, and each line is about the address at its place.
+func TestEach(t *testing.T) {
+	var out bytes.Buffer
+	whom := []string{"tcp", served(t, "tcp", "127.0.0.1"), "tcp", "127.0.0.1:1", "udp", served(t, "udp", "127.0.0.1")}
+	if err := askEach(&out, whom, 5*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(out.String(), "\n")
+	if len(lines) != 4 || !strings.HasPrefix(lines[0], "answered web 127.0.0.1:") || !strings.HasPrefix(lines[1], "refused dial") ||
+		!strings.HasPrefix(lines[2], "answered web 127.0.0.1:") || lines[3] != "" {
+		t.Errorf("%q", lines)
+	}
+	if err := each([]string{"tcp"}); err == nil {
+		t.Error("an address is missing, and it is no error")
+	}
+}
