@@ -44,6 +44,24 @@ func (r *refusal) Error() string {
 }
 func (r *refusal) Unwrap() error { return r.err }
 
+// shortage is that of files for many ports. It is an EMFILE to errors.Is.
+type shortage struct {
+	ports  int
+	needed int // files
+	free   int // of those that ports may have
+	limit  int
+	enough int // would be, as a limit
+}
+
+func (s *shortage) Error() string {
+	return fmt.Sprintf("%d ports cannot be published: they take %d files, and drawbridge may open %d more for ports: raise the limit of %d to %d at least %s, or publish fewer of them",
+		s.ports, s.needed, s.free, s.limit, s.enough, whereLimited)
+}
+func (s *shortage) Unwrap() error { return syscall.EMFILE }
+
+// whereLimited says where the limit of open files is set.
+const whereLimited = "(LimitNOFILE= in drawbridge-relay.service, ulimit -n elsewhere)"
+
 // refuse turns an error of bind(2) other than EADDRINUSE into a sentence for the user.
 func refuse(at place, err error) error {
 	ip := at.addr.Addr()
@@ -60,7 +78,7 @@ func refuse(at place, err error) error {
 	case errors.Is(err, syscall.EINVAL) && ip.IsLinkLocalUnicast():
 		return because("%s is a link-local address, which is not unique on this host: give another address or none", ip)
 	case errors.Is(err, syscall.EMFILE):
-		return because("drawbridge has as many files open as it may: raise the limit (LimitNOFILE= in drawbridge-relay.service, ulimit -n elsewhere)")
+		return because("drawbridge has as many files open as it may: raise the limit %s", whereLimited)
 	case errors.Is(err, syscall.ENFILE):
 		return because("this host has as many files open as it may: raise the sysctl fs.file-max")
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):

@@ -344,12 +344,9 @@ func TestKernelFileLimit(t *testing.T) {
 	newLab(t)
 	p := New(Options{})
 	defer p.Close()
-	limit := unix.Rlimit{Cur: 64, Max: 64}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
+	limitFiles(t, 64)
 	var want []state.PortRequest
-	for n := range uint16(100) {
+	for n := range uint16(40) { // and a helper for each, which another host would do without
 		want = append(want, exact(state.TCP, "", 10000+n, 80))
 	}
 	_, err := p.Reserve(t.Context(), endpoint("a", c4), want)
@@ -361,6 +358,58 @@ func TestKernelFileLimit(t *testing.T) {
 	}
 }
 
+// TestKernelRangeBeyondTheFiles: more ports than there are files for are refused before the first is opened, by a sentence that says how many it
+// takes. What the host can have it gets then.
+func TestKernelRangeBeyondTheFiles(t *testing.T) {
+	if !inLab(t) {
+		return
+	}
+	newLab(t)
+	limitFiles(t, 20000)
+	p := New(Options{Mode: modeAsSaid})
+	defer p.Close()
+	opened := 0
+	really := p.open
+	p.open = func(ctx context.Context, b binding, outside bool) (server, error) {
+		opened++
+		return really(ctx, b, outside)
+	}
+	ports := func(n uint16) (want []state.PortRequest) {
+		for i := range n {
+			want = append(want, exact(state.TCP, "", 5000+i, 80))
+		}
+		return want
+	}
+	e := endpoint("a", c4, c6)
+	other := reserve(t, p, endpoint("b", c4), exact(state.TCP, "0.0.0.0", 80, 80))
+	opened = 0
+
+	_, err := p.Reserve(t.Context(), e, ports(60000))
+	const sentence = "60000 ports cannot be published: they take 120000 files, and drawbridge may open 19487 more for ports: raise the limit of 20000 to 120513 at least " +
+		"(LimitNOFILE= in drawbridge-relay.service, ulimit -n elsewhere), or publish fewer of them"
+	if !errors.Is(err, syscall.EMFILE) || err.Error() != sentence {
+		t.Errorf("error %v, want %s", err, sentence)
+	}
+	if opened > 0 || len(p.held) != len(other) {
+		t.Errorf("%d sockets were opened, and %d are held", opened, len(p.held))
+	}
+	opened = 0
+	for _, n := range []uint16{500, 1000} { // the second has half of its sockets already
+		e.Ports = reserve(t, p, e, ports(n)...)
+		if len(e.Ports) != int(n) || opened != 2*int(n) {
+			t.Errorf("%d ports of %d, by %d sockets", len(e.Ports), n, opened)
+		}
+	}
+}
+
+// limitFiles lets the process have so many files open and no more.
+func limitFiles(t *testing.T, n uint64) {
+	t.Helper()
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: n}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestKernelFilesLeft: however many ports are published, the daemon can open what else it needs.
 func TestKernelFilesLeft(t *testing.T) {
 	if !inLab(t) {
@@ -369,10 +418,7 @@ func TestKernelFilesLeft(t *testing.T) {
 	newLab(t)
 	p := New(Options{})
 	defer p.Close()
-	limit := unix.Rlimit{Cur: 400, Max: 400}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
+	limitFiles(t, 400)
 	var err error
 	held := 0
 	for ; held < 400 && err == nil; held++ {

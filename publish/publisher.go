@@ -137,10 +137,13 @@ func New(o Options) *Publisher {
 // defaultConns leaves a quarter of the files for everything else: a connection takes up to six while data waits in both directions.
 func defaultConns() int { return min(max(fileLimit()/8, 16), 1<<16) }
 
-// maxSockets leaves files to the rest of the process: without any it could not even say that it lacks some.
+// spareFiles are left to the rest of the process, or a quarter of few: without any it could not even say that it lacks some.
+const spareFiles = 512
+
+// maxSockets is how many there may be.
 func maxSockets() int {
 	limit := fileLimit()
-	return limit - min(limit/4, 512)
+	return limit - min(limit/4, spareFiles)
 }
 
 // fileLimit is how many files the process may have open.

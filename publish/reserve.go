@@ -43,6 +43,9 @@ func (p *Publisher) reserve(ctx context.Context, e state.Endpoint, requests []st
 		return nil, errClosed
 	}
 	r := newReservation(p, e)
+	if err := r.fits(requests); err != nil {
+		return nil, err
+	}
 	ports := make([]state.Port, 0, len(requests))
 	for _, request := range requests {
 		port, err := r.choose(ctx, request)
@@ -108,6 +111,30 @@ func newReservation(p *Publisher, e state.Endpoint) *reservation {
 	// A map has no order; without one, two like requests could swap their ports.
 	slices.SortFunc(r.known[len(e.Ports):], func(a, b state.Port) int { return int(a.HostPort) - int(b.HostPort) })
 	return r
+}
+
+// fits refuses more ports than there are files for. Without it that is found out thousands of sockets later, if the caller waits for so long.
+func (r *reservation) fits(requests []state.PortRequest) error {
+	needed := -len(r.of[r.endpoint.ID]) // it may go on with all of them
+	for _, request := range requests {
+		needed += r.sockets(request)
+	}
+	if free := maxSockets() - len(r.held); needed > free && len(requests) > 1 {
+		return &shortage{ports: len(requests), needed: needed, free: max(free, 0), limit: fileLimit(), enough: len(r.held) + needed + spareFiles}
+	}
+	return nil
+}
+
+// sockets is how many a request takes at least: a host that lacks a family goes without helpers.
+func (r *reservation) sockets(request state.PortRequest) (n int) {
+	some := state.Port{Proto: request.Proto, HostIP: request.HostIP, HostPort: request.HostPort, ContainerPort: request.ContainerPort}
+	needed, _ := bindings(r.endpoint, some) // what is wrong with it is told where it is bound
+	for _, b := range needed {
+		if !b.helper {
+			n++
+		}
+	}
+	return n
 }
 
 // choose finds the host port for one request and binds its sockets.

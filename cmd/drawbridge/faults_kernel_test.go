@@ -8,7 +8,6 @@ import (
 	"os"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/drawbridge-net/drawbridge/internal/effect"
 	"github.com/drawbridge-net/drawbridge/store"
+	"github.com/drawbridge-net/drawbridge/test/environ"
 )
 
 // TestFaults walks all effects of a story of calls, of the daemon's start and of a purge. At each the daemon is killed, or the
@@ -178,23 +178,11 @@ func newWalker(t *testing.T, backend string, host func(tester) *wholeHost) *walk
 		T: t, backend: backend, make: host, host: host(t), faults: t.TempDir(),
 		fresh: map[string]dump{}, points: map[effect.Fault]int{}, kinds: map[string]bool{},
 	}
-	w.every = max(w.number("FAULTS_EVERY", 1), 1)
-	w.from = max(w.number("FAULTS_FROM", 1+rand.IntN(w.every)), 1)
+	w.every = environ.Number(t, "FAULTS_EVERY", 1, 1)
+	w.from = environ.Number(t, "FAULTS_FROM", 1, 1+rand.IntN(w.every))
 	w.Logf("FAULTS_EVERY=%d FAULTS_FROM=%d", w.every, w.from)
 	w.host.env = append(w.host.env, effect.DirEnv+"="+w.faults)
 	return w
-}
-
-// number reads a variable of the environment.
-func (w *walker) number(name string, otherwise int) int {
-	w.Helper()
-	text := os.Getenv(name)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.Atoi(text)
-	w.must(err)
-	return n
 }
 
 func (w *walker) must(err error) {

@@ -52,10 +52,8 @@ type Backend struct {
 	strays []func() (reason string)
 	// seen is what is there as of the last Sync or Follow, nil if somebody has to look.
 	seen *seen
-	// noSocket says that the kernel or iptables lacks the match for sockets, nil until that was asked.
-	noSocket *bool
-	// shows says that both have the target that shows packets.
-	shows bool
+	// socket is the match for sockets, and log the target that shows packets: the kernel or iptables may lack them.
+	socket, log firewall.Lack
 }
 
 // seen is what the host was found to have, or was given, at one generation.

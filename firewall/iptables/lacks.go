@@ -32,29 +32,26 @@ func (b *Backend) lacksSocket(ctx context.Context, variant string, w firewall.Wa
 	if !w.Divert {
 		return false, nil
 	}
-	if b.noSocket == nil {
-		err := b.try(ctx, variant, Table{Name: "mangle", Chains: []Chain{{Name: chainDivert, Rules: []Rule{{Match: toTransparent, Target: "RETURN"}}}}})
-		if slow(ctx, err) {
-			return false, errors.Join(ctx.Err(), err)
-		}
-		lacks := err != nil
-		b.noSocket = &lacks
-	}
-	return *b.noSocket, nil
+	divert := Chain{Name: chainDivert, Rules: []Rule{{Match: toTransparent, Target: "RETURN"}}}
+	return b.ask(ctx, &b.socket, variant, isMissing, divert)
 }
 
 // lacksLog reports whether the kernel or iptables lacks the target that shows packets. It asks until it has it.
 func (b *Backend) lacksLog(ctx context.Context, variant string, w firewall.Wanted, h firewall.Host) (bool, error) {
-	if !w.Inquires(h) || b.shows {
+	if !w.Inquires(h) {
 		return false, nil
 	}
-	probe := Table{Name: "mangle", Chains: []Chain{inquiry(), {Name: chainForward, Rules: inquiries(false, "", Rule{Target: chainInquiry})}}}
-	err := b.try(ctx, variant, probe)
-	if slow(ctx, err) {
+	forward := Chain{Name: chainForward, Rules: inquiries(false, "", Rule{Target: chainInquiry})}
+	return b.ask(ctx, &b.log, variant, firewall.Never, inquiry(), forward)
+}
+
+// ask asks whether iptables takes the chains, if that is not known. One that is too slow has not answered.
+func (b *Backend) ask(ctx context.Context, l *firewall.Lack, variant string, lasts func(error) bool, chains ...Chain) (bool, error) {
+	err := l.Ask(func() error { return b.try(ctx, variant, Table{Name: "mangle", Chains: chains}) }, lasts)
+	if err != nil && slow(ctx, err) {
 		return false, errors.Join(ctx.Err(), err)
 	}
-	b.shows = err == nil
-	return !b.shows, nil
+	return err != nil, nil
 }
 
 // try has iptables look through a table, and change nothing. The legacy variant takes its lock for that too.
@@ -84,6 +81,12 @@ var extension = regexp.MustCompile("Extension ([A-Za-z0-9_]+) is not supported, 
 // revisionZero is all that is said of a target that the kernel has not, beside a rule that it does not take for a file that is not there. No
 // revision is older.
 var revisionZero = regexp.MustCompile("Extension ([A-Za-z0-9_]+) revision 0 not supported, missing kernel module")
+
+// isMissing reports whether a restore failed for something that is missing, and so will the next.
+func isMissing(err error) bool {
+	var missing unable
+	return errors.As(nameExtensions(err), &missing)
+}
 
 // nameExtensions names what a restore failed for, if that is something missing.
 func nameExtensions(err error) error {

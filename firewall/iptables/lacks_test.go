@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -70,19 +72,33 @@ func TestDivertWhereItCan(t *testing.T) {
 	}
 }
 
-// TestDivertIsAskedAgain: who was too slow to answer has said nothing.
+// TestDivertIsAskedAgain: who was too slow to answer, or had no memory for it, has said nothing.
 func TestDivertIsAskedAgain(t *testing.T) {
-	h := newFakeHost()
-	h.failures[probe] = []error{context.DeadlineExceeded}
-	b := h.backend()
-	if err := b.Sync(t.Context(), diverting()); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("error %v", err)
-	}
-	if err := b.Sync(t.Context(), diverting()); err != nil {
-		t.Fatal(err)
-	}
-	if _, there := h.v4.tables["mangle"][chainDivert]; !there {
-		t.Error("the chain is missing")
+	for _, tt := range []struct {
+		said error
+		told error // to who asked for the rules; nil where they do without meanwhile
+	}{
+		{context.DeadlineExceeded, context.DeadlineExceeded},
+		{errors.New("Another app is currently holding the xtables lock. Stopped waiting after 5s."), cmpopts.AnyError},
+		{errors.New("iptables-restore v1.8.9 (nf_tables): line 4: RULE_APPEND failed (Cannot allocate memory): rule in chain DRAWBRIDGE-DIVERT"), nil},
+		{errors.New("iptables-restore: line 4 failed: Memory allocation problem."), nil},
+		{unix.EAGAIN, nil}, // of fork(2)
+	} {
+		h := newFakeHost()
+		h.failures[probe] = []error{tt.said}
+		b := h.backend()
+		if err := b.Sync(t.Context(), diverting()); !cmp.Equal(err, tt.told, cmpopts.EquateErrors()) {
+			t.Errorf("%v: the error is %v, want %v", tt.said, err, tt.told)
+		}
+		if _, there := h.v4.tables["mangle"][chainDivert]; there {
+			t.Errorf("%v: the chain is there", tt.said)
+		}
+		if err := b.Sync(t.Context(), diverting()); err != nil {
+			t.Fatal(err)
+		}
+		if _, there := h.v4.tables["mangle"][chainDivert]; !there {
+			t.Errorf("%v: the chain is missing when it has passed", tt.said)
+		}
 	}
 }
 

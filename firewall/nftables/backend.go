@@ -78,12 +78,9 @@ type Backend struct {
 	seen      firewall.Host // what the last Sync found
 	unlisted  error
 	unsettled time.Time
-	// noSocket says that the kernel does not take the rule that looks for sockets, nil until that was asked.
-	noSocket *bool
-	// noLearning says that it does not take those that note who was let in, nil until that was asked.
-	noLearning *bool
-	// shows says that the kernel takes the rule that shows packets.
-	shows bool
+	// socket are the rules that look for sockets, learning those that note who was let in, and log those that show packets: the kernel may not
+	// take them.
+	socket, learning, log firewall.Lack
 }
 
 // attempts is how often a change is tried anew when somebody changed rules between our reading and our writing.

@@ -81,55 +81,40 @@ func without(p firewall.Policy, h firewall.Host) firewall.Policy {
 
 // lacks tells the host what its kernel cannot do of what is wanted.
 func (b *Backend) lacks(w firewall.Wanted, h *firewall.Host) {
-	h.NoSocket = w.Divert && b.lacksSocket()
-	h.NoInquiry = b.lacksLog(w, *h)
-	if w.Divert && b.lacksLearning() {
+	h.NoSocket = w.Divert && b.socket.Ask(b.checkSocket, isMissing) != nil
+	// Somebody may load a module for the log.
+	h.NoInquiry = w.Inquires(*h) && b.log.Ask(b.checkLog, firewall.Never) != nil
+	if w.Divert && b.learning.Ask(b.checkLearning, isMissing) != nil {
 		h.NoLearning = noLearning
 	}
 }
 
-// remember keeps what the kernel answered for good, unless that was a failure which passes, as a lack of memory is: it is asked again after one.
-func remember(answer **bool, err error) bool {
-	lacks := err != nil
-	if err == nil || lacking(err) || errors.Is(err, unix.ENOENT) {
-		*answer = &lacks
-	}
-	return lacks
+// isMissing reports whether the kernel does not take rules for something that it has not, and so will not the next time.
+func isMissing(err error) bool { return lacking(err) || errors.Is(err, unix.ENOENT) }
+
+// checkSocket asks the kernel about the rule that looks for sockets.
+func (b *Backend) checkSocket() error {
+	rules := []Rule{rule("", toSocket(namesOf(false))...), rule("", toSocket(namesOf(true))...)}
+	return b.kernel.check(difference(nil, Ruleset{Chains: []Chain{{Name: chainDivert, Base: bases[chainDivert], Rules: rules}}}))
 }
 
-// lacksSocket reports whether the kernel does not take the rule that looks for sockets. It asks once.
-func (b *Backend) lacksSocket() bool {
-	if b.noSocket == nil {
-		rules := []Rule{rule("", toSocket(namesOf(false))...), rule("", toSocket(namesOf(true))...)}
-		return remember(&b.noSocket, b.kernel.check(difference(nil, Ruleset{Chains: []Chain{{Name: chainDivert, Base: bases[chainDivert], Rules: rules}}})))
-	}
-	return *b.noSocket
-}
-
-// lacksLog reports whether the kernel does not take the rule that shows packets. It asks until it does: somebody may load a module.
-func (b *Backend) lacksLog(w firewall.Wanted, h firewall.Host) bool {
-	if !w.Inquires(h) || b.shows {
-		return false
-	}
+// checkLog asks about the rule that shows packets.
+func (b *Backend) checkLog() error {
 	rules := append(asked(namesOf(false)), asked(namesOf(true))...)
-	b.shows = b.kernel.check(difference(nil, Ruleset{Chains: []Chain{{Name: chainInquiry, Base: bases[chainInquiry], Rules: rules}}})) == nil
-	return !b.shows
+	return b.kernel.check(difference(nil, Ruleset{Chains: []Chain{{Name: chainInquiry, Base: bases[chainInquiry], Rules: rules}}}))
 }
 
 // noLearning is what learned ports need beside the table itself.
 const noLearning = "the kernel lacks labels of connections (CONFIG_NF_CONNTRACK_LABELS) or sets that rules fill (nft_set_hash)"
 
-// lacksLearning reports whether the kernel does not take the rules that note who was let in. It asks once.
-func (b *Backend) lacksLearning() bool {
-	if b.noLearning == nil {
-		p := sample()
-		rs := Ruleset{}
-		for _, f := range []firewall.Family{p.V4, p.V6} {
-			n := namesOf(f.V6)
-			rs.Sets = append(rs.Sets, learnSets(f, n)...)
-			rs.Chains = append(rs.Chains, ask(n), learn(n))
-		}
-		return remember(&b.noLearning, b.kernel.check(difference(nil, rs)))
+// checkLearning asks about the rules that note who was let in.
+func (b *Backend) checkLearning() error {
+	p := sample()
+	rs := Ruleset{}
+	for _, f := range []firewall.Family{p.V4, p.V6} {
+		n := namesOf(f.V6)
+		rs.Sets = append(rs.Sets, learnSets(f, n)...)
+		rs.Chains = append(rs.Chains, ask(n), learn(n))
 	}
-	return *b.noLearning
+	return b.kernel.check(difference(nil, rs))
 }

@@ -5,12 +5,12 @@ package hostfirewall
 import (
 	"fmt"
 	"net/netip"
-	"os"
-	"strconv"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/drawbridge-net/drawbridge/test/environ"
 )
 
 // draws are how the front ends are set up anew with something drawn.
@@ -34,8 +34,8 @@ var draws = map[string]func(b *bed, seed int){
 //
 // DRAWS is how many (3), DRAWS_SEED the number of the first: without it each run has others.
 func TestDraws(t *testing.T) {
-	count := number(t, "DRAWS", 3)
-	first := number(t, "DRAWS_SEED", int(time.Now().Unix())%1_000_000)
+	count := environ.Number(t, "DRAWS", 1, 3)
+	first := environ.Number(t, "DRAWS_SEED", 0, int(time.Now().Unix())%1_000_000)
 	t.Logf("DRAWS_SEED=%d", first)
 	for _, f := range All() {
 		draw, drawn := draws[f.Name]
@@ -67,19 +67,6 @@ func TestDraws(t *testing.T) {
 			t.Logf("of %d draws: %v", count, outcomes)
 		})
 	}
-}
-
-func number(t *testing.T, name string, without int) int {
-	t.Helper()
-	text := os.Getenv(name)
-	if text == "" {
-		return without
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatalf("%s is %q, not a number", name, text)
-	}
-	return n
 }
 
 // Whose the host's addresses are: that is how far behind the link's own they are.

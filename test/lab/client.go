@@ -19,6 +19,8 @@ type Uplink struct {
 	Name  string         // the link's name on the host
 	Addrs []netip.Prefix // the host's addresses on it, one of each family at most
 	next  []netip.Addr   // the last address given to a client, for each of Addrs
+	// hardware is the address that the link has whenever it is plugged in.
+	hardware string
 }
 
 // defaultUplinks are the addresses of uplinks for which none are given.
@@ -56,27 +58,40 @@ func (h *Host) buildUplink(ctx context.Context, u *Uplink) error {
 		script = append(script, "netns add "+outside)
 	}
 	h.uplinks[u.Name] = u
+	u.hardware = fmt.Sprintf("02:00:00:00:00:%02x", len(h.uplinks))
 	if err := h.ip(ctx, "", script...); err != nil {
 		return err
 	}
-	// Pid 1 is in the host's own namespace, which has no name for ip to use.
-	err := h.ip(ctx, outside, fmt.Sprintf("link add %s index %d type veth peer name %s netns 1", u.Name, h.nextIndex(), u.Name))
+	// No snooping: nobody answers queries, and neighbour discovery is multicast.
+	err := h.ip(ctx, outside,
+		fmt.Sprintf("link add sw-%s index %d type bridge mcast_snooping 0", u.Name, h.nextIndex()),
+		fmt.Sprintf("link set sw-%s up", u.Name))
 	if err != nil {
 		return err
 	}
-	script = []string{fmt.Sprintf("link set %s up", u.Name)}
+	return h.Plug(ctx, u)
+}
+
+// Unplug takes the uplink's link from the host, with its addresses. The clients stay where they are.
+func (h *Host) Unplug(ctx context.Context, u *Uplink) error {
+	return h.ip(ctx, "", "link del "+u.Name)
+}
+
+// Plug gives it to the host again: to the kernel it is another link, and to clients the neighbour that they knew.
+func (h *Host) Plug(ctx context.Context, u *Uplink) error {
+	// Pid 1 is in the host's own namespace, which has no name for ip to use.
+	err := h.ip(ctx, outside, fmt.Sprintf("link add %s index %d type veth peer name %s address %s netns 1", u.Name, h.nextIndex(), u.Name, u.hardware))
+	if err != nil {
+		return err
+	}
+	script := []string{fmt.Sprintf("link set %s up", u.Name)}
 	for _, p := range u.Addrs {
 		script = append(script, "addr add "+p.String()+" dev "+u.Name+nodad(p.Addr()))
 	}
 	if err := h.ip(ctx, "", script...); err != nil {
 		return err
 	}
-	// No snooping: nobody answers queries, and neighbour discovery is multicast.
-	err = h.ip(ctx, outside,
-		fmt.Sprintf("link add sw-%s index %d type bridge mcast_snooping 0", u.Name, h.nextIndex()),
-		fmt.Sprintf("link set sw-%s up", u.Name),
-		fmt.Sprintf("link set %s master sw-%s up", u.Name, u.Name))
-	if err != nil {
+	if err := h.ip(ctx, outside, fmt.Sprintf("link set %s master sw-%s up", u.Name, u.Name)); err != nil {
 		return err
 	}
 	return h.awaitForwarding(ctx, u.Name)

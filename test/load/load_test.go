@@ -4,11 +4,11 @@ package load
 
 import (
 	"errors"
-	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/drawbridge-net/drawbridge/test/environ"
 )
 
 // growth is by how much the second time may leave the daemon larger than the first one did, in KiB. It is for a daemon without the
@@ -17,7 +17,7 @@ const growth = 8 << 10
 
 // TestLoad is the whole of it; the package documentation says what.
 func TestLoad(t *testing.T) {
-	containers := containers(t)
+	containers := environ.Number(t, "LOAD_CONTAINERS", 4, 200)
 	m := newMachine(t)
 	// The first network turns forwarding on, and the first burst opens connections that the engine keeps.
 	m.run(little)
@@ -56,18 +56,4 @@ func TestLoad(t *testing.T) {
 		t.Errorf("the second time left the daemon %d KiB larger than the first, %d are allowed", grown, growth)
 	}
 	m.noneMore(round{containers / 2, containers / 4}, before)
-}
-
-// containers is how many of them the first time has, see the package documentation.
-func containers(t *testing.T) int {
-	t.Helper()
-	text := os.Getenv("LOAD_CONTAINERS")
-	if text == "" {
-		return 200
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 4 {
-		t.Fatalf("LOAD_CONTAINERS is %q, not a number of containers from 4 on", text)
-	}
-	return n
 }

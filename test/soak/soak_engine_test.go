@@ -4,10 +4,10 @@ package soak
 
 import (
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"testing"
 	"time"
+
+	"github.com/drawbridge-net/drawbridge/test/environ"
 )
 
 // settings are what the environment says, see the package documentation.
@@ -18,27 +18,11 @@ type settings struct {
 
 func fromEnvironment(t *testing.T) settings {
 	t.Helper()
-	s := settings{time: duration(t, "SOAK_TIME", 45*time.Second), patience: duration(t, "SOAK_PATIENCE", 40*time.Second), seed: rand.Uint64N(1_000_000)}
-	if text := os.Getenv("SOAK_SEED"); text != "" {
-		var err error
-		if s.seed, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatalf("SOAK_SEED: %v", err)
-		}
+	return settings{
+		time:     environ.Duration(t, "SOAK_TIME", 45*time.Second),
+		patience: environ.Duration(t, "SOAK_PATIENCE", 40*time.Second),
+		seed:     uint64(environ.Number(t, "SOAK_SEED", 0, rand.IntN(1_000_000))),
 	}
-	return s
-}
-
-func duration(t *testing.T, name string, otherwise time.Duration) time.Duration {
-	t.Helper()
-	text := os.Getenv(name)
-	if text == "" {
-		return otherwise
-	}
-	d, err := time.ParseDuration(text)
-	if err != nil || d <= 0 {
-		t.Fatalf("%s is %q, not a time as 90s or 5m", name, text)
-	}
-	return d
 }
 
 // calmAfter is how many steps faults go on for until they pause, and all must be well.
