@@ -68,12 +68,12 @@ var left = []struct {
 	}},
 	{"test/managed.TestStateMoves", plugin, "Without a registry", []string{
 		"docker plugin disable -f drawbridge",
-		`cp "$home/propagated-mount/state.db" /root/drawbridge-state.db`,
+		`cp "$home/propagated-mount/state.db" /var/lib/drawbridge-state.db`,
 		"docker plugin rm -f drawbridge",
 		"docker plugin create drawbridge bin/plugin",
 		"docker plugin enable drawbridge",
 		"home=$(docker info -f '{{.DockerRootDir}}')/plugins/$(docker plugin inspect -f '{{.Id}}' drawbridge)",
-		`cp /root/drawbridge-state.db "$home/propagated-mount/state.db"`,
+		`cp /var/lib/drawbridge-state.db "$home/propagated-mount/state.db"`,
 	}},
 }
 

@@ -51,6 +51,7 @@ var mentioned = []string{
 	"nft list ruleset",
 	"nmcli device set LINK managed yes",
 	"systemctl reload nftables",
+	"systemctl stop drawbridge",
 	"udevadm info /sys/class/net/LINK",
 }
 

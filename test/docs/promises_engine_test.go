@@ -90,7 +90,7 @@ var scenes = map[string]func(*stage){
 
 // goesOn are commands of blocks that stand for themselves together with the one before.
 var goesOn = map[string]bool{
-	"cp /root/drawbridge-state.db /var/lib/drawbridge/state.db.new": true,
+	"cp /var/lib/drawbridge-state.db /var/lib/drawbridge/state.db.new": true,
 	"docker start till": true,
 }
 

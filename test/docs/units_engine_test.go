@@ -72,7 +72,7 @@ var promisesOfUnits = map[string]func(*stage){
 	"systemctl restart drawbridge": func(s *stage) {
 		s.open(s.near, "192.168.1.2:8080")
 		if s.soon("drawbridge status"); strings.Contains(s.shown, "DRAWBRIDGE_PUBLISH=host") {
-			s.soon("drawbridge ports | grep -- '--publish is host'")
+			s.soon("drawbridge ports | grep -E ' host .* --publish *$'")
 		}
 	},
 	"make uninstall": func(s *stage) {
@@ -104,10 +104,14 @@ var scenesOfUnits = map[string]func(*stage){
 	"docker network rm web": func(s *stage) {
 		s.sh("docker network inspect web || docker network create -d drawbridge --ipam-driver drawbridge web")
 	},
-	"nft list table inet drawbridge":                                        func(s *stage) { s.web() },
+	"nft list table inet drawbridge": func(s *stage) { // Docker was there before the daemon
+		s.sh("mkdir -p /etc/systemd/system/drawbridge.service.d && printf '[Service]\\nEnvironment=DRAWBRIDGE_FIREWALL_BACKEND=nftables\\n' " +
+			">/etc/systemd/system/drawbridge.service.d/backend.conf && systemctl daemon-reload && systemctl restart drawbridge")
+		s.web()
+	},
 	"systemctl stop drawbridge-relay.service":                               func(s *stage) { s.web() },
 	"systemctl daemon-reload && systemctl restart drawbridge-relay.service": func(s *stage) { s.web() },
-	"cp /root/drawbridge-state.db /var/lib/drawbridge/state.db.new":         damaged,
+	"cp /var/lib/drawbridge-state.db /var/lib/drawbridge/state.db.new":         damaged,
 	"docker stop till": func(s *stage) { s.web(); damaged(s) },
 	"nft delete table inet drawbridge-latch": func(s *stage) { // older kernels take it away with its owner
 		s.web()

@@ -56,6 +56,17 @@ func (b *bed) dpkg(args ...string) string {
 	return string(out)
 }
 
+// types has a shell run what the documentation tells a user to type, beside the folder dist, and answers questions with yes.
+func (b *bed) types(line string) {
+	b.t.Helper()
+	cmd := b.Command(b.t.Context(), "env", "-C", "/root", "sh", "-c", line)
+	cmd.Stdin = strings.NewReader("y\n")
+	out, err := cmd.CombinedOutput()
+	if b.t.Logf("typed: %s\n%s", line, out); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 // start does what systemd would: it starts the daemon and waits until it answers.
 func (b *bed) start() {
 	b.t.Helper()
