@@ -14,6 +14,9 @@ import (
 // operations is the document about a daemon that systemd runs.
 const operations = "docs/operations.md"
 
+// settings are what an administrator adds to the daemon's unit.
+const settings = "/etc/systemd/system/drawbridge.service.d"
+
 // TestUnits types docs/operations.md on a host with systemd, on which "make install" was typed.
 func TestUnits(t *testing.T) {
 	t.Parallel()
@@ -47,7 +50,7 @@ func newUnits(t *testing.T, script *Script) *stage {
 				s.sh(line)
 			}
 		}
-		s.sh("rm -rf /etc/systemd/system/drawbridge.service.d && systemctl daemon-reload && systemctl start drawbridge.socket drawbridge.service")
+		s.sh("[ ! -e " + settings + " ] || { rm -rf " + settings + " && systemctl daemon-reload && systemctl restart drawbridge; }; systemctl start drawbridge.socket drawbridge.service")
 		s.soon("drawbridge status")
 	}
 	s.ready()
@@ -105,13 +108,13 @@ var scenesOfUnits = map[string]func(*stage){
 		s.sh("docker network inspect web || docker network create -d drawbridge --ipam-driver drawbridge web")
 	},
 	"nft list table inet drawbridge": func(s *stage) { // Docker was there before the daemon
-		s.sh("mkdir -p /etc/systemd/system/drawbridge.service.d && printf '[Service]\\nEnvironment=DRAWBRIDGE_FIREWALL_BACKEND=nftables\\n' " +
-			">/etc/systemd/system/drawbridge.service.d/backend.conf && systemctl daemon-reload && systemctl restart drawbridge")
+		s.sh("mkdir -p " + settings + " && printf '[Service]\\nEnvironment=DRAWBRIDGE_FIREWALL_BACKEND=nftables\\n' >" + settings + "/backend.conf && " +
+			"systemctl daemon-reload && systemctl restart drawbridge")
 		s.web()
 	},
 	"systemctl stop drawbridge-relay.service":                               func(s *stage) { s.web() },
 	"systemctl daemon-reload && systemctl restart drawbridge-relay.service": func(s *stage) { s.web() },
-	"cp /var/lib/drawbridge-state.db /var/lib/drawbridge/state.db.new":         damaged,
+	"cp /var/lib/drawbridge-state.db /var/lib/drawbridge/state.db.new":      damaged,
 	"docker stop till": func(s *stage) { s.web(); damaged(s) },
 	"nft delete table inet drawbridge-latch": func(s *stage) { // older kernels take it away with its owner
 		s.web()

@@ -163,7 +163,7 @@ func goOn(t *testing.T, when string, streams map[string]*outage.Stream) {
 func (b *bed) tree() []string {
 	b.t.Helper()
 	out := b.run("find", "/etc", "/usr", "/var/lib", "/run", "(", "-path", "/var/lib/dpkg", "-o", "-path", "/var/lib/docker",
-		"-o", "-path", "/var/lib/containerd", "-o", "-path", "/etc/docker",
+		"-o", "-path", "/var/lib/containerd", "-o", "-path", "/etc/docker", "-o", "-path", "/var/lib/apt", "-o", "-path", "/var/lib/PackageKit",
 		"-o", "-path", "/run/systemd", "-o", "-path", "/run/xtables.lock", "-o", "-path", "/run/docker", "-o", "-path", "/run/containerd", ")", "-prune", "-o", "-printf", "%p %l\n")
 	lines := strings.Split(out, "\n")
 	slices.Sort(lines)
