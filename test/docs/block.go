@@ -8,26 +8,31 @@ import (
 // A Block is what stands between two fences.
 type Block struct {
 	Document string
+	Title    string // the nearest above it
 	Line     int    // of its first line
 	Kind     string // the word behind the fence: sh, console, yaml, or nothing for a drawing
-	Text     string
+	Text     string // without the indentation of a list
 }
 
 // Blocks returns a document's blocks in their order.
 func Blocks(document, text string) (out []Block) {
 	inside := false
+	indent, title := "", ""
 	var b Block
 	for i, line := range strings.Split(text, "\n") {
 		kind, fence := strings.CutPrefix(strings.TrimSpace(line), "```")
 		switch {
 		case fence && !inside:
-			b = Block{Document: document, Line: i + 2, Kind: kind}
+			b = Block{Document: document, Title: title, Line: i + 2, Kind: kind}
+			indent = line[:strings.Index(line, "`")]
 			inside = true
 		case fence:
 			out = append(out, b)
 			inside = false
 		case inside:
-			b.Text += line + "\n"
+			b.Text += strings.TrimPrefix(line, indent) + "\n"
+		case strings.HasPrefix(line, "#"):
+			title = strings.TrimLeft(line, "# ")
 		}
 	}
 	return out
@@ -61,6 +66,24 @@ func (b Block) Commands() (out []Command) {
 		}
 		if continues = more; more {
 			out[len(out)-1].Text = strings.TrimRight(out[len(out)-1].Text, " ") + " "
+		}
+	}
+	return out
+}
+
+// span is code within a sentence or a table.
+var span = regexp.MustCompile("`([^`\n]+)`")
+
+// Spans are the pieces of code within a document's sentences.
+func Spans(text string) (out []string) {
+	inside := false
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(strings.TrimSpace(line), "```") {
+			inside = !inside
+		} else if !inside {
+			for _, m := range span.FindAllStringSubmatch(line, -1) {
+				out = append(out, m[1])
+			}
 		}
 	}
 	return out

@@ -8,7 +8,7 @@ import (
 
 func TestBlocks(t *testing.T) {
 	text := "# Title\n```sh\n# first\nmake  # why\n\ndocker run -d \\\n    --network web \\\n  nginx\n```\nwords\n\n" +
-		"  ```console\n$ one\nsays this\nand that\n$ two\n```\n```\na drawing\n```\n"
+		"  ```console\n  $ one\n  says this\n  and that\n  $ two\n  ```\n```\na drawing\n```\n"
 	blocks := Blocks("README.md", text)
 	var places []Block
 	var commands [][]Command
@@ -17,7 +17,7 @@ func TestBlocks(t *testing.T) {
 		b.Text = ""
 		places = append(places, b)
 	}
-	if diff := cmp.Diff([]Block{{"README.md", 3, "sh", ""}, {"README.md", 13, "console", ""}, {"README.md", 19, "", ""}}, places); diff != "" {
+	if diff := cmp.Diff([]Block{{"README.md", "Title", 3, "sh", ""}, {"README.md", "Title", 13, "console", ""}, {"README.md", "Title", 19, "", ""}}, places); diff != "" {
 		t.Errorf("blocks (-want +got):\n%s", diff)
 	}
 	want := [][]Command{
@@ -27,5 +27,8 @@ func TestBlocks(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, commands); diff != "" {
 		t.Errorf("commands (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"docker ps", "ufw"}, Spans("Say `docker ps` or\n```sh\necho `date`\n```\n* `ufw`\n")); diff != "" {
+		t.Errorf("code in sentences (-want +got):\n%s", diff)
 	}
 }

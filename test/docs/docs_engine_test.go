@@ -5,45 +5,25 @@ package docs
 import (
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/drawbridge-net/drawbridge/test/lab"
 )
 
-// elsewhere are blocks that this test does not type, by words in them, and where that is done what they say.
-var elsewhere = map[string]string{
-	"dist/drawbridge_":              "the tests of test/package do it",
-	"docker plugin ":                "the tests of test/managed do it, with a registry of their own",
-	"make bench":                    "a benchmark of minutes, which nobody waits for in a test; its README is about its own figures",
-	"make demo":                     "the test of test/demo runs the demo, and this test is a part of make test",
-	"make install":                  "the tests of test/systemd do it",
-	"driver_opts: {drawbridge.name": "takes compose 2.27.1, which Debian does not have yet; the commands in front of it mean the same",
-}
-
-// shelves are the documents, those of each typed on a host of their own.
+// shelves are the documents, those of each typed on a host of their own. TestUnits has one more.
 var shelves = []string{"README.md", "docs/*.md", "docs/*/*.md"}
 
-func blocksOf(t *testing.T, pattern string) (out []Block) {
-	t.Helper()
-	paths, err := filepath.Glob(filepath.Join("../..", pattern))
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("no documents are like %s: %v", pattern, err)
-	}
-	for _, path := range paths {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		out = append(out, Blocks(strings.TrimPrefix(path, "../../"), string(text))...)
-	}
-	return out
-}
+// later is a compose project that takes compose 2.27.1, which Debian does not have yet. The commands in front of it mean the same.
+const later = "driver_opts: {drawbridge.name"
 
-// TestDocuments types every command of the README and of docs, and brings every compose project up, on a real engine behind ufw. It stops at the first
-// command that fails, and checks behind those that promise something whether that holds.
+// TestDocuments types every command of the README and of docs, but for those that the tables have, and brings every compose project up, on a real engine
+// behind ufw. It stops at the first command that fails, and checks behind those that promise something whether that holds.
 func TestDocuments(t *testing.T) {
 	for _, shelf := range shelves {
 		t.Run(shelf, func(t *testing.T) {
@@ -51,29 +31,44 @@ func TestDocuments(t *testing.T) {
 			blocks := blocksOf(t, shelf)
 			s := newStage(t)
 			for _, b := range blocks {
-				switch {
-				case isElsewhere(b):
-					continue
-				case b.Kind == "sh" || b.Kind == "console":
-					s.typeAll(b)
-				case b.Kind == "yaml":
-					s.compose(b)
-				default:
-					continue // a drawing, or rules as they are shown
+				if b.Document != operations {
+					s.play(b)
 				}
-				s.clear()
+			}
+			s.clear()
+			for document, text := range read(t, shelf) {
+				s.askAll(document, text)
 			}
 		})
 	}
 }
 
-func isElsewhere(b Block) bool {
-	for words := range elsewhere {
-		if strings.Contains(b.Text, words) {
-			return true
+// play does what a block says.
+func (s *stage) play(b Block) {
+	s.t.Helper()
+	switch {
+	case b.Kind == "sh" || b.Kind == "console":
+		s.typeAll(b)
+	case b.Kind == "yaml" && !strings.Contains(b.Text, later):
+		s.compose(b)
+	default:
+		s.shown = b.Text // what is to be written into a file; a drawing, or rules as they are
+	}
+}
+
+// ask are the commands of ours that change nothing.
+var ask = regexp.MustCompile(`^drawbridge (gc --dry-run|options|ports|rules|status|verify|version)$`)
+
+// askAll types those commands that a document has in its sentences and tables, each once.
+func (s *stage) askAll(document, text string) {
+	s.t.Helper()
+	for _, span := range Spans(text) {
+		if ask.MatchString(span) && !s.asked[span] {
+			s.asked[span] = true
+			s.t.Logf("%s: %s", document, span)
+			s.soon(span)
 		}
 	}
-	return false
 }
 
 // stage is a host as the documents have it: its link is eth0, ufw is on, and the images that they name are there.
@@ -81,30 +76,62 @@ type stage struct {
 	*lab.Host
 	t      *testing.T
 	docker *lab.Docker
-	path   string // where programs are looked for
+	path   string   // where programs are looked for
+	env    []string // of what is typed, besides
+	folder string   // the project's
+	ready  func()   // has the daemon run, where the documents stop it
 	// near is 192.168.1.1, and far is somebody else.
 	near, far *lab.Client
-	told      bool // ufw was told something
+	// promises are checked behind a command, and scenes set ahead of it.
+	promises, scenes map[string]func(*stage)
+
+	told  []string        // what takes back what ufw was told
+	shown string          // the block before, if it was no command
+	said  string          // what the last command answered
+	asked map[string]bool // commands that were typed already
 }
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
-	program := os.Getenv("DRAWBRIDGE_BIN")
-	if program == "" {
-		t.Fatal("DRAWBRIDGE_BIN does not name the built program: use make test-engine")
-	}
-	s := &stage{Host: lab.Up(t, lab.Options{}), t: t, path: filepath.Dir(program) + ":" + os.Getenv("PATH")}
-	_, err := s.AddUplink(t.Context(), "eth0", netip.MustParsePrefix("192.168.1.2/24"), netip.MustParsePrefix("2001:db8:1::2/64"))
-	s.must(err)
-	s.near = s.neighbour("near", "192.168.1.1/24", "2001:db8:1::1/64")
-	s.far = s.neighbour("far", "192.168.1.7/24", "2001:db8:1::7/64")
+	s := &stage{t: t, path: filepath.Dir(program(t)) + ":" + os.Getenv("PATH"), folder: folder(t), asked: map[string]bool{}, promises: promises, scenes: scenes}
+	s.host(lab.Options{})
 	s.must(s.StartUFW(t.Context()))
-	_, err = s.Start("drawbridge", []string{program, "serve"}, nil)
+	_, err := s.Start("drawbridge", []string{program(t), "serve"}, nil)
 	s.must(err)
 	s.docker, err = s.StartDocker(t.Context(), lab.DockerOptions{})
 	s.must(err)
 	s.images()
 	return s
+}
+
+// program is the built one.
+func program(t *testing.T) string {
+	t.Helper()
+	path := os.Getenv("DRAWBRIDGE_BIN")
+	if path == "" {
+		t.Fatal("DRAWBRIDGE_BIN does not name the built program: use make test-engine")
+	}
+	return path
+}
+
+// folder is the project's, where commands are typed.
+func folder(t *testing.T) string {
+	t.Helper()
+	path, err := filepath.Abs(top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// host makes the host and its neighbours.
+func (s *stage) host(o lab.Options) {
+	s.t.Helper()
+	s.Host = lab.Up(s.t, o)
+	_, err := s.AddUplink(s.t.Context(), "eth0", netip.MustParsePrefix("192.168.1.2/24"), netip.MustParsePrefix("2001:db8:1::2/64"))
+	s.must(err)
+	s.near = s.neighbour("near", "192.168.1.1/24", "2001:db8:1::1/64")
+	s.far = s.neighbour("far", "192.168.1.7/24", "2001:db8:1::7/64")
 }
 
 func (s *stage) neighbour(name string, addrs ...string) *lab.Client {
@@ -148,27 +175,67 @@ func (s *stage) must(err error) {
 	}
 }
 
-// sh has a shell run what a user typed.
+// undo are commands of ufw, and what takes them back.
+var undo = map[string]string{"ufw allow ": "ufw delete allow ", "ufw default deny outgoing": "ufw default allow outgoing"}
+
+// sh has a shell run what a user typed, in the project's folder.
 func (s *stage) sh(line string) string {
 	s.t.Helper()
-	s.told = s.told || strings.Contains(line, "ufw ")
-	out, err := s.Command(s.t.Context(), "env", "PATH="+s.path, "bash", "-euc", line).CombinedOutput()
+	for told, back := range undo {
+		if words, ok := strings.CutPrefix(line, told); ok {
+			s.told = append(s.told, back+words)
+		}
+	}
+	if strings.HasPrefix(line, "systemctl edit ") { // which wants a terminal
+		line = "script --quiet --return --command '" + line + "' /dev/null"
+	}
+	out, err := s.shell(line).CombinedOutput()
 	if err != nil {
 		s.t.Fatalf("%s: %v\n%s", line, err, out)
 	}
 	return string(out)
 }
 
-// typeAll types a block's commands one by one, and compares the answers that it shows.
+func (s *stage) shell(line string) *exec.Cmd {
+	return s.Command(s.t.Context(), "env", append(append([]string{"-C", s.folder, "PATH=" + s.path}, s.env...), "bash", "-euc", line)...)
+}
+
+// soon has a shell run what need not succeed at once, as a daemon that was just started has a comparison to make.
+func (s *stage) soon(line string) string {
+	s.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		out, err := s.shell(line).CombinedOutput()
+		if err == nil {
+			return string(out)
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("not in 20 s: %s: %v\n%s", line, err, out)
+		}
+	}
+}
+
+// typeAll types a block's commands one by one, but for those that others do, and compares the answers that it shows.
 func (s *stage) typeAll(b Block) {
 	s.t.Helper()
-	for _, c := range b.Commands() {
-		s.t.Logf("%s:%d: %s", b.Document, b.Line, c.Text)
-		got := s.sh(c.Text)
-		if c.Answer != "" && alike(got) != alike(c.Answer) {
-			s.t.Errorf("%s: %s says\n%s, and the document\n%s", b.Document, c.Text, alike(got), alike(c.Answer))
+	commands := slices.DeleteFunc(b.Commands(), func(c Command) bool { return !isTyped(b, c.Text) })
+	if !slices.ContainsFunc(commands, func(c Command) bool { return goesOn[c.Text] }) {
+		s.clear()
+	}
+	for _, c := range commands {
+		if scene := s.scenes[c.Text]; scene != nil {
+			scene(s)
 		}
-		if promise := promises[c.Text]; promise != nil {
+		s.t.Logf("%s: %s", b.place(), c.Text)
+		s.asked[c.Text] = true
+		if ask.MatchString(c.Text) {
+			s.said = s.soon(c.Text)
+		} else {
+			s.said = s.sh(c.Text)
+		}
+		if c.Answer != "" && alike(s.said) != alike(c.Answer) {
+			s.t.Errorf("%s: %s says\n%s, and the document\n%s", b.Document, c.Text, alike(s.said), alike(c.Answer))
+		}
+		if promise := s.promises[c.Text]; promise != nil {
 			promise(s)
 		}
 	}
@@ -185,7 +252,8 @@ func alike(answer string) string {
 // compose brings a project up and down.
 func (s *stage) compose(b Block) {
 	s.t.Helper()
-	s.t.Logf("%s:%d: compose", b.Document, b.Line)
+	s.clear()
+	s.t.Logf("%s: compose", b.place())
 	file := filepath.Join(s.Dir(), "compose.yaml")
 	s.must(os.WriteFile(file, []byte(b.Text), 0o644))
 	s.sh("docker-compose -p project -f " + file + " up -d")
@@ -197,12 +265,15 @@ func (s *stage) compose(b Block) {
 	s.sh("docker-compose -p project -f " + file + " down")
 }
 
-// clear takes away what a block has made, so that the next one stands for itself.
+// clear takes away what blocks have made, so that the next one stands for itself.
 func (s *stage) clear() {
 	s.t.Helper()
-	s.sh("docker ps -aq | xargs -r docker rm -f; docker network prune -f; iptables -F DOCKER-USER; iptables -t mangle -F DRAWBRIDGE-USER || true")
-	if s.told {
-		s.must(s.StartUFW(s.t.Context()))
-		s.told = false
+	if s.ready != nil {
+		s.ready()
 	}
+	s.sh("docker ps -aq | xargs -r docker rm -f; docker network prune -f; iptables -F DOCKER-USER; iptables -t mangle -F DRAWBRIDGE-USER || true")
+	for _, back := range s.told {
+		s.sh(back + " || true") // a promise may have taken it back already
+	}
+	s.told = nil
 }

@@ -3,6 +3,7 @@
 package docs
 
 import (
+	"strings"
 	"time"
 
 	"github.com/drawbridge-net/drawbridge/test/lab"
@@ -46,6 +47,51 @@ var promises = map[string]func(*stage){
 	"iptables -t mangle -I DRAWBRIDGE-USER -i eth0 -p tcp --dport 8080 ! -s 10.0.0.0/8 -j DROP": func(s *stage) {
 		s.closed(s.near, "192.168.1.2:8080")
 	},
+	"docker network inspect web -f '{{range .Containers}}{{println .Name .EndpointID}}{{end}}'": func(s *stage) {
+		name, id, _ := strings.Cut(s.said, " ")
+		if len(id) < 12 || name != "till" || !strings.Contains(s.sh("drawbridge ports"), id[:12]) {
+			s.t.Errorf("docker says %q, and drawbridge ports\n%s", s.said, s.sh("drawbridge ports"))
+		}
+	},
+	"docker network rm till": func(s *stage) {
+		s.open(s.near, "192.168.1.2:8080") // past ufw again
+	},
+	"conntrack -D -p udp --dport 5353": func(s *stage) {
+		if left := s.sh("conntrack -L -p udp --dport 5353"); strings.Contains(left, "dport=5353") {
+			s.t.Errorf("left is %s", left)
+		}
+	},
+	"ufw default deny outgoing":                func(s *stage) { s.closes(s.near, "192.168.1.2:8080") },
+	"ufw allow out on br-web to 172.24.0.0/16": func(s *stage) { s.open(s.near, "192.168.1.2:8080") },
+}
+
+// scenes are what commands find, by the command.
+var scenes = map[string]func(*stage){
+	"ufw allow 8080/tcp": func(s *stage) { s.web() },
+	"docker network inspect web -f '{{range .Containers}}{{println .Name .EndpointID}}{{end}}'": func(s *stage) { s.web() },
+	"docker network connect shop till": func(s *stage) { // what the first block of the document comes to
+		s.sh("docker network create shop")
+		s.sh("docker network create -d drawbridge --ipam-driver drawbridge till")
+		s.sh("docker run -d --name till --network till -p 8080:80 nginx")
+		s.closed(s.near, "192.168.1.2:8080")
+	},
+	"conntrack -D -p udp --dport 5353": func(s *stage) {
+		s.sh("docker network create -d drawbridge --ipam-driver drawbridge -o drawbridge.publish=dnat web")
+		_, err := s.docker.Serve(s.t.Context(), []string{"--network", "web", "-p", "5353:53/udp"}, "udp", ":53")
+		s.must(err)
+		lab.Eventually(s.t, s.near, "udp", "192.168.1.2:5353")
+	},
+	"ufw default deny outgoing": func(s *stage) {
+		s.web("-o com.docker.network.bridge.name=br-web -o drawbridge.publish=host")
+		s.sh("ufw allow 8080/tcp")
+		s.open(s.near, "192.168.1.2:8080")
+	},
+}
+
+// goesOn are commands of blocks that stand for themselves together with the one before.
+var goesOn = map[string]bool{
+	"cp /var/lib/drawbridge-state.db /var/lib/drawbridge/state.db.new": true,
+	"docker start till": true,
 }
 
 // projects are what holds while a compose project is up, by words of it.
@@ -62,7 +108,8 @@ var projects = map[string]func(*stage){
 		s.open(s.near, "[2001:db8:1::2]:8080")
 	},
 	"drawbridge.publish: localhost": func(s *stage) {
-		s.sh("ufw allow 8080/tcp && ufw allow 9090/tcp")
+		s.sh("ufw allow 8080/tcp")
+		s.sh("ufw allow 9090/tcp")
 		s.open(s.near, "192.168.1.2:8080")
 		s.closed(s.near, "192.168.1.2:9090")
 		lab.Eventually(s.t, s, "tcp", "127.0.0.1:9090")
@@ -72,7 +119,15 @@ var projects = map[string]func(*stage){
 // published is a container on a network of ours, to which ufw lets everybody.
 func (s *stage) published() {
 	s.t.Helper()
-	s.sh("docker network create -d drawbridge --ipam-driver drawbridge web && docker run -d --network web -p 8080:80 nginx && ufw allow 8080/tcp")
+	s.web()
+	s.sh("ufw allow 8080/tcp")
+}
+
+// web is a container on a network of ours, where there is no container yet.
+func (s *stage) web(options ...string) {
+	s.t.Helper()
+	s.sh(`[ -n "$(docker ps -q)" ] || { docker network create -d drawbridge --ipam-driver drawbridge ` + strings.Join(options, " ") +
+		` web && docker run -d --name till --network web -p 8080:80 nginx; }`)
 }
 
 // id is that of the only container that a filter finds.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -152,6 +153,19 @@ func (b *bed) run(program string, args ...string) string {
 		b.t.Fatal(err)
 	}
 	return out
+}
+
+// types has a shell on the host run what the documents tell a user to type, below which bin/plugin is, and answers questions with yes.
+func (b *bed) types(lines ...string) string {
+	b.t.Helper()
+	script := "set -eu; shopt -s expand_aliases\n" + strings.Join(lines, "\n")
+	cmd := b.Command(b.t.Context(), "env", "-C", filepath.Dir(filepath.Dir(built(b.t))), "bash", "-c", script)
+	cmd.Stdin = strings.NewReader("y\n")
+	out, err := cmd.CombinedOutput()
+	if b.t.Logf("typed:\n%s", strings.Join(lines, "\n")); err != nil {
+		b.t.Fatalf("%v\n%s", err, out)
+	}
+	return string(out)
 }
 
 // eventually waits for something that another process brings about.

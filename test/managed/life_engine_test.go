@@ -6,12 +6,14 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/drawbridge-net/drawbridge/test/docs"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 )
 
@@ -71,6 +73,7 @@ func (b *bed) pid() string {
 // TestLife: a plugin is made, set, turned on and off, and removed. What its networks are for works behind a firewall of the host.
 func TestLife(t *testing.T) {
 	b := up(t, options{before: func(h *lab.Host) { preset(t, h); startFirewalld(t, h) }})
+	script := docs.Left(t, "test/managed.TestLife")
 	mounts := b.mounts()
 	b.create("DRAWBRIDGE_DEFAULT_ADDRESS_POOL=base=10.77.0.0/16,size=24 base=fd77::/48,size=64", "DRAWBRIDGE_MTU=1400", "DRAWBRIDGE_MTU=")
 	b.healthy()
@@ -110,7 +113,8 @@ func TestLife(t *testing.T) {
 		)
 		lab.Reaches(t, b.client, "tcp", at(host4, 8082))
 		lab.Reaches(t, b.client, "tcp", at(host6, 8082))
-		b.run("firewall-cmd", "--add-port", "8080/tcp", "--add-port", "8081/tcp")
+		b.types(script.Under("docs/publishing.md", "Published ports and the host's firewall")[0]...)
+		b.run("firewall-cmd", "--add-port", "8081/tcp")
 		for _, port := range []uint16{8080, 8081} {
 			if peer := lab.Reaches(t, b.client, "tcp", at(host4, port)).Peer.Addr(); peer != b.client.Addr4() {
 				t.Errorf("port %d: the container sees %s, not the client's %s", port, peer, b.client.Addr4())
@@ -303,26 +307,21 @@ func TestSettings(t *testing.T) {
 	b.do("plugin", "rm", name)
 }
 
-// TestStateMoves: a plugin that is made anew goes on with the state of the one before, if it is given that.
+// TestStateMoves: a plugin that is made anew goes on with the state of the one before, if it is given that as the documentation says.
 func TestStateMoves(t *testing.T) {
 	b := up(t, options{before: func(h *lab.Host) { preset(t, h) }})
+	lines := docs.Left(t, "test/managed.TestStateMoves").Under("docs/managed-plugin.md", "Without a registry")[0]
+	again := slices.Index(lines, "docker plugin enable drawbridge") + 1
 	b.create()
 	b.network("web", "--ipv6")
 	web := b.serveOn("web", "--name", "web", "-p", "8080:80")
-	kept := filepath.Join(b.Dir(), "state.db")
-	b.do("plugin", "disable", "-f", name)
-	b.run("cp", filepath.Join(b.home(), "propagated-mount/state.db"), kept)
-	b.do("plugin", "rm", "-f", name)
-
-	b.create()
+	b.types(append([]string{"home=" + b.home()}, lines[:again]...)...)
 	if out, err := b.Run(t.Context(), b.program(), "status"); err == nil {
 		t.Errorf("without its state, and with a container that has a link, it is content: %s", out)
 	}
 	b.fails("missing or empty", "network", "create", "-d", driver, "--ipam-driver", driver, "other")
 	lab.Reaches(t, b.client, "tcp", at(b.client.Host.Addr4(), 8080))
-	b.do("plugin", "disable", "-f", name)
-	b.run("cp", kept, filepath.Join(b.home(), "propagated-mount/state.db"))
-	b.do("plugin", "enable", name)
+	b.types(lines[again:]...)
 	b.healthy()
 	lab.Eventually(t, b.client, "tcp", at(b.client.Host.Addr4(), 8080))
 	lab.Eventually(t, b.client, "tcp", at(b.client.Host.Addr6(), 8080))

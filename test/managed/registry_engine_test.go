@@ -12,22 +12,26 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-net/drawbridge/test/docs"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 )
 
-// registry is where the lab's registry listens, and repository the plugin's name there, without a tag. An engine trusts it, because it is
-// the host's own.
+// registry is that of the documentation, which listens on the host itself in the lab, and repository the plugin's name there, without a tag.
 const (
-	registry        = "127.0.0.1:5000"
+	registry        = "registry.example.com"
 	repository      = registry + "/drawbridge"
+	registryAddr    = "127.0.0.1:80"
 	registryProgram = "/usr/bin/docker-registry"
 )
 
 // startRegistry starts one that keeps what it is given in the lab.
 func (b *bed) startRegistry() {
 	b.t.Helper()
+	if err := os.WriteFile(b.Path("/etc/hosts"), []byte("127.0.0.1 localhost "+registry+"\n"), 0o644); err != nil {
+		b.t.Fatal(err)
+	}
 	config := filepath.Join(b.Dir(), "registry.yml")
-	text := fmt.Sprintf("version: 0.1\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %s}\n", filepath.Join(b.Dir(), "registry"), registry)
+	text := fmt.Sprintf("version: 0.1\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %s}\n", filepath.Join(b.Dir(), "registry"), registryAddr)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		b.t.Fatal(err)
 	}
@@ -35,17 +39,9 @@ func (b *bed) startRegistry() {
 		b.t.Fatal(err)
 	}
 	b.eventually("the registry answers", func() bool {
-		_, err := lab.Get(b.t.Context(), b.Host, lab.Request{Network: "tcp", Addr: registry, Timeout: time.Second})
+		_, err := lab.Get(b.t.Context(), b.Host, lab.Request{Network: "tcp", Addr: registryAddr, Timeout: time.Second})
 		return err == nil || !strings.Contains(err.Error(), "refused") // it has no answer for who says nothing
 	})
-}
-
-// publish pushes a version of the plugin, made from a directory, and forgets it again.
-func (b *bed) publish(version, dir string) {
-	b.t.Helper()
-	b.do("plugin", "create", repository+":"+version, dir)
-	b.do("plugin", "push", repository+":"+version)
-	b.do("plugin", "rm", repository+":"+version)
 }
 
 // next makes the plugin of another version: it has another description, a setting more, and a file that the first lacks.
@@ -95,42 +91,100 @@ func documented(t *testing.T) string {
 	return strings.Join(lines, "")
 }
 
-// TestRegistry: a plugin is pushed, installed by a name of the user's choice, for the privileges that the documentation shows, and
-// upgraded under containers that run. Its networks, ports, addresses and settings stay.
+// TestRegistry types docs/managed-plugin.md: a plugin is made, pushed, installed by a name of the user's choice, for the privileges that the documentation
+// shows, upgraded under containers that run, and removed. Its networks, ports, addresses and settings stay over the upgrade.
 func TestRegistry(t *testing.T) {
-	b := up(t, options{lab: lab.Options{Share: []string{registryProgram}}, before: func(h *lab.Host) { preset(t, h) }})
+	b := up(t, options{
+		lab:    lab.Options{Share: []string{registryProgram}},
+		docker: []string{"--insecure-registry", registry},
+		before: func(h *lab.Host) { preset(t, h) },
+	})
+	const document = "docs/managed-plugin.md"
+	script := docs.Left(t, "test/managed.TestRegistry")
+	install := script.Under(document, "Install it") // from a registry; from the sources; to publish it
 	b.startRegistry()
-	b.publish("1", built(t))
-	b.publish("2", b.next())
+	b.types(install[1]...)
+	b.remove()
+	b.types(script.Under("README.md", "Install it")[0]...)
+	b.do("network", "rm", "web")
+	b.remove()
+	b.types(install[2]...)
+	b.do("plugin", "rm", repository+":1.0")
+	b.do("plugin", "create", repository+":1.1", b.next())
+	b.do("plugin", "push", repository+":1.1")
+	b.do("plugin", "rm", repository+":1.1")
 
-	if out := b.asks("n", "plugin", "install", "--alias", name, repository+":1"); !strings.Contains(out, documented(t)) {
+	asked := script.Under(document, "What it may do")[0][0]
+	if out := b.asks("n", strings.Fields(asked)[1:]...); !strings.Contains(out, documented(t)) {
 		t.Errorf("the engine asks for other privileges than the documentation shows:\n%s\ndocumented:\n%s", out, documented(t))
 	}
 	if out := b.do("plugin", "ls", "-q"); out != "" {
 		t.Errorf("it is installed without permission: %s", out)
 	}
-	b.do("plugin", "install", "--grant-all-permissions", "--alias", name, repository+":1", "DRAWBRIDGE_FIREWALL_BACKEND="+backend(), "DRAWBRIDGE_MTU=1380")
+	b.types(install[0]...)
+	b.do("network", "rm", "web")
+	b.remove()
+	b.types(script.Under(document, "Settings")[0]...)
+	b.isSet("DRAWBRIDGE_PUBLISH=host", "DRAWBRIDGE_LOG_LEVEL=debug", "DRAWBRIDGE_DEFAULT_ADDRESS_POOL=base=10.10.0.0/16,size=24 base=fd00:10::/48,size=64")
+	b.do("plugin", "disable", name)
+	b.do("plugin", "set", name, "DRAWBRIDGE_FIREWALL_BACKEND="+backend(), "DRAWBRIDGE_PUBLISH=dnat", "DRAWBRIDGE_MTU=1380")
+	b.do("plugin", "enable", name)
 	b.healthy()
+	b.upgraded(script.Under(document, "Upgrade")[0])
+	look := script.Under(document, "Look at it")[0]
+	if out := b.types(look...); !strings.Contains(out, "0.0.0.0:8080/tcp") {
+		t.Errorf("drawbridge ports says %s", out)
+	}
+	b.run(b.program(), "verify")
+	b.do("rm", "-f", "web")
+	b.do("network", "rm", "later")
+	b.types(append(look, script.Under(document, "Remove it")[0]...)...)
+	b.nothingLeft()
+	if out := b.do("plugin", "ls", "-q"); out != "" {
+		t.Errorf("plugins are left: %s", out)
+	}
+}
+
+// remove forgets the plugin.
+func (b *bed) remove() {
+	b.t.Helper()
+	b.do("plugin", "disable", name)
+	b.do("plugin", "rm", name)
+}
+
+// isSet checks the plugin's variables.
+func (b *bed) isSet(settings ...string) {
+	b.t.Helper()
+	env := b.do("plugin", "inspect", "-f", "{{range .Settings.Env}}{{println .}}{{end}}", name)
+	for _, setting := range settings {
+		if !strings.Contains(env, setting+"\n") {
+			b.t.Errorf("%s is not in\n%s", setting, env)
+		}
+	}
+}
+
+// upgraded upgrades the plugin under a container that runs, by lines of which the first turns it off and the last on.
+func (b *bed) upgraded(lines []string) {
+	t := b.t
+	t.Helper()
 	b.network("web", "--ipv6")
 	web := b.serveOn("web", "--name", "web", "-p", "8080:80")
 	v4, v6 := b.addrs(web, "web")
-	host4, host6 := b.client.Host.Addr4(), b.client.Host.Addr6()
 	works := func() {
 		t.Helper()
-		lab.Eventually(t, b.client, "tcp", at(host4, 8080))
-		lab.Eventually(t, b.client, "tcp", at(host6, 8080))
+		lab.Eventually(t, b.client, "tcp", at(b.client.Host.Addr4(), 8080))
+		lab.Eventually(t, b.client, "tcp", at(b.client.Host.Addr6(), 8080))
 		lab.Reaches(t, web, "tcp", at(b.client.Addr4(), 80))
 	}
 	works()
 	home := b.home()
-
-	b.do("plugin", "disable", "-f", name)
+	b.types(lines[0])
 	works() // as the kernel does it
-	if out := b.asks("y", "plugin", "upgrade", "--skip-remote-check", name, repository+":2"); !strings.Contains(out, "Upgraded plugin") {
+	if out := b.types(lines[1]); !strings.Contains(out, "Upgraded plugin") {
 		t.Errorf("the upgrade says %q", out)
 	}
 	b.do("plugin", "set", name, "DRAWBRIDGE_NEXT=1") // which the first had not
-	b.do("plugin", "enable", name)
+	b.types(lines[2:]...)
 	b.healthy()
 	if _, err := b.Run(t.Context(), "test", "-e", filepath.Join(b.home(), "rootfs/next")); err != nil || b.home() != home {
 		t.Errorf("the plugin at %s is not the next one: %v", b.home(), err)
@@ -146,12 +200,6 @@ func TestRegistry(t *testing.T) {
 	if out := b.run("cat", "/sys/class/net/"+b.bridge("later")+"/mtu"); out != "1380\n" {
 		t.Errorf("the MTU is %s", out)
 	}
-	b.run(b.program(), "verify")
-	b.do("rm", "-f", "web")
-	b.do("network", "rm", "web", "later")
-	b.nothingLeft()
-	b.do("plugin", "disable", "-f", name)
-	b.do("plugin", "rm", name)
 }
 
 // TestAlias: by another name, with another tag, all is as by the first.

@@ -56,6 +56,17 @@ func (b *bed) dpkg(args ...string) string {
 	return string(out)
 }
 
+// types has a shell run what the documentation tells a user to type, beside the folder dist, and answers questions with yes.
+func (b *bed) types(line string) {
+	b.t.Helper()
+	cmd := b.Command(b.t.Context(), "env", "-C", "/root", "sh", "-c", line)
+	cmd.Stdin = strings.NewReader("y\n")
+	out, err := cmd.CombinedOutput()
+	if b.t.Logf("typed: %s\n%s", line, out); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 // start does what systemd would: it starts the daemon and waits until it answers.
 func (b *bed) start() {
 	b.t.Helper()
@@ -152,7 +163,7 @@ func goOn(t *testing.T, when string, streams map[string]*outage.Stream) {
 func (b *bed) tree() []string {
 	b.t.Helper()
 	out := b.run("find", "/etc", "/usr", "/var/lib", "/run", "(", "-path", "/var/lib/dpkg", "-o", "-path", "/var/lib/docker",
-		"-o", "-path", "/var/lib/containerd", "-o", "-path", "/etc/docker",
+		"-o", "-path", "/var/lib/containerd", "-o", "-path", "/etc/docker", "-o", "-path", "/var/lib/apt", "-o", "-path", "/var/lib/PackageKit",
 		"-o", "-path", "/run/systemd", "-o", "-path", "/run/xtables.lock", "-o", "-path", "/run/docker", "-o", "-path", "/run/containerd", ")", "-prune", "-o", "-printf", "%p %l\n")
 	lines := strings.Split(out, "\n")
 	slices.Sort(lines)

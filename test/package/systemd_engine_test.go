@@ -8,19 +8,22 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-net/drawbridge/test/docs"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 	"github.com/drawbridge-net/drawbridge/test/outage"
 )
 
-// TestUnderSystemd: the maintainer scripts start, restart and stop units; no test does.
+// TestUnderSystemd: the maintainer scripts start, restart and stop units; no test does. In the end it types what the documentation has for apt.
 func TestUnderSystemd(t *testing.T) {
 	t.Parallel()
+	lines := docs.Left(t, "test/package.TestUnderSystemd").Under("README.md", "Install it")[0]
 	for _, root := range []string{lab.Own, lab.Trixie} {
-		t.Run(root, func(t *testing.T) { underSystemd(t, root) })
+		t.Run(root, func(t *testing.T) { underSystemd(t, root, lines) })
 	}
 }
 
-func underSystemd(t *testing.T, root string) {
+// underSystemd gets the lines that install, remove and purge the package.
+func underSystemd(t *testing.T, root string, lines []string) {
 	t.Parallel()
 	debs, err := packages()
 	if err != nil {
@@ -100,11 +103,14 @@ func underSystemd(t *testing.T, root string) {
 		b.relay()
 		goOn(t, "after a removal that was refused", held)
 	})
+	b.run("mkdir", "/root/dist")
+	b.run("cp", debs[1], "/root/dist/drawbridge_"+newer+"-1_amd64.deb") // as the documentation calls it, whichever it is
 	t.Run("removal and return", func(t *testing.T) {
-		b.dpkg("-r", "drawbridge")
+		b.types(lines[1])
 		b.isGone(kernel)
 		b.unitsAre("inactive", "drawbridge.service", "drawbridge.socket", "drawbridge-relay.socket", "drawbridge-relay.service")
-		b.dpkg("-i", debs[1])
+		b.types(lines[0])
+		b.isInstalled(newer)
 		for mode := range published {
 			lab.Eventually(t, b.client, "tcp", b.addr(mode))
 		}
@@ -112,7 +118,7 @@ func underSystemd(t *testing.T, root string) {
 	t.Run("purge", func(t *testing.T) {
 		b.do("rm", "-f", "on-dnat", "on-host")
 		b.do("network", "rm", "web-dnat", "web-host")
-		b.dpkg("-P", "drawbridge")
+		b.types(lines[2])
 		b.isGone(kernel)
 		if out := b.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "drawbridge*"); out != "" {
 			t.Errorf("units are left:\n%s", out)
