@@ -25,7 +25,7 @@
 // a start of either side, and when an answer was lost. The state of ten thousand ports is thus sent once, and not every thirty seconds.
 //
 // The daemon says in which families DOCKER-USER has rules. The relay asks these about clients by itself (package inquiry), so it does also
-// while no daemon runs; until somebody has said anything it asks in both. Its answer says what keeps it from asking.
+// while no daemon runs; until somebody has said anything clients wait for that, and after some seconds it asks in both. Its answer says what keeps it from asking.
 //
 // Modes cross resolved ([Options].Mode), since what they stand for depends on the host, which only the daemon looks at.
 //

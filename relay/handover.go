@@ -258,7 +258,7 @@ func (s *Server) inherit(document, listener *os.File) (net.Listener, error) {
 		return nil, errors.Join(err, listener.Close())
 	}
 	s.settings, s.session, s.base, s.state = in.Settings, in.Session, in.Base, in.State
-	s.inquire.Store(in.Inquire)
+	s.hear(in.Inquire) // nothing of a relay that asked nobody
 	if in.Owner {
 		s.o.Notify = nil // systemd does not know this one
 	}

@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/drawbridge-net/drawbridge/state"
 )
@@ -85,6 +88,39 @@ func TestInquire(t *testing.T) {
 	now.Store(&Inquire{})
 	must(t, c.Follow(t.Context(), nothing))
 	want("rules gone", false, false, "")
+}
+
+// TestHeard: who comes to a relay before it was told whether there is anything to ask about him waits for that, and not for ever.
+func TestHeard(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		told *Inquire
+		v6   bool
+		want bool // the desk refuses everybody
+		took time.Duration
+	}{
+		{"nothing to ask", &Inquire{}, false, true, time.Second},
+		{"nothing to ask in his family", &Inquire{V4: true}, true, true, time.Second},
+		{"rules", &Inquire{V4: true}, false, false, time.Second},
+		{"nobody says anything", nil, false, false, hearTime},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := NewServer(ServerOptions{Desk: &fakeDesk{}})
+				began := time.Now()
+				time.AfterFunc(time.Second, func() { s.prepare(tt.told) })
+				at := netip.MustParseAddrPort("192.0.2.1:80")
+				if tt.v6 {
+					at = netip.MustParseAddrPort("[2001:db8::1]:80")
+				}
+				yes, err := inquirer{s}.Admits(t.Context(), state.Visit{Proto: state.TCP, At: at})
+				if took := time.Since(began); err != nil || yes != tt.want || took != tt.took {
+					t.Errorf("admitted: %v, %v after %v", yes, err, took)
+				}
+				time.Sleep(hearTime) // no timer outlives the test
+			})
+		})
+	}
 }
 
 // TestInquireIsInherited: a relay that takes over asks as the one before did.

@@ -65,6 +65,7 @@ type Server struct {
 	// inquire is what the last state came with that said it, nil before; desk is who asks then.
 	inquire atomic.Pointer[Inquire]
 	desk    Desk
+	heard   heard
 	// elder is the relay whose sockets this one took over, while that has connections.
 	elder *elder
 
@@ -97,7 +98,7 @@ func NewServer(o ServerOptions) *Server {
 	f := newFeed()
 	s := &Server{
 		o: o, feed: f, log: slog.New(newLogHandler(f, o.Log)), instance: rand.Text(), began: time.Now(),
-		elder: newElder(), left: make(chan struct{}), desk: o.Desk,
+		elder: newElder(), left: make(chan struct{}), desk: o.Desk, heard: newHeard(),
 	}
 	s.undiverted.Store(new(string))
 	s.ports.Store(s.publisher())
@@ -112,7 +113,7 @@ func (s *Server) publisher() *publish.Publisher {
 		Mode:       func(e state.Exposure) state.Publish { return cmp.Or(e.Publish, state.PublishDNAT) },
 		Undiverted: func() string { return *s.undiverted.Load() },
 		Inquire:    func(v6 bool) bool { return s.inquire.Load().of(v6) },
-		Inquirer:   s.desk,
+		Inquirer:   inquirer{s},
 	})
 }
 
@@ -387,9 +388,7 @@ func (s *Server) apply(ctx context.Context, c stateCall) (reply, error) {
 
 // prepare notes of which families DOCKER-USER is asked, and returns what keeps it from being asked, "" for nothing.
 func (s *Server) prepare(in *Inquire) string {
-	if in != nil {
-		s.inquire.Store(in)
-	}
+	s.hear(in)
 	if now := s.inquire.Load(); now == nil || !now.V4 && !now.V6 {
 		s.desk.Retire()
 		return ""

@@ -196,9 +196,11 @@ func (k *kernel) commit(generation uint32, edits []edit) (time.Duration, error) 
 	return time.Since(began), err
 }
 
-// check has the kernel look through the edits, and change nothing: a transaction without its end is undone.
+// check has the kernel look through the edits, and change nothing: a transaction without its end is undone. They are made to a table that
+// nobody has: what an earlier program's table holds, such as a chain of another priority, would be in their way.
 func (k *kernel) check(edits []edit) error {
 	b := k.batch()
+	b.table += "-check"
 	b.begin(0) // any
 	b.add(edits)
 	return k.transact(b)

@@ -48,12 +48,10 @@ func NewLatch() (*Latch, error) {
 	var err error
 	for _, flags := range []uint32{flagOwner | flagPersist, flagOwner} {
 		var k *kernel
-		// By another name: one of an earlier daemon is no obstacle.
-		if k, err = newKernel(latchName+"-check", flags); err != nil {
+		if k, err = newKernel(latchName, flags); err != nil {
 			return nil, err
 		}
 		if err = k.check(difference(nil, latch(firewall.Latched{V4: true, V6: true, Bridges: []string{"br-check"}}))); err == nil {
-			k.table = latchName
 			return &Latch{kernel: k}, nil
 		}
 		k.close()

@@ -175,7 +175,7 @@ func (e deleteSet) encode(b *batch) {
 // encode names no element, which stands for all.
 func (e flushSet) encode(b *batch) {
 	b.request(unix.NFT_MSG_DELSETELEM, 0, func(buf []byte) []byte {
-		buf = attrName(buf, unix.NFTA_SET_ELEM_LIST_TABLE, tableName)
+		buf = attrName(buf, unix.NFTA_SET_ELEM_LIST_TABLE, b.table)
 		return attrName(buf, unix.NFTA_SET_ELEM_LIST_SET, e.name)
 	})
 }

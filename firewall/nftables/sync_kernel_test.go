@@ -313,6 +313,27 @@ func TestUsable(t *testing.T) {
 	}
 }
 
+// TestUsableAfterOlder: the table of an older program, whose chains and sets had other places and types, keeps nobody from writing today's.
+func TestUsableAfterOlder(t *testing.T) {
+	l := newLab(t, "-nft")
+	l.sync(firewalltest.State())
+	want := l.skeleton()
+	for name, older := range map[string]string{
+		"chain": "delete chain inet drawbridge forward\nadd chain inet drawbridge forward { type filter hook forward priority -1; }",
+		"set":   "flush chain inet drawbridge forward4\nflush chain inet drawbridge sources4\nflush chain inet drawbridge output\ndelete set inet drawbridge unprotected4\nadd set inet drawbridge unprotected4 { type ipv6_addr; }",
+	} {
+		l.load(older)
+		after := withBackend(l.Lab)
+		if err := after.backend.Usable(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		after.sync(firewalltest.State())
+		if diff := cmp.Diff(want, l.skeleton()); diff != "" {
+			t.Errorf("%s: made anew (-before +after):\n%s", name, diff)
+		}
+	}
+}
+
 // TestText: what Rules prints is nft's language, and loaded by nft gives what the kernel got from us.
 func TestText(t *testing.T) {
 	s := manyPorts(20)

@@ -1,7 +1,7 @@
 // Package outage measures what a client of the lab notices of something that goes wrong on its way.
 //
 // A [Stream] is one connection on which question follows answer: what it lost, TCP has sent again, and what it tells is
-// whether it was ever cut and how long the longest wait was. [Knocks] are new connections, each with a question of its
+// whether it was ever cut, how long the longest wait was, and from which address the server saw it come. It may be a session of UDP too. [Knocks] are new connections, each with a question of its
 // own, one every few milliseconds: they tell for how long nobody new was let in, and, of an address that must be closed,
 // whether it ever was open.
 //

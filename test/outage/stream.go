@@ -20,19 +20,32 @@ const every = 10 * time.Millisecond
 // streamPatience is how long a stream waits for an answer before it gives its connection up.
 const streamPatience = 60 * time.Second
 
-// A Stream is one TCP connection on which something is asked about a hundred times a second.
+// sessionPatience is the same for datagrams. One that has no answer is sent again after a quarter of it.
+const sessionPatience = 16 * time.Second
+
+// A Stream is one TCP connection, or one session of UDP, on which something is asked about a hundred times a second.
 type Stream struct {
 	client
 
 	mu      sync.Mutex
 	answers []time.Time // guarded by mu
+	said    []string    // guarded by mu
 }
 
 // Open opens a connection and returns when the first answer has come.
 func Open(ctx context.Context, from lab.Place, addr string) (*Stream, error) {
+	return open(ctx, from, streamPatience, "tcp", addr)
+}
+
+// OpenUDP does the same with datagrams, all from one port. A lost one ends nothing; [Stream.Longest] tells of it.
+func OpenUDP(ctx context.Context, from lab.Place, addr string) (*Stream, error) {
+	return open(ctx, from, sessionPatience, "udp", addr)
+}
+
+func open(ctx context.Context, from lab.Place, patience time.Duration, network, addr string) (*Stream, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &Stream{client: newClient(cancel, "the connection was cut")}
-	cmd := from.Command(ctx, from.Probe(), "get", "-timeout", streamPatience.String(), "-count", "100000000", "-every", every.String(), "tcp", addr)
+	cmd := from.Command(ctx, from.Probe(), "get", "-timeout", patience.String(), "-count", "100000000", "-every", every.String(), network, addr)
 	cmd.Stderr = s.stderr
 	lines, err := start(cmd)
 	if err != nil {
@@ -72,6 +85,9 @@ func (s *Stream) read(cmd *exec.Cmd, lines *bufio.Reader, first chan<- struct{})
 		}
 		s.mu.Lock()
 		s.answers = append(s.answers, time.Now())
+		if word := strings.TrimSpace(line); !slices.Contains(s.said, word) {
+			s.said = append(s.said, word)
+		}
 		if len(s.answers) == 1 {
 			close(first)
 		}
@@ -116,6 +132,13 @@ func (s *Stream) Answers() []time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.answers)
+}
+
+// Said are the answers that differ: of each server, and of each address from which it saw the questions come, one.
+func (s *Stream) Said() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.said)
 }
 
 // Longest returns the longest distance between neighbours among the moments and both ends. The moments are in order.

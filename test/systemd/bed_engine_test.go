@@ -49,7 +49,7 @@ func up(t *testing.T, o lab.Options) *bed {
 	t.Helper()
 	t.Parallel()
 	o.Systemd = true
-	dest := installed(t)
+	dest := installed(t, repository(t), "BIN="+binary(t))
 	next := otherVersion(t)
 	o.Share = append(o.Share, dest, next, uninstall(t))
 	b := &bed{Host: lab.Up(t, o), t: t, dest: dest, next: next}
@@ -80,16 +80,22 @@ func repository(t *testing.T) string {
 
 func uninstall(t *testing.T) string { return filepath.Join(repository(t), "packaging/uninstall.sh") }
 
-// installed is what make install makes below a folder of its own.
-func installed(t *testing.T) string {
+// binary is the program under test.
+func binary(t *testing.T) string {
 	t.Helper()
 	bin := os.Getenv("DRAWBRIDGE_BIN")
 	if bin == "" {
 		t.Fatal("DRAWBRIDGE_BIN does not name the built program: use make test-engine")
 	}
+	return bin
+}
+
+// installed is what make install makes of a tree of the project, below a folder of its own.
+func installed(t *testing.T, tree string, settings ...string) string {
+	t.Helper()
 	dest := filepath.Join(t.TempDir(), "dest")
-	out, err := exec.Command("make", "-C", repository(t), "install", "BIN="+bin, "DESTDIR="+dest).CombinedOutput()
-	if err != nil {
+	args := append([]string{"-C", tree, "install", "DESTDIR=" + dest}, settings...)
+	if out, err := exec.Command("make", args...).CombinedOutput(); err != nil {
 		t.Fatalf("make install: %v\n%s", err, out)
 	}
 	return dest
@@ -110,7 +116,13 @@ func otherVersion(t *testing.T) string {
 // install copies what make install has made onto the host.
 func (b *bed) install() {
 	b.t.Helper()
-	b.run("cp", "-a", "--remove-destination", b.dest+"/.", "/")
+	b.copyOnto(b.dest)
+}
+
+// copyOnto copies what make install has made of some tree onto the host.
+func (b *bed) copyOnto(dest string) {
+	b.t.Helper()
+	b.run("cp", "-a", "--remove-destination", dest+"/.", "/")
 	b.run("systemctl", "daemon-reload")
 }
 

@@ -93,7 +93,7 @@ func TestInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	for calls := range 6 {
-		dest := installed(t)
+		dest := installed(t, repository(t), "BIN="+binary(t))
 		left := filepath.Join(t.TempDir(), "left")
 		if err := os.WriteFile(left, []byte(strconv.Itoa(calls)), 0o600); err != nil {
 			t.Fatal(err)
