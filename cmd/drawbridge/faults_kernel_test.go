@@ -326,13 +326,13 @@ func takesAway(call string) bool {
 	return false
 }
 
-// lessHistory leaves out of a state whether forwarding is ours, since what was turned on once stays on, and is remembered; and by which run of the
-// daemon a network was made.
+// lessHistory leaves out of a state whether forwarding is ours, since what was turned on once stays on, and is remembered; and which run of the
+// daemon made a network, which that takes back itself when it has lived on for a while.
 func lessHistory(text string) string {
-	return made.ReplaceAllString(forwarding.ReplaceAllString(text, ""), `"made": "a run"`)
+	return made.ReplaceAllString(forwarding.ReplaceAllString(text, ""), "")
 }
 
-var made = regexp.MustCompile(`"made": ".*?"`)
+var made = regexp.MustCompile(`,\s*"made": ".*?"`)
 
 // retired are the bridges of which something may be left: they are remembered until a pass went through.
 var retired = regexp.MustCompile(`(?s)"Retired": \[.*?\]`)
