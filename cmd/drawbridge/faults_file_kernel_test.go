@@ -18,6 +18,7 @@ import (
 
 // walkFiles walks a first start, and that of a program which finds a file of an earlier format.
 func (w *walker) walkFiles(story []step) {
+	w.from, w.every = 1, 1 // they are few
 	w.plan(0, "")
 	w.start()
 	blank := w.moment()
@@ -38,36 +39,35 @@ func (w *walker) walkFiles(story []step) {
 func (w *walker) walkFile(what string, file []byte, want moment) {
 	w.Helper()
 	path := w.host.path("state.db")
-	for _, fault := range []effect.Fault{effect.KillBefore, effect.KillAfter, effect.Fail} {
-		for point := 1; ; point++ {
-			w.rewind(want)
-			w.stop()
-			w.must(errors.Join(remove(path), remove(path+".new")))
-			if file != nil {
-				w.must(os.WriteFile(path, file, 0o600))
-			}
-			w.plan(point, fault)
-			w.host.launch(w.backend)
-			hit := w.await(point, fault)
-			w.plan(0, "")
-			if !strings.HasPrefix(hit, "store.") {
-				if point == 1 {
-					w.Fatalf("%s: the first effect is %q, and not of the file", what, hit)
-				}
-				w.stop()
-				break
-			}
-			w.note(fault, hit)
-			where := fmt.Sprintf("%s, %s %d (%s)", what, fault, point, hit)
-			if w.host.daemon == nil {
-				w.start()
-			}
-			if now := lessHistory(w.same(where)); now != want.less() {
-				w.Errorf("%s: the state is not as it should be: %s", where, cmp.Diff(want.less(), now))
-			}
-			if _, err := os.Stat(path + ".new"); err == nil {
-				w.Errorf("%s: an unfinished file is left", where)
-			}
+	act := func(point int, fault effect.Fault) string {
+		w.rewind(want)
+		w.stop()
+		w.must(errors.Join(remove(path), remove(path+".new")))
+		if file != nil {
+			w.must(os.WriteFile(path, file, 0o600))
+		}
+		w.plan(point, fault)
+		w.host.launch(w.backend)
+		hit := w.await(point, fault)
+		switch {
+		case strings.HasPrefix(hit, "store."):
+			return hit
+		case point == 1:
+			w.Fatalf("%s: the first effect is %q, and not of the file", what, hit)
+		}
+		w.stop()
+		return ""
+	}
+	for v := range w.visits(act, effect.KillBefore, effect.KillAfter, effect.Fail) {
+		where := fmt.Sprintf("%s, %v", what, v)
+		if w.host.daemon == nil {
+			w.start()
+		}
+		if now := lessHistory(w.same(where)); now != want.less() {
+			w.Errorf("%s: the state is not as it should be: %s", where, cmp.Diff(want.less(), now))
+		}
+		if _, err := os.Stat(path + ".new"); err == nil {
+			w.Errorf("%s: an unfinished file is left", where)
 		}
 	}
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"os"
 	"regexp"
@@ -248,50 +249,81 @@ func (w *walker) walkPorts(story []step) {
 // walkCall walks the points of one call. The host is as after it, and is left so.
 func (w *walker) walkCall(s step, before, after moment) {
 	w.Helper()
-	for _, fault := range []effect.Fault{effect.KillBefore, effect.KillAfter, effect.Fail} {
-		point := w.from
-		if fault == effect.KillBefore {
-			point = 1
+	var refused string
+	var err error
+	act := func(point int, fault effect.Fault) string {
+		w.rewind(before)
+		w.plan(point, fault)
+		refused, err = w.host.send(s.name, s.args)
+		hit := w.await(point, fault)
+		if hit == "" && (err != nil || refused != "") {
+			w.Fatalf("%s without a fault: %v %s", s.name, err, refused)
 		}
-		for ; ; point += w.every {
-			if fault == effect.Fail && w.cannotFail(point) {
-				continue
-			}
-			w.rewind(before)
-			w.plan(point, fault)
-			refused, err := w.host.send(s.name, s.args)
-			hit := w.await(point, fault)
-			if fault == effect.KillAfter {
-				w.last = w.walked()
-			}
-			what := fmt.Sprintf("%s, %s %d (%s)", s.name, fault, point, hit)
-			if hit == "" {
-				if err != nil || refused != "" {
-					w.Fatalf("%s without a fault: %v %s", what, err, refused)
-				}
-				break
-			}
-			w.note(fault, hit)
-			w.check(what, s, refused, err, before, after)
-			if fault == effect.KillBefore {
-				break // the others are those after the one before
-			}
-		}
+		return hit
 	}
-	w.plan(0, "")
+	for v := range w.visits(act, effect.KillBefore, effect.KillAfter, effect.Fail) {
+		w.check(fmt.Sprintf("%s, %v", s.name, v), s, refused, err, before, after)
+	}
 	w.rewind(after)
 }
 
-// cannotFail reports whether the point is one that was walked with a kill before, of an effect that does not fail: close(2) gives
-// the file back whatever it returns.
-func (w *walker) cannotFail(point int) bool {
-	return point <= len(w.last) && w.last[point-1] == "socket.close"
+// visit is a fault that was met.
+type visit struct {
+	fault effect.Fault
+	point int
+	hit   string // the name of the effect
+}
+
+func (v visit) String() string { return fmt.Sprintf("%s %d (%s)", v.fault, v.point, v.hit) }
+
+// visits has faults met at one point after another, of each until there are no more points, and yields them when nothing is planned any more. act
+// does what is walked with one planned, and returns the name of the effect at the point, "" where there is none.
+func (w *walker) visits(act func(point int, fault effect.Fault) (hit string), faults ...effect.Fault) iter.Seq[visit] {
+	return func(yield func(visit) bool) {
+		w.Helper()
+		for _, fault := range faults {
+			for point := range w.pointsOf(fault) {
+				hit := act(point, fault)
+				if fault == effect.KillAfter {
+					w.last = w.walked()
+				}
+				w.plan(0, "")
+				if hit == "" {
+					break
+				}
+				w.note(fault, hit)
+				if !yield(visit{fault, point, hit}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// pointsOf yields those at which a fault is to be met.
+func (w *walker) pointsOf(fault effect.Fault) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		if fault == effect.KillBefore {
+			yield(1) // the others are those after the one before
+			return
+		}
+		for point := w.from; ; point += w.every {
+			if (fault != effect.Fail || w.canFail(point)) && !yield(point) {
+				return
+			}
+		}
+	}
+}
+
+// canFail reports whether the point is not one that was walked with a kill before, of an effect that does not fail: close(2) gives the file
+// back whatever it returns.
+func (w *walker) canFail(point int) bool {
+	return point > len(w.last) || w.last[point-1] != "socket.close"
 }
 
 // check looks at what a fault has left: as before the call or as after it, and as after it when the engine has tried again.
 func (w *walker) check(what string, s step, refused string, broken error, before, after moment) {
 	w.Helper()
-	w.plan(0, "")
 	if w.host.daemon == nil {
 		w.start()
 	}
@@ -326,13 +358,13 @@ func takesAway(call string) bool {
 	return false
 }
 
-// lessHistory leaves out of a state whether forwarding is ours, since what was turned on once stays on, and is remembered; and by which run of the
-// daemon a network was made.
+// lessHistory leaves out of a state whether forwarding is ours, since what was turned on once stays on, and is remembered; and which run of the
+// daemon made a network, which that takes back itself when it has lived on for a while.
 func lessHistory(text string) string {
-	return made.ReplaceAllString(forwarding.ReplaceAllString(text, ""), `"made": "a run"`)
+	return made.ReplaceAllString(forwarding.ReplaceAllString(text, ""), "")
 }
 
-var made = regexp.MustCompile(`"made": ".*?"`)
+var made = regexp.MustCompile(`,\s*"made": ".*?"`)
 
 // retired are the bridges of which something may be left: they are remembered until a pass went through.
 var retired = regexp.MustCompile(`(?s)"Retired": \[.*?\]`)
@@ -344,53 +376,52 @@ func (m moment) less() string { return lessHistory(m.text) }
 // walkStart kills a daemon that makes a host from its state, at each effect.
 func (w *walker) walkStart(full moment) {
 	w.Helper()
-	for point := w.from; ; point += w.every {
+	act := func(point int, fault effect.Fault) string {
 		w.stop()
 		w.purge()
 		w.host.forgetZone()
 		w.must(os.WriteFile(w.host.path("state.db"), full.file, 0o600))
-		w.plan(point, effect.KillAfter)
+		w.plan(point, fault)
 		w.host.launch(w.backend)
-		hit := w.await(point, effect.KillAfter)
+		hit := w.await(point, fault)
 		if hit == "" {
 			w.stop() // the plan is still one of a kill, for what it might do yet
-			w.plan(0, "")
-			return
 		}
-		w.note(effect.KillAfter, hit)
-		w.plan(0, "")
+		return hit
+	}
+	for v := range w.visits(act, effect.KillAfter) {
 		if w.host.daemon == nil {
 			w.start()
 		}
-		w.same(fmt.Sprintf("start, kill after %d (%s)", point, hit))
+		w.same(fmt.Sprintf("start, %v", v))
 	}
 }
 
 // walkPurge kills a purge at each effect, and looks at what the next one leaves.
 func (w *walker) walkPurge(full, blank moment) {
 	w.Helper()
-	for point := w.from; ; point += w.every {
+	act := func(point int, fault effect.Fault) string {
 		w.rewind(full)
 		w.host.settle()
 		w.stop()
-		w.plan(point, effect.KillAfter)
+		w.plan(point, fault)
 		err := w.host.purge()
 		names := w.walked()
 		if len(names) < point {
 			w.must(err)
-			break
+			return ""
 		}
-		w.note(effect.KillAfter, names[point-1])
-		w.plan(0, "")
+		return names[point-1]
+	}
+	for v := range w.visits(act, effect.KillAfter) {
 		if closed := w.purge(); !slices.Equal(closed, full.guarded()) {
-			w.Errorf("purge, killed after %d (%s) and repeated: FORWARD is closed in %v, and the guards were in %v", point, names[point-1], closed, full.guarded())
+			w.Errorf("purge, %v, and repeated: FORWARD is closed in %v, and the guards were in %v", v, closed, full.guarded())
 		}
 		w.reset(blank) // forwarding stays on, as the purge says
 		if diff := cmp.Diff(blank.dump, w.host.dump()); diff != "" {
-			w.Errorf("purge, killed after %d (%s) and repeated, leaves (-blank +left): %s", point, names[point-1], diff)
+			w.Errorf("purge, %v, and repeated, leaves (-blank +left): %s", v, diff)
 		}
 	}
-	w.plan(0, "")
 }
 
 // purge returns the programs whose FORWARD has the policy DROP from then on, and takes that back.

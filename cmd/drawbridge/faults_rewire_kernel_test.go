@@ -20,6 +20,7 @@ import (
 // brings it back. In the end host and container are as they were.
 func (w *walker) walkRewire() {
 	w.Helper()
+	w.from, w.every = 1, 1 // they are few
 	w.plan(0, "")
 	w.start()
 	box := w.box()
@@ -37,27 +38,20 @@ func (w *walker) walkRewire() {
 	if text := strings.Join(want, "\n"); !strings.Contains(text, "fd00::2/64") || !strings.Contains(text, "default via 10.0.0.1") {
 		w.Fatalf("the container did not get its link back: %s", text)
 	}
-	for _, fault := range []effect.Fault{effect.KillAfter, effect.Fail} {
-		for point := 1; ; point++ {
-			w.stop()
-			w.start() // which has made none again yet: it would wait with one after many
-			w.plan(point, fault)
-			w.host.output("ip", "link", "del", "vethe0000000001")
-			hit := w.await(point, fault)
-			if hit != "" {
-				w.note(fault, hit)
-			}
-			w.plan(0, "")
-			if w.host.daemon == nil {
-				w.start()
-			}
-			w.host.settle()
-			if diff := cmp.Diff(want, w.outsideAndIn(box)); diff != "" {
-				w.Fatalf("%s %d (%s): host or container are not as before: %s\n%s", fault, point, hit, diff, w.host.log.String())
-			}
-			if hit == "" {
-				break
-			}
+	act := func(point int, fault effect.Fault) string {
+		w.stop()
+		w.start() // which has made none again yet: it would wait with one after many
+		w.plan(point, fault)
+		w.host.output("ip", "link", "del", "vethe0000000001")
+		return w.await(point, fault)
+	}
+	for v := range w.visits(act, effect.KillAfter, effect.Fail) {
+		if w.host.daemon == nil {
+			w.start()
+		}
+		w.host.settle()
+		if diff := cmp.Diff(want, w.outsideAndIn(box)); diff != "" {
+			w.Fatalf("%v: host or container are not as before: %s\n%s", v, diff, w.host.log.String())
 		}
 	}
 	w.Logf("walked %d points with a kill and %d with a failure", w.points[effect.KillAfter], w.points[effect.Fail])

@@ -42,36 +42,12 @@ func newPublishing(t *testing.T) *publishing {
 	// The container's addresses are the host's: who sends there comes to the servers below.
 	h.output("ip", "addr", "add", "10.1.0.2/32", "dev", "lo")
 	h.output("ip", "addr", "add", "fd00:1::2/128", "dev", "lo", "nodad")
-	var tcp net.Listener
-	var udp net.PacketConn
-	h.in(func() (err error) {
-		if tcp, err = net.Listen("tcp", "[fd00:1::2]:80"); err != nil {
-			return err
-		}
-		udp, err = net.ListenPacket("udp", "[fd00:1::2]:53")
-		return err
-	})
-	t.Cleanup(func() { tcp.Close(); udp.Close() })
-	go func() {
-		for {
-			c, err := tcp.Accept()
-			if err != nil {
-				return
-			}
-			go func() { defer c.Close(); _, _ = io.Copy(c, c) }()
-		}
-	}()
-	go func() {
-		buffer := make([]byte, 1500)
-		for {
-			n, from, err := udp.ReadFrom(buffer)
-			if err != nil {
-				return
-			}
+	h.in(func() error {
+		return errors.Join(echoTCP(t, "[fd00:1::2]:80"), answerUDP(t, "[fd00:1::2]:53", func(from net.Addr, said []byte) []byte {
 			h.peers <- from.String()
-			_, _ = udp.WriteTo(buffer[:n], from)
-		}
-	}()
+			return said
+		}))
+	})
 	return h
 }
 

@@ -63,8 +63,9 @@ func TestModeTurnsUnderClients(t *testing.T) {
 				},
 			})})
 			container := h.apart(state.Endpoint{ID: state.EndpointID(endpointID(1))}.ContainerLink(), "10.1.0.2/24", "10.1.0.1", "fd00:1::2/64", "fd00:1::1")
+			seen := func(from net.Addr, _ []byte) []byte { return []byte(from.String()) }
 			container.in(func() error {
-				return errors.Join(echoTCP(t, "10.1.0.2:80"), echoTCP(t, "[fd00:1::2]:80"), tellUDP(t, "10.1.0.2:53"), tellUDP(t, "[fd00:1::2]:53"))
+				return errors.Join(echoTCP(t, "10.1.0.2:80"), echoTCP(t, "[fd00:1::2]:80"), answerUDP(t, "10.1.0.2:53", seen), answerUDP(t, "[fd00:1::2]:53", seen))
 			})
 			client := h.apart("wire0", "192.0.2.2/24", "", "2001:db8::2/64", "")
 
@@ -145,8 +146,8 @@ func echoTCP(t *testing.T, at string) error {
 	return nil
 }
 
-// tellUDP tells who asks how he is seen.
-func tellUDP(t *testing.T, at string) error {
+// answerUDP answers what anybody says.
+func answerUDP(t *testing.T, at string, answer func(from net.Addr, said []byte) []byte) error {
 	c, err := net.ListenPacket("udp", at)
 	if err != nil {
 		return err
@@ -154,11 +155,11 @@ func tellUDP(t *testing.T, at string) error {
 	t.Cleanup(func() { c.Close() })
 	go func() {
 		for buffer := make([]byte, 1500); ; {
-			_, from, err := c.ReadFrom(buffer)
+			n, from, err := c.ReadFrom(buffer)
 			if err != nil {
 				return
 			}
-			_, _ = c.WriteTo([]byte(from.String()), from)
+			_, _ = c.WriteTo(answer(from, buffer[:n]), from)
 		}
 	}()
 	return nil

@@ -12,7 +12,7 @@ import (
 
 // TestDivertKernel: the kernel takes the rule, whoever asks and whether it is there already, and a state that needs none has none.
 func TestDivertKernel(t *testing.T) {
-	for _, variant := range variants {
+	for _, variant := range firewalltest.Variants {
 		t.Run(variant[1:], func(t *testing.T) {
 			l := newLab(t, variant)
 			divert := true

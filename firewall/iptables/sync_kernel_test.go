@@ -97,7 +97,7 @@ func TestForeignRules(t *testing.T) {
 			must(l.T, b.Purge(l.T.Context()))
 		},
 	}
-	for _, variant := range variants {
+	for _, variant := range firewalltest.Variants {
 		for name, remove := range removals {
 			t.Run(variant[1:]+"/"+name, func(t *testing.T) {
 				l := newLab(t, variant)
@@ -120,7 +120,7 @@ func TestForeignRules(t *testing.T) {
 
 // TestNothingLeft: on a host without Docker nothing at all stays behind.
 func TestNothingLeft(t *testing.T) {
-	for _, variant := range variants {
+	for _, variant := range firewalltest.Variants {
 		t.Run(variant[1:], func(t *testing.T) {
 			l := newLab(t, variant)
 			before := l.save()
@@ -137,7 +137,7 @@ func TestNothingLeft(t *testing.T) {
 
 // TestSecondSyncWritesNothing: neither a program that writes is run, nor is a counter set back.
 func TestSecondSyncWritesNothing(t *testing.T) {
-	for _, variant := range variants {
+	for _, variant := range firewalltest.Variants {
 		t.Run(variant[1:], func(t *testing.T) {
 			l := newLab(t, variant)
 			l.foreign()
@@ -201,7 +201,7 @@ func TestRepair(t *testing.T) {
 		"Docker's rules on top": {"-I FORWARD -i docker0 ! -o docker0 -j ACCEPT", "-D FORWARD -j DOCKER-USER", "-I FORWARD -j DOCKER-USER"},
 		"stale chain and set":   {"-t nat -N DRAWBRIDGE-tcp-0-1", "-t nat -A DRAWBRIDGE-tcp-0-1 -j RETURN"},
 	}
-	for _, variant := range variants {
+	for _, variant := range firewalltest.Variants {
 		for name, commands := range damages {
 			t.Run(variant[1:]+"/"+name, func(t *testing.T) {
 				l := newLab(t, variant)
@@ -305,7 +305,7 @@ func manyPorts(n int) state.Snapshot {
 }
 
 func TestManyPorts(t *testing.T) {
-	for _, variant := range variants {
+	for _, variant := range firewalltest.Variants {
 		t.Run(variant[1:], func(t *testing.T) {
 			l := newLab(t, variant)
 			for _, n := range []int{0, 2000, 2001, 2001, 10000, 0} {
@@ -324,7 +324,7 @@ func TestManyPorts(t *testing.T) {
 
 // TestManyDockerBridges has more of them than a set could take for one prefix.
 func TestManyDockerBridges(t *testing.T) {
-	for _, variant := range variants {
+	for _, variant := range firewalltest.Variants {
 		t.Run(variant[1:], func(t *testing.T) {
 			l := newLab(t, variant)
 			var b strings.Builder

@@ -107,7 +107,7 @@ func TestForeignRules(t *testing.T) {
 			must(l.T, withBackend(l.Lab).backend.Purge(l.T.Context()))
 		},
 	}
-	for _, variant := range variants {
+	for _, variant := range firewalltest.Variants {
 		for name, remove := range removals {
 			t.Run(variant[1:]+"/"+name, func(t *testing.T) {
 				l := newLab(t, variant)
@@ -131,7 +131,7 @@ func TestForeignRules(t *testing.T) {
 
 // TestNothingLeft: on a host without Docker nothing at all stays behind.
 func TestNothingLeft(t *testing.T) {
-	for _, variant := range append(variants, "") {
+	for _, variant := range append(firewalltest.Variants, "") {
 		t.Run("iptables"+variant, func(t *testing.T) {
 			l := newLab(t, variant)
 			before := l.save()
@@ -490,7 +490,7 @@ func TestMark(t *testing.T) {
 
 // TestChangeOfBackend: the rules of one are replaced by the other's, and what was open stays open all the while.
 func TestChangeOfBackend(t *testing.T) {
-	for _, variant := range variants {
+	for _, variant := range firewalltest.Variants {
 		t.Run(variant[1:], func(t *testing.T) {
 			l := newLab(t, variant)
 			firewalltest.PolicyDrop(l.Lab)

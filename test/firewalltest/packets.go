@@ -229,6 +229,16 @@ func (l *Lab) try(p Packet, family int) string {
 // Maker returns the backend under test in the router of a lab.
 type Maker func(*Lab) firewall.Backend
 
+// Variants are those of iptables.
+var Variants = []string{"-nft", "-legacy"}
+
+// EachVariant runs a test of a backend on a host of each variant.
+func EachVariant(t *testing.T, backend Maker, test func(t *testing.T, variant string, backend Maker)) {
+	for _, variant := range Variants {
+		t.Run("iptables"+variant, func(t *testing.T) { test(t, variant, backend) })
+	}
+}
+
 // PacketsInWorlds sends Packets in all Worlds.
 func PacketsInWorlds(t *testing.T, variant string, backend Maker) {
 	for _, w := range Worlds {
