@@ -8,7 +8,7 @@ packages=(
 	docker.io docker-compose docker-registry firewalld dbus
 	iptables ipset nftables conntrack iproute2 procps kmod
 	busybox-static curl git make gcc libc6-dev ca-certificates
-	ufw python3
+	ufw python3 xz-utils
 	debootstrap debian-archive-keyring systemd
 )
 

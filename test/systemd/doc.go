@@ -5,8 +5,10 @@
 // TestLife is one host from installation to uninstallation. TestSandbox has the daemon do all that it ever does, with each backend, under
 // units that are as sharp as the installed ones or sharper: a system call that their filter forbids kills the process there.
 //
-// TestOlder upgrades from older programs, which it builds of the project's own history, with git: what they wrote, told their relay and left in
-// the kernel is what today's program has to do with. A shallow clone lacks them; the test fails there, and says so.
+// TestOlder upgrades from older programs, which it builds of their source in testdata: what they wrote, told their relay and left in
+// the kernel is what today's program has to do with. A source is what building takes of a commit:
+//
+//	git archive 9b6214a -- . ':!docs' ':!test' ':!bench' ':!tools' ':!*_test.go' ':!*/testdata/*' ':!*.md' ':!.*' | xz -9e
 //
 //	make build
 //	DRAWBRIDGE_BIN=$PWD/bin/drawbridge go test -tags engine ./test/systemd

@@ -18,7 +18,7 @@ import (
 // An older is a program of the past, by the commit of which it is built: two builds of today's program differ neither in what they tell each
 // other, nor in their rules, nor in their state.
 type older struct {
-	commit string
+	commit string // that of its source in testdata
 	root   string // of the lab
 	// backend is that of the firewall, before and after.
 	backend string
@@ -33,8 +33,8 @@ type older struct {
 // olders are the last program whose state is of format 1, and the first with a relay in its later form. Those of a release are to be added
 // when it is made, and stay: who has not upgraded for long is to get here, too.
 var olders = map[string]older{
-	"format 1": {commit: "01673e4685b3b2238c364a4c1bcf0fb52ca125d9", root: lab.Own, backend: "nftables", format: 1, unguarded: true},
-	"relay":    {commit: "9b6214a64ed1ed9247c2e503617142a2ec57771d", root: lab.Trixie, backend: "iptables", format: 5, relay: true},
+	"format 1": {commit: "01673e4", root: lab.Own, backend: "nftables", format: 1, unguarded: true},
+	"relay":    {commit: "9b6214a", root: lab.Trixie, backend: "iptables", format: 5, relay: true},
 }
 
 // TestOlder: who upgrades from an older program cuts and refuses nobody, and finds all that there was. The way back is open where that
