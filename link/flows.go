@@ -54,11 +54,18 @@ func NewFlows(failed func(error)) (*Flows, error) {
 // endDelay is how long endings are collected, unless somebody waits for them.
 const endDelay = 50 * time.Millisecond
 
+// againDelay is longer than an answer is under way on a host that is busy, and looks is how often there may have been one.
+const (
+	againDelay = time.Second
+	looks      = 3
+)
+
 // Settle returns when all is done that was asked for before, or could not be done.
 func (f *Flows) Settle(ctx context.Context) error { return f.queue.settle(ctx) }
 
 // Close finishes what was asked for and gives the netlink sockets back.
 func (f *Flows) Close() {
+	f.queue.close()
 	_ = f.Settle(context.Background())
 	f.handle.Close()
 	f.scanner.close()
@@ -97,9 +104,19 @@ func (f *Flows) end(endings []ending) error {
 	if err != nil {
 		return err
 	}
+	met := map[int]bool{} // endings that another look is worth
 	err = f.remove(func(c flow) bool {
-		return slices.ContainsFunc(endings, func(e ending) bool { return e.ends(c, local) })
+		i := slices.IndexFunc(endings, func(e ending) bool { return e.ends(c, local) })
+		if i >= 0 && endings[i].again > 0 {
+			met[i] = true
+		}
+		return i >= 0
 	})
+	for i := range met {
+		e := endings[i]
+		e.again--
+		time.AfterFunc(againDelay, func() { f.queue.add(e) })
+	}
 	var addrs []netip.Addr
 	for _, e := range endings {
 		addrs = append(addrs, e.addrs...)
@@ -168,7 +185,8 @@ func cameBy(c flow, e state.Endpoint, p state.Port) bool {
 
 // ForgetPorts deletes the flows that were addressed to one of the ports while it led nowhere: DNAT decides once per flow, and a sender that
 // never pauses keeps its flow for ever. Of TCP those go that nobody has answered: a client that repeats its SYN, for minutes, is translated
-// from then on. Of UDP a flow may have begun with an answer of the port's socket. What the host forwards to the same port of somebody else
+// from then on. Of UDP a flow may have begun with an answer of the port's socket, and begins so again if one was under way just now: so there
+// is a look again where one was met. What the host forwards to the same port of somebody else
 // stays.
 func (f *Flows) ForgetPorts(ports []state.Port) {
 	if ports = state.Bound(ports); len(ports) > 0 {
@@ -177,7 +195,7 @@ func (f *Flows) ForgetPorts(ports []state.Port) {
 			return c.stuck(local) && untranslated && local.has(c.sent.to.Addr()) &&
 				slices.ContainsFunc(ports, func(p state.Port) bool { return leads(p, c) })
 		}
-		f.queue.add(ending{ends: func(c flow, local own) bool {
+		f.queue.add(ending{again: looks, ends: func(c flow, local own) bool {
 			return misses(c, local) || c.proto == state.UDP && misses(c.reversed(), local)
 		}})
 	}

@@ -223,24 +223,34 @@ func TestFlowsToRoutes(t *testing.T) {
 	}
 }
 
-// TestForgetAnswered: a flow that began with an answer of the port's socket goes as well.
+// TestForgetAnswered: a flow that began with an answer of the port's socket goes as well, and so does one that begins with the answer that was under
+// way.
 func TestForgetAnswered(t *testing.T) {
 	l, flows := newFlowLab(t)
-	for _, from := range []string{"10.9.0.1:5353", "10.9.0.1:53", "[fd09::1]:5353"} {
-		local := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(from))
-		to := "10.9.0.77:9999"
-		if local.IP.To4() == nil {
-			to = "[fd09::77]:9999"
+	answer := func() {
+		for _, from := range []string{"10.9.0.1:5353", "10.9.0.1:53", "[fd09::1]:5353"} {
+			local := net.UDPAddrFromAddrPort(netip.MustParseAddrPort(from))
+			to := "10.9.0.77:9999"
+			if local.IP.To4() == nil {
+				to = "[fd09::77]:9999"
+			}
+			c, err := (&net.Dialer{LocalAddr: local}).Dial("udp", to)
+			must(t, err)
+			_, err = c.Write([]byte("x"))
+			must(t, errors.Join(err, c.Close()))
 		}
-		c, err := (&net.Dialer{LocalAddr: local}).Dial("udp", to)
-		must(t, err)
-		_, err = c.Write([]byte("x"))
-		must(t, errors.Join(err, c.Close()))
 	}
+	answer()
 	flows.ForgetPorts([]state.Port{{Proto: state.UDP, HostPort: 5353, ContainerPort: 1}})
 	must(t, flows.Settle(t.Context()))
 	if left := l.tracked(); len(left) != 1 || left[0].sent.from.String() != "10.9.0.1:53" {
 		t.Errorf("left: %v", left)
+	}
+	answer()
+	for began := time.Now(); len(l.tracked()) > 1; time.Sleep(20 * time.Millisecond) {
+		if time.Since(began) > 10*time.Second {
+			t.Fatalf("what was under way goes on: %v", l.tracked())
+		}
 	}
 }
 

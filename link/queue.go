@@ -13,6 +13,8 @@ type ending struct {
 	ends func(c flow, local own) bool
 	// addrs are addresses whose neighbours are to be forgotten, too.
 	addrs []netip.Addr
+	// again is how often it is carried out once more, a moment later, as long as it meets flows.
+	again int
 }
 
 // queue collects endings while others are carried out.
@@ -23,7 +25,8 @@ type queue struct {
 	delay time.Duration
 
 	mu      sync.Mutex
-	waiting []ending      // guarded by mu, as is all that follows
+	closed  bool // guarded by mu, as is all that follows
+	waiting []ending
 	round   chan struct{} // closed when the round that was begun has ended; nil between rounds
 	hurry   chan struct{} // ends that round's delay
 	added   int           // how many were asked for
@@ -34,10 +37,20 @@ type queue struct {
 // maxWaiting bounds what is kept for another try.
 const maxWaiting = 10_000
 
+// close has nothing more added.
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+}
+
 // add has an ending carried out soon.
 func (q *queue) add(e ending) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.closed {
+		return
+	}
 	if len(q.waiting) >= maxWaiting {
 		q.waiting = q.waiting[1:] // the kernel has been failing for long
 		q.done++

@@ -43,7 +43,7 @@ func TestUntranslatedFlow(t *testing.T) {
 		default:
 		}
 	}
-	t.Errorf("the container never got what port %s sent, but from %q:\n%s", source, last, h.log.String())
+	t.Errorf("the container never got what port %s sent, but from %q:\n%s%s", source, last, h.output("cat", "/proc/thread-self/net/nf_conntrack"), h.log.String())
 }
 
 // TestModeTurnsUnderClients: when the host's firewall goes, so that ports are translated which were the host's, senders of UDP that never
