@@ -53,6 +53,9 @@ var promises = map[string]func(*stage){
 			s.t.Errorf("docker says %q, and drawbridge ports\n%s", s.said, s.sh("drawbridge ports"))
 		}
 	},
+	"sysctl -w net.ipv4.ip_forward=0": func(s *stage) { // which Docker's own networks want
+		s.sh("[ $(sysctl -n net.ipv4.ip_forward) = 0 ] && sysctl -w net.ipv4.ip_forward=1")
+	},
 	"docker network rm till": func(s *stage) {
 		s.open(s.near, "192.168.1.2:8080") // past ufw again
 	},

@@ -123,7 +123,7 @@ var scenesOfUnits = map[string]func(*stage){
 	},
 }
 
-// relayIsBack: ports that it serves answer again, and it is another process than the one that the host began with.
+// relayIsBack: ports that it serves answer again, and the daemon says that it is there.
 func relayIsBack(s *stage) {
 	lab.Eventually(s.t, s, "tcp", "[::1]:8080")
 	s.open(s.near, "192.168.1.2:8080")
