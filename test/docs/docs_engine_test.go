@@ -25,6 +25,7 @@ const later = "driver_opts: {drawbridge.name"
 // TestDocuments types every command of the README and of docs, but for those that the tables have, and brings every compose project up, on a real engine
 // behind ufw. It stops at the first command that fails, and checks behind those that promise something whether that holds.
 func TestDocuments(t *testing.T) {
+	t.Parallel()
 	for _, shelf := range shelves {
 		t.Run(shelf, func(t *testing.T) {
 			t.Parallel()
