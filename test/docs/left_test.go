@@ -49,10 +49,8 @@ var mentioned = []string{
 	"journalctl -u docker",
 	"nft flush ruleset",
 	"nft list ruleset",
-	"nmcli device set LINK managed yes",
 	"systemctl reload nftables",
 	"systemctl stop drawbridge",
-	"udevadm info /sys/class/net/LINK",
 }
 
 // isTyped reports whether a command is typed on a host of this package's own.
