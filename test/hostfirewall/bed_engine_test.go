@@ -118,56 +118,40 @@ const (
 	silence     verdict = "silence"
 )
 
-// ask asks one question.
-func (b *bed) ask(q question) verdict { return b.askAll([]question{q})[q] }
-
-// askAll asks everything at once, each client his own questions.
-func (b *bed) askAll(questions []question) map[question]verdict {
-	b.t.Helper()
-	out := map[question]verdict{}
-	var mu sync.Mutex
-	var all sync.WaitGroup
-	for _, c := range b.clients {
-		var own []question
-		var requests []lab.Request
-		for _, q := range questions {
-			if q.client == c {
-				own = append(own, q)
-				requests = append(requests, lab.Request{Network: q.proto, Addr: q.to.String(), Timeout: patience})
-			}
+// ask asks one question, and checks that whoever answers saw the client's own address.
+func (b *bed) ask(q question) verdict {
+	reply, err := lab.Get(b.t.Context(), q.client, lab.Request{Network: q.proto, Addr: q.to.String(), Timeout: patience})
+	switch {
+	case err == nil:
+		if reply.Peer.Addr().Unmap() != q.from {
+			b.t.Errorf("%v: %s saw %v", q, reply.Server, reply.Peer)
 		}
+		return served
+	case errors.Is(err, lab.ErrRefused):
+		return refused
+	case errors.Is(err, lab.ErrUnreachable):
+		return unreachable
+	case !errors.Is(err, lab.ErrTimeout):
+		b.t.Errorf("%v: %v", q, err)
+	}
+	return silence
+}
+
+// askAll asks everything at once.
+func (b *bed) askAll(questions []question) map[question]verdict {
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	out := map[question]verdict{}
+	for _, q := range questions {
 		all.Go(func() {
-			results, err := lab.GetEach(b.t.Context(), c, requests)
-			if err != nil {
-				b.t.Error(err)
-			}
+			v := b.ask(q)
 			mu.Lock()
 			defer mu.Unlock()
-			for i, r := range results {
-				out[own[i]] = b.judge(own[i], r)
-			}
+			out[q] = v
 		})
 	}
 	all.Wait()
 	return out
-}
-
-// judge says what became of a question, and checks that whoever answered saw the client's own address.
-func (b *bed) judge(q question, r lab.Result) verdict {
-	switch {
-	case r.Err == nil:
-		if r.Peer.Addr().Unmap() != q.from {
-			b.t.Errorf("%v: %s saw %v", q, r.Server, r.Peer)
-		}
-		return served
-	case errors.Is(r.Err, lab.ErrRefused):
-		return refused
-	case errors.Is(r.Err, lab.ErrUnreachable):
-		return unreachable
-	case !errors.Is(r.Err, lab.ErrTimeout):
-		b.t.Errorf("%v: %v", q, r.Err)
-	}
-	return silence
 }
 
 // verdicts are on all questions about the bed's ports.

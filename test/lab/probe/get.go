@@ -8,13 +8,11 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"strings"
-	"syscall"
 	"time"
 
-	"github.com/drawbridge-net/drawbridge/test/sctp"
+	"github.com/drawbridge-net/drawbridge/test/lab/ask"
 )
 
 // A request is what get was asked for.
@@ -27,7 +25,7 @@ type request struct {
 }
 
 // get prints one line per answer. When there is none it exits 1 with one of
-// the words of outcome on standard output and the whole error on standard error.
+// the words of ask.Outcome on standard output and the whole error on standard error.
 func get(args []string) error {
 	var r request
 	flags := flag.NewFlagSet("get", flag.ContinueOnError)
@@ -46,17 +44,13 @@ func get(args []string) error {
 	r.network, r.addr = flags.Arg(0), flags.Arg(1)
 	err := fetch(os.Stdout, r)
 	if err != nil {
-		fmt.Println(outcome(err))
+		fmt.Println(ask.Outcome(err))
 	}
 	return err
 }
 
 func fetch(out io.Writer, r request) error {
-	local, err := source(r.network, r.bind)
-	if err != nil {
-		return err
-	}
-	c, err := dial(net.Dialer{Timeout: r.timeout, LocalAddr: local}, r)
+	c, err := ask.Dial(context.Background(), r.network, r.addr, r.bind, r.timeout)
 	if err != nil {
 		return err
 	}
@@ -82,7 +76,7 @@ func (r request) ask(c net.Conn, in *bufio.Reader) (string, error) {
 	if r.lines > 1 {
 		return r.pour(c, in)
 	}
-	return ask(c, in, r)
+	return ask.Line(c, in, r.network, r.timeout)
 }
 
 // pour sends many lines and returns the last answer. It reads meanwhile, or both sides would wait for each other.
@@ -103,74 +97,4 @@ func (r request) pour(c net.Conn, in *bufio.Reader) (string, error) {
 		}
 	}
 	return last, <-written
-}
-
-func dial(d net.Dialer, r request) (net.Conn, error) {
-	if r.network == "sctp" {
-		return sctp.Dial(context.Background(), d, r.addr)
-	}
-	return d.Dial(r.network, r.addr)
-}
-
-// ask sends one line and reads the answer. Datagrams are sent again four times
-// per timeout: a first one may be lost while the neighbour is being resolved.
-func ask(c net.Conn, in *bufio.Reader, r request) (string, error) {
-	tries := 1
-	if r.network[:3] != "tcp" {
-		tries = 4
-	}
-	for {
-		if _, err := io.WriteString(c, "hello\n"); err != nil {
-			return "", err
-		}
-		if err := c.SetReadDeadline(time.Now().Add(r.timeout / time.Duration(tries))); err != nil {
-			return "", err
-		}
-		line, err := in.ReadString('\n')
-		r.timeout -= r.timeout / time.Duration(tries)
-		tries--
-		if err == nil || tries == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-			return line, err
-		}
-	}
-}
-
-// source is the local address to dial from; nil lets the kernel choose.
-func source(network, bind string) (net.Addr, error) {
-	if bind == "" {
-		return nil, nil
-	}
-	ap, err := netip.ParseAddrPort(bind)
-	if err != nil {
-		addr, err := netip.ParseAddr(bind)
-		if err != nil {
-			return nil, fmt.Errorf("source address: %w", err)
-		}
-		ap = netip.AddrPortFrom(addr, 0)
-	}
-	if network[:3] == "tcp" {
-		return net.TCPAddrFromAddrPort(ap), nil
-	}
-	return net.UDPAddrFromAddrPort(ap), nil
-}
-
-// outcome names an error by what the firewall did: "refused" is a reset, a
-// port unreachable or a protocol unreachable, "unreachable" any other ICMP rejection (administratively
-// prohibited comes as EHOSTUNREACH for IPv4, as EACCES for IPv6; a drop on the
-// way out of this very host as EPERM), "timeout" silence, "closed" a
-// connection that was accepted and ended without an answer.
-func outcome(err error) string {
-	var timeout interface{ Timeout() bool }
-	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return "refused"
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH),
-		errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
-		return "unreachable"
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return "closed"
-	case errors.As(err, &timeout) && timeout.Timeout():
-		return "timeout"
-	}
-	return "error"
 }

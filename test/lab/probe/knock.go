@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/drawbridge-net/drawbridge/test/lab/ask"
 )
 
 // knocker makes a request over a new connection to each of its addresses, again and again.
@@ -70,7 +72,7 @@ func (k *knocker) once(addr string) {
 	said, err := k.ask(addr)
 	took := time.Since(began)
 	if err != nil {
-		said = outcome(err)
+		said = ask.Outcome(err)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()

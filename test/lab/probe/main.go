@@ -1,11 +1,10 @@
 // Command probe is the lab's one helper program. Half of it speaks on the
-// network (serve, get, each) and is baked into the container image as /probe; the
+// network (serve, get) and is baked into the container image as /probe; the
 // other half holds the lab together (guard, init, enter). It is built static,
 // so that the same file runs on the host and in a container with nothing else.
 //
 //	probe serve [-name N] tcp|udp|sctp ADDR... answer every line with "N peer"
 //	probe get [-bind IP[:PORT]] [-timeout D] [-count N -every D] [-lines N] tcp|udp|sctp ADDR
-//	probe each [-timeout D] tcp|udp|sctp ADDR... ask all at once, a line each: "answered N peer" or why not
 //	probe knock [-every D] [-timeout D] tcp|udp ADDR...  ask over new connections for ever, one line each
 //	probe spray -bind IP:PORT udp ADDR         send datagrams for ever, whatever comes back
 //	probe segment FLAGS IP:PORT IP:PORT        send one TCP segment that belongs to nothing
@@ -27,7 +26,6 @@ func main() {
 	commands := map[string]func([]string) error{
 		"serve":     serve,
 		"get":       get,
-		"each":      each,
 		"knock":     knock,
 		"spray":     spray,
 		"segment":   segment,
@@ -38,7 +36,7 @@ func main() {
 		"become":    become,
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: probe serve|get|each|knock|spray|segment|advertise|guard|init|enter …")
+		fmt.Fprintln(os.Stderr, "usage: probe serve|get|knock|spray|segment|advertise|guard|init|enter …")
 		os.Exit(2)
 	}
 	if err := commands[os.Args[1]](os.Args[2:]); err != nil {

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-net/drawbridge/test/lab/ask"
 	"github.com/drawbridge-net/drawbridge/test/sctp"
 )
 
@@ -125,7 +126,7 @@ func TestGetNamesWhatHappened(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			err := fetch(io.Discard, request{network: row.network, addr: row.addr, timeout: row.wait, count: 1})
-			if err == nil || outcome(err) != row.want {
+			if err == nil || ask.Outcome(err) != row.want {
 				t.Errorf("got %v, want an outcome of %s", err, row.want)
 			}
 		})
@@ -164,11 +165,11 @@ func TestOutcomeOfRejections(t *testing.T) {
 		syscall.EADDRINUSE:   "error",
 	} {
 		err := &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", errno)}
-		if got := outcome(err); got != want {
+		if got := ask.Outcome(err); got != want {
 			t.Errorf("%v is %s, want %s", errno, got, want)
 		}
 	}
-	if got := outcome(fmt.Errorf("read: %w", io.EOF)); got != "closed" {
+	if got := ask.Outcome(fmt.Errorf("read: %w", io.EOF)); got != "closed" {
 		t.Errorf("end of file is %s, want closed", got)
 	}
 }
@@ -318,22 +319,5 @@ func TestKnock(t *testing.T) {
 	}
 	if words[open] != "ok web" || words[closed] != "refused" || len(words) != 2 {
 		t.Errorf("%v", words)
-	}
-}
-
-// TestEach: all are asked, and each line is about the address at its place.
-func TestEach(t *testing.T) {
-	var out bytes.Buffer
-	whom := []string{"tcp", served(t, "tcp", "127.0.0.1"), "tcp", "127.0.0.1:1", "udp", served(t, "udp", "127.0.0.1")}
-	if err := askEach(&out, whom, 5*time.Second); err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(out.String(), "\n")
-	if len(lines) != 4 || !strings.HasPrefix(lines[0], "answered web 127.0.0.1:") || !strings.HasPrefix(lines[1], "refused dial") ||
-		!strings.HasPrefix(lines[2], "answered web 127.0.0.1:") || lines[3] != "" {
-		t.Errorf("%q", lines)
-	}
-	if err := each([]string{"tcp"}); err == nil {
-		t.Error("an address is missing, and it is no error")
 	}
 }
