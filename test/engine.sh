@@ -2,7 +2,7 @@
 # Runs the tests of test/engine on each of ENGINES and each of BACKENDS, with the program that DRAWBRIDGE_BIN names. What engine and backend do
 # together is tried in all pairs of them. The rest each engine and each backend has once, in PAIRS. With ENGINE_EVERY=2 these
 # share the rest: each test is run on one of them, from a first one that is drawn, or ENGINE_FROM. So do the other pairs with what they have.
-# Use make test-engine.
+# With ENGINE_EVERY=4 half of these tests are run at all. Use make test-engine.
 set -euo pipefail
 
 read -ra engines <<<"$ENGINES"

@@ -5,6 +5,7 @@ package hostfirewall
 import (
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-net/drawbridge/test/environ"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 )
 
@@ -84,9 +86,18 @@ func (p *publisher) publish(mode string, addresses ...string) (remove func()) {
 // TestMatrix: whatever front end made the host's rules, they mean the same for a published port as for an ordinary process on that port: who is
 // let in and who is not, for all, by source and by link, tcp and udp, IPv4 and IPv6. Whoever answers sees the client's own address. And a rule that
 // is made or taken back while clients come is in force for the next of them.
+//
+// MATRIX_EVERY=2 has each front end with one of our backends, from a first one that is drawn, or MATRIX_FROM.
 func TestMatrix(t *testing.T) {
-	for _, f := range All() {
-		for _, backend := range []string{"iptables", "nftables"} {
+	backends := []string{"iptables", "nftables"}
+	every := environ.Number(t, "MATRIX_EVERY", 1, 1)
+	from := environ.Number(t, "MATRIX_FROM", 0, rand.IntN(every))
+	t.Logf("MATRIX_EVERY=%d MATRIX_FROM=%d", every, from)
+	for i, f := range All() {
+		for j, backend := range backends {
+			if (i+j+from)%every > 0 {
+				continue
+			}
 			t.Run(f.Name+"/"+backend, func(t *testing.T) {
 				t.Parallel()
 				b := newBed(t, f.Options, len(Cases("tcp", port, nil)))
