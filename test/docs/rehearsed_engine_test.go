@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
-	"strings"
 	"testing"
 )
 
@@ -15,6 +14,9 @@ var goal = regexp.MustCompile(`^make( [a-z-]+)+$`)
 
 // single is a command for one test of a package.
 var single = regexp.MustCompile(`go test .* -run (\S+) \./(\S+)$`)
+
+// bench is how make starts the benchmarks.
+var bench = regexp.MustCompile(`(?m)go run \./bench (.*)$`)
 
 // TestRehearsed: make knows the goals, packages have the tests, and our programs the flags, of commands that nobody types in a test.
 func TestRehearsed(t *testing.T) {
@@ -37,19 +39,18 @@ func TestRehearsed(t *testing.T) {
 				}
 				return
 			}
-			said := rehearse(t, line)
-			if _, flags, found := strings.Cut(said, "go run ./bench"); found {
-				rehearse(t, "go run ./bench "+strings.TrimSpace(flags)+" -help")
+			if m := bench.FindStringSubmatch(rehearse(t, line)); m != nil {
+				rehearse(t, "go run ./bench "+m[1]+" -help")
 			}
 		})
 	}
 }
 
-// rehearse has a shell run a line in the project's folder, in which make only says what it would do.
+// rehearse has a shell run a line in the project's folder, in which make only says what it would do, and not where: it may itself be started by make.
 func rehearse(t *testing.T, line string) string {
 	t.Helper()
 	cmd := exec.Command("bash", "-euc", line)
-	cmd.Dir, cmd.Env = folder(t), append(os.Environ(), "MAKEFLAGS=n")
+	cmd.Dir, cmd.Env = folder(t), append(os.Environ(), "MAKEFLAGS=n --no-print-directory")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", line, err, out)
