@@ -66,7 +66,7 @@ fuzz: ## Fuzz whatever reads foreign input, and the order of calls, for FUZZTIME
 	done
 
 .PHONY: test-kernel
-test-kernel: ## The same and tests with real packets and rules in network namespaces (needs root)
+test-kernel: ## Unit tests, and tests with real packets and rules in network namespaces (needs root)
 	$(GO) test -count=1 -timeout 40m -tags kernel ./...
 
 .PHONY: test-faults
