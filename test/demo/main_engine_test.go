@@ -3,18 +3,16 @@
 package main
 
 import (
-	"os"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/drawbridge-net/drawbridge/test/environ"
 )
 
 // TestDemo: the demo runs to its end, which checks itself who is served and who is not, and shows what it is there to show.
 func TestDemo(t *testing.T) {
-	plugin := os.Getenv("DRAWBRIDGE_BIN")
-	if plugin == "" {
-		t.Fatal("DRAWBRIDGE_BIN does not name the built program: use make test-engine")
-	}
+	plugin := environ.Program(t, "test-engine")
 	var out strings.Builder
 	if err := run(t.Context(), plugin, &out); err != nil {
 		t.Fatalf("%v, after\n%s", err, out.String())

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-net/drawbridge/test/environ"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 )
 
@@ -108,11 +109,7 @@ func newStage(t *testing.T) *stage {
 // program is the built one.
 func program(t *testing.T) string {
 	t.Helper()
-	path := os.Getenv("DRAWBRIDGE_BIN")
-	if path == "" {
-		t.Fatal("DRAWBRIDGE_BIN does not name the built program: use make test-engine")
-	}
-	return path
+	return environ.Program(t, "test-engine")
 }
 
 // folder is the project's, where commands are typed.

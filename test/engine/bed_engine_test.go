@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-net/drawbridge/test/environ"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 )
 
@@ -85,11 +86,7 @@ func up(t *testing.T, o options) *bed {
 // binary is the program under test.
 func binary(t *testing.T) string {
 	t.Helper()
-	path := os.Getenv("DRAWBRIDGE_BIN")
-	if path == "" {
-		t.Fatal("DRAWBRIDGE_BIN does not name the built program: use make test-engine")
-	}
-	return path
+	return environ.Program(t, "test-engine")
 }
 
 // onNFTables says that this run is about the nftables backend (DRAWBRIDGE_BACKEND=nftables). Otherwise it is about

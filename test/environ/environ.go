@@ -8,6 +8,27 @@ import (
 	"time"
 )
 
+// Program is the program under test, as DRAWBRIDGE_BIN names it. Where that is missing the test ends, with the goal of make's that sets it.
+func Program(t testing.TB, goal string) string {
+	t.Helper()
+	return built(t, "DRAWBRIDGE_BIN", "program", goal)
+}
+
+// Plugin is the folder that make plugin made, as DRAWBRIDGE_PLUGIN names it.
+func Plugin(t testing.TB, goal string) string {
+	t.Helper()
+	return built(t, "DRAWBRIDGE_PLUGIN", "plugin", goal)
+}
+
+func built(t testing.TB, name, what, goal string) string {
+	t.Helper()
+	path := os.Getenv(name)
+	if path == "" {
+		t.Fatalf("%s does not name the built %s: use make %s", name, what, goal)
+	}
+	return path
+}
+
 // Number is a number that is not below the least, otherwise where the variable is not set.
 func Number(t testing.TB, name string, least, otherwise int) int {
 	t.Helper()

@@ -2,6 +2,7 @@ package environ
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -48,6 +49,22 @@ func TestSettings(t *testing.T) {
 		var f failure
 		if got := Duration(&f, name, time.Minute); got != tt.time || f.why != tt.why {
 			t.Errorf("%q: %v, %q", tt.text, got, f.why)
+		}
+	}
+}
+
+// TestBuilt: what is under test is what the variable names, and a test without it ends with what to type.
+func TestBuilt(t *testing.T) {
+	for name, read := range map[string]func(testing.TB, string) string{"DRAWBRIDGE_BIN": Program, "DRAWBRIDGE_PLUGIN": Plugin} {
+		t.Setenv(name, "/built")
+		var f failure
+		if got := read(&f, "test-engine"); got != "/built" || f.why != "" {
+			t.Errorf("%s: %q, %q", name, got, f.why)
+		}
+		t.Setenv(name, "")
+		read(&f, "test-engine")
+		if !strings.HasPrefix(f.why, name+" does not name the built p") || !strings.HasSuffix(f.why, ": use make test-engine") {
+			t.Errorf("%s is missing: %q", name, f.why)
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -27,11 +26,7 @@ type publisher struct {
 // program is the program under test.
 func program(t *testing.T) string {
 	t.Helper()
-	path := os.Getenv("DRAWBRIDGE_BIN")
-	if path == "" {
-		t.Fatal("DRAWBRIDGE_BIN does not name the built program: use make test-engine")
-	}
-	return path
+	return environ.Program(t, "test-engine")
 }
 
 func (b *bed) publisher(backend string) *publisher {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-net/drawbridge/test/environ"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 )
 
@@ -74,11 +75,7 @@ func up(t *testing.T, o options) *bed {
 // built is the directory that make plugin made.
 func built(t *testing.T) string {
 	t.Helper()
-	path := os.Getenv("DRAWBRIDGE_PLUGIN")
-	if path == "" {
-		t.Fatal("DRAWBRIDGE_PLUGIN does not name the built plugin: use make test-engine")
-	}
-	return path
+	return environ.Plugin(t, "test-engine")
 }
 
 // backend is the value of --firewall-backend that this run is about.

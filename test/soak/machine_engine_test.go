@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-net/drawbridge/test/environ"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 )
 
@@ -82,11 +83,8 @@ func (m *machine) keepLogs() {
 
 // program is the one under test.
 func (m *machine) program() string {
-	path := os.Getenv("DRAWBRIDGE_BIN")
-	if path == "" {
-		m.t.Fatal("DRAWBRIDGE_BIN does not name the built program: use make soak")
-	}
-	return path
+	m.t.Helper()
+	return environ.Program(m.t, "soak")
 }
 
 func (m *machine) backend() string {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drawbridge-net/drawbridge/test/environ"
 	"github.com/drawbridge-net/drawbridge/test/lab"
 )
 
@@ -83,11 +84,7 @@ func uninstall(t *testing.T) string { return filepath.Join(repository(t), "packa
 // binary is the program under test.
 func binary(t *testing.T) string {
 	t.Helper()
-	bin := os.Getenv("DRAWBRIDGE_BIN")
-	if bin == "" {
-		t.Fatal("DRAWBRIDGE_BIN does not name the built program: use make test-engine")
-	}
-	return bin
+	return environ.Program(t, "test-engine")
 }
 
 // installed is what make install makes of a tree of the project, below a folder of its own.

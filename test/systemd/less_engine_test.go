@@ -49,7 +49,7 @@ func TestDestination(t *testing.T) {
 	dest := t.TempDir()
 	run := func(goal string) {
 		t.Helper()
-		cmd := exec.Command("make", "-C", repository(t), goal, "BIN="+os.Getenv("DRAWBRIDGE_BIN"), "DESTDIR="+dest, "PREFIX=/usr", "UNITDIR=/usr/lib/systemd/system")
+		cmd := exec.Command("make", "-C", repository(t), goal, "BIN="+binary(t), "DESTDIR="+dest, "PREFIX=/usr", "UNITDIR=/usr/lib/systemd/system")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("make %s: %v\n%s", goal, err, out)
 		}
