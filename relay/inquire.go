@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/drawbridge-net/drawbridge/state"
@@ -11,25 +10,11 @@ import (
 // hearTime is how long after the start of a relay clients wait for a daemon to say whether there is anything to ask about them.
 const hearTime = 5 * time.Second
 
-// heard is done when somebody has said of which families DOCKER-USER is asked, or was waited for long enough.
-type heard struct {
-	once *sync.Once
-	done chan struct{}
-}
-
-func newHeard() heard {
-	h := heard{once: new(sync.Once), done: make(chan struct{})}
-	time.AfterFunc(hearTime, h.end)
-	return h
-}
-
-func (h heard) end() { h.once.Do(func() { close(h.done) }) }
-
 // hear notes of which families DOCKER-USER is asked; nil leaves that as it is.
 func (s *Server) hear(in *Inquire) {
 	if in != nil {
 		s.inquire.Store(in)
-		s.heard.end()
+		s.told()
 	}
 }
 
@@ -41,7 +26,7 @@ type inquirer struct{ *Server }
 // Admits implements publish.Inquirer.
 func (s inquirer) Admits(ctx context.Context, v state.Visit) (bool, error) {
 	select {
-	case <-s.heard.done:
+	case <-s.heard.Done():
 	case <-ctx.Done():
 		return false, ctx.Err()
 	}

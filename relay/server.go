@@ -65,7 +65,9 @@ type Server struct {
 	// inquire is what the last state came with that said it, nil before; desk is who asks then.
 	inquire atomic.Pointer[Inquire]
 	desk    Desk
-	heard   heard
+	// heard ends when somebody has said it, by told, or was waited for long enough.
+	heard context.Context
+	told  context.CancelFunc
 	// elder is the relay whose sockets this one took over, while that has connections.
 	elder *elder
 
@@ -98,8 +100,9 @@ func NewServer(o ServerOptions) *Server {
 	f := newFeed()
 	s := &Server{
 		o: o, feed: f, log: slog.New(newLogHandler(f, o.Log)), instance: rand.Text(), began: time.Now(),
-		elder: newElder(), left: make(chan struct{}), desk: o.Desk, heard: newHeard(),
+		elder: newElder(), left: make(chan struct{}), desk: o.Desk,
 	}
+	s.heard, s.told = context.WithTimeout(context.Background(), hearTime)
 	s.undiverted.Store(new(string))
 	s.ports.Store(s.publisher())
 	return s
