@@ -104,6 +104,7 @@ var scenesOfUnits = map[string]func(*stage){
 	"systemctl stop drawbridge.socket drawbridge.service": func(s *stage) { s.web() },
 	"systemctl edit drawbridge":                           func(s *stage) { s.must(os.WriteFile(s.edited(), []byte(s.shown), 0o644)) },
 	"systemctl restart drawbridge":                        func(s *stage) { s.web() },
+	"docker network disconnect web till":                  func(s *stage) { s.soon("drawbridge status") },
 	"docker network rm web": func(s *stage) {
 		s.sh("docker network inspect web || docker network create -d drawbridge --ipam-driver drawbridge web")
 	},

@@ -182,7 +182,8 @@ func (b *bed) refused(was string, format int) {
 	b.fails("systemctl", "start", daemon)
 	b.told("/var/lib/drawbridge/state.db was written by a newer version of drawbridge (format ", 50)
 	b.told(fmt.Sprintf(", this program knows formats up to %d): install that version", format), 50)
-	b.run("systemctl", "restart", "drawbridge-relay.socket") // which the older unit has removed, with the folder in which it is
+	b.run("systemctl", "stop", daemon) // which ends every second, and with it the folder in which the socket is
+	b.run("systemctl", "restart", "drawbridge-relay.socket")
 	b.upgradeHere()
 }
 
