@@ -3,9 +3,12 @@ package publish
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/drawbridge-net/drawbridge/state"
 )
@@ -277,5 +280,46 @@ func TestAdmission(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestAdmitBesideTheFirstClient: who comes to a port changes at the moment of its first client, when the socket gets another descriptor.
+// The filter comes to the socket that listens, and not to that client.
+func TestAdmitBesideTheFirstClient(t *testing.T) {
+	o := New(Options{}).servers
+	for range 1000 {
+		opened, err := o.openTCP(binding{port: state.Port{Proto: state.TCP}, addr: netip.MustParseAddrPort("127.0.0.1:0")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := opened.(*tcpServer)
+		name, err := unix.Getsockname(server.fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := net.Dial("tcp4", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(portIn(name))).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		accepted := make(chan *net.TCPConn)
+		go func() {
+			first, err := server.accept()
+			if err != nil {
+				t.Error(err)
+			}
+			accepted <- first
+		}()
+		if err := server.admit(reach{outside: true}); err != nil {
+			t.Error(err)
+		}
+		if first := <-accepted; first != nil {
+			first.Close()
+		}
+		fd, err := server.descriptor()
+		if got := getFilter(fd); got != len(everything) || err != nil {
+			t.Errorf("the socket that listens has a filter of %d instructions, want %d (%v)", got, len(everything), err)
+		}
+		client.Close()
+		server.Close()
 	}
 }

@@ -51,6 +51,11 @@ func (o *sockets) openTCP(b binding) (server, error) {
 func (t *tcpServer) descriptor() (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.current()
+}
+
+// current is descriptor for who has mu. Without it the first accept closes the descriptor, and the number is a client's.
+func (t *tcpServer) current() (int, error) {
 	if t.listener != nil {
 		return descriptorOf(t.listener)
 	}
@@ -58,7 +63,9 @@ func (t *tcpServer) descriptor() (int, error) {
 }
 
 func (t *tcpServer) admit(r reach) error {
-	fd, err := t.descriptor()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	fd, err := t.current()
 	if err != nil {
 		return err
 	}

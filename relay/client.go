@@ -49,6 +49,8 @@ const (
 	retryWait = 320 * time.Millisecond
 	// startPause is between two looks whether a relay that was started answers.
 	startPause = 5 * time.Millisecond
+	// keepPause is between two attempts to hand over what is to be kept.
+	keepPause = 3 * time.Second
 )
 
 // Client is the daemon's side: it has the methods of a publish.Publisher, and a relay carry them out. Its methods may be called
@@ -67,6 +69,8 @@ type Client struct {
 	// file is what a relay keeps beside the ports, nil for none; keeping gets one element when a relay has to be told.
 	file    atomic.Pointer[os.File]
 	keeping chan struct{}
+	// owing gets one element when a relay has to hear of releases, and who released had no turn.
+	owing chan struct{}
 	// watching are the goroutines that wait for the end of a relay.
 	watching sync.WaitGroup
 
@@ -106,7 +110,9 @@ func New(o Options) *Client {
 	}
 	return &Client{
 		o: o, http: http.Client{Transport: unixsocket.Transport(o.Socket)},
-		session: rand.Text(), turn: make(chan struct{}, 1), gone: make(chan struct{}, 1), keeping: make(chan struct{}, 1), owed: map[state.EndpointID][]state.Port{}, kept: map[string]bool{},
+		session: rand.Text(), turn: make(chan struct{}, 1),
+		gone: make(chan struct{}, 1), keeping: make(chan struct{}, 1), owing: make(chan struct{}, 1),
+		owed: map[state.EndpointID][]state.Port{}, kept: map[string]bool{},
 	}
 }
 
@@ -121,18 +127,27 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// Watch calls changed when the relay ended while ports are published, and hands over what is to be kept (Keep), until ctx ends.
+// Watch calls changed when the relay ended while ports are published, and does what others leave to it: it hands over what is to be kept
+// (Keep), again and again until a relay has it, and tells of releases. It returns when ctx ends.
 func (c *Client) Watch(ctx context.Context, changed func(reason string)) error {
+	failing := false
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-c.gone:
 			changed("the relay of published ports ended")
+		case <-c.owing:
+			c.settle(c.with(ctx, callTime, false, nothing))
 		case <-c.keeping:
-			if err := c.handOver(ctx); err != nil && ctx.Err() == nil {
-				c.o.Log.Warn("while no daemon runs containers are open to who can route to them and flushes all rules: the relay does not keep the latch", "error", err)
+			err := c.handOver(ctx)
+			if err != nil && ctx.Err() == nil {
+				time.AfterFunc(keepPause, c.handOn)
+				if !failing {
+					c.o.Log.Warn("while no daemon runs containers are open to who can route to them and flushes all rules: the relay does not keep the latch", "error", err)
+				}
 			}
+			failing = err != nil
 		}
 	}
 }
@@ -140,12 +155,12 @@ func (c *Client) Watch(ctx context.Context, changed func(reason string)) error {
 // Reserve is that of publish.Publisher. A relay that was started for it has the state first: it would give away what others have.
 func (c *Client) Reserve(ctx context.Context, e state.Endpoint, want []state.PortRequest) (ports []state.Port, err error) {
 	err = c.with(ctx, callTime, true, func(ctx context.Context) error {
-		c.idle = false
 		if want := c.want.Load(); c.base == "" && want != nil {
 			if err := c.tell(ctx, *want, true); errors.Is(err, errGone) || ctx.Err() != nil {
 				return err
 			}
 		}
+		c.idle = false
 		answer, err := c.post(ctx, reservePath, reserveCall{c.session, e, want})
 		if errors.Is(err, errGone) || ctx.Err() != nil {
 			c.owe(e.ID, e.Ports) // perhaps it was carried out all the same
@@ -162,12 +177,29 @@ func (c *Client) Reserve(ctx context.Context, e state.Endpoint, want []state.Por
 // manyPorts may be what a call takes too long for: some 10,000 are opened in a second.
 const manyPorts = 10000
 
-// Release is that of publish.Publisher. What no relay hears of is made up for ahead of the next call.
+// Release is that of publish.Publisher. What no relay hears of is made up for ahead of the next call. While another call is under way,
+// which may be to a relay that hangs, it waits for nothing: Watch has the relay told.
 func (c *Client) Release(id state.EndpointID, keep []state.Port) {
 	c.owe(id, keep)
-	err := c.with(context.Background(), briefTime, false, func(context.Context) error { return nil }) // which pays
-	if err != nil && !errors.Is(err, errAbsent) {                                                     // which holds nothing
-		c.o.Log.Warn("giving published ports back", "endpoint", id.Short(), "error", err)
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	default:
+		signal(c.owing)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), briefTime)
+	defer cancel()
+	c.settle(c.carryOut(ctx, ctx, false, nothing))
+}
+
+// nothing is a call that only pays what is owed.
+func nothing(context.Context) error { return nil }
+
+// settle notes how it went. Without a relay nothing is held.
+func (c *Client) settle(err error) {
+	if err != nil && !errors.Is(err, errAbsent) && !errors.Is(err, context.Canceled) {
+		c.o.Log.Warn("giving published ports back", "error", err)
 	}
 }
 
@@ -187,7 +219,9 @@ func (c *Client) pay(ctx context.Context) error {
 			return err
 		}
 		c.mu.Lock()
-		delete(c.owed, id)
+		if now, owes := c.owed[id]; owes && slices.Equal(now, keep) { // and nobody has released another time meanwhile
+			delete(c.owed, id)
+		}
 		c.mu.Unlock()
 	}
 	return nil
@@ -337,6 +371,11 @@ func (c *Client) with(ctx context.Context, limit time.Duration, start bool, f fu
 	case <-bounded.Done():
 		return c.late(ctx, fmt.Errorf("calls before this one take too long: %w", bounded.Err()))
 	}
+	return c.carryOut(ctx, bounded, start, f)
+}
+
+// carryOut is with for who has the turn, and a bound to ctx.
+func (c *Client) carryOut(ctx, bounded context.Context, start bool, f func(context.Context) error) error {
 	var err error
 	// A relay that ends still answers for a moment. One that ends by what it is asked is not started for ever.
 	for wait := startPause; wait <= retryWait; wait *= 2 {
@@ -356,6 +395,9 @@ func (c *Client) with(ctx context.Context, limit time.Duration, start bool, f fu
 	}
 	if bounded.Err() != nil {
 		c.drop()
+		if c.file.Load() != nil { // nobody hears of this relay's end any more
+			c.handOn()
+		}
 		return c.late(ctx, err)
 	}
 	return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/drawbridge-net/drawbridge/internal/unixsocket"
+	"github.com/drawbridge-net/drawbridge/internal/version"
 	"github.com/drawbridge-net/drawbridge/state"
 	"github.com/drawbridge-net/drawbridge/test/transcript"
 )
@@ -257,6 +259,68 @@ func TestHangs(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.HasPrefix(err.Error(), "10000 ports were not open in time") {
 		t.Errorf("10,000 ports: %v", err)
 	}
+}
+
+// TestStopsInTheMiddle: a relay that answers at first, and is stopped before the call that lasts is answered, costs no more than the bound.
+func TestStopsInTheMiddle(t *testing.T) {
+	path := socketPath(t)
+	l, err := unixsocket.Listen(path)
+	must(t, err)
+	stopped := make(chan struct{})
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case helloPath:
+			_ = json.NewEncoder(w).Encode(Hello{Protocol: protocol, Version: version.String(), Instance: "x"})
+		case watchPath:
+			<-stopped
+		default:
+			_ = json.NewEncoder(w).Encode(reply{})
+		}
+	})}
+	go func() { _ = srv.Serve(l) }()
+	defer srv.Close()
+	defer close(stopped)
+	c := client(t, path, Options{})
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- c.Apply(ctx, snapshot(endpoint("a", tcp(free(t))))) }()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "drawbridge relay) does not answer") {
+			t.Errorf("%v", err)
+		}
+	case <-time.After(callTime / 2):
+		t.Errorf("it waits for %v already", callTime/2)
+	}
+}
+
+// TestReleaseWaitsForNobody: while a call is under way, which may be to a relay that hangs, a release returns at once. It is carried out
+// when that call has ended.
+func TestReleaseWaitsForNobody(t *testing.T) {
+	path := socketPath(t)
+	serve(t, path, ServerOptions{})
+	c := client(t, path, Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	watched := make(chan error, 1)
+	go func() { watched <- c.Watch(ctx, func(string) {}) }()
+	e, p := endpoint("a"), tcp(free(t))
+	_, err := c.Reserve(t.Context(), e, []state.PortRequest{request(p)})
+	must(t, err)
+	c.turn <- struct{}{}
+	began := time.Now()
+	c.Release(e.ID, nil)
+	if took := time.Since(began); took > briefTime/2 || !taken(p) {
+		t.Errorf("it took %v; the port is held: %v", took, taken(p))
+	}
+	<-c.turn
+	for began := time.Now(); taken(p); time.Sleep(time.Millisecond) {
+		if time.Since(began) > callTime/2 {
+			t.Fatal("the port is held still")
+		}
+	}
+	cancel()
+	must(t, <-watched)
 }
 
 // TestNoRelay: one that cannot be started is an error in a sentence.

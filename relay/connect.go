@@ -98,7 +98,7 @@ func (c *Client) connect(ctx context.Context, start bool) error {
 	if _, err := c.post(ctx, sessionPath, sessionCall{c.session, c.o.Settings}); err != nil {
 		return err
 	}
-	return c.watch(&connection{hello: hello})
+	return c.watch(ctx, &connection{hello: hello})
 }
 
 // start starts a relay and waits until it answers.
@@ -165,18 +165,26 @@ func (c *Client) drop() {
 	c.http.CloseIdleConnections()
 }
 
-// watch begins to hear what the relay logs, and when it ends.
-func (c *Client) watch(r *connection) error {
+// watch begins to hear what the relay logs, and when it ends, for longer than the call that begins it.
+func (c *Client) watch(call context.Context, r *connection) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.close = cancel
+	answered := context.AfterFunc(call, cancel)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://relay"+watchPath+"?level="+c.o.Level.String(), nil)
 	if err != nil {
 		cancel()
 		return err
 	}
 	answer, err := c.http.Do(req)
+	if !answered() && err == nil {
+		answer.Body.Close()
+		err = call.Err()
+	}
 	if err != nil {
 		cancel()
+		if call.Err() != nil {
+			return call.Err()
+		}
 		return fmt.Errorf("%w: %w", errGone, err)
 	}
 	c.relay.Store(r)
@@ -214,10 +222,7 @@ func (c *Client) lost(r *connection) {
 		if !r.settled.Load() {
 			return // the next one may do no better: the loop has its pauses
 		}
-		select {
-		case c.gone <- struct{}{}:
-		default:
-		}
+		signal(c.gone)
 	})
 }
 

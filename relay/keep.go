@@ -55,9 +55,12 @@ func LetGo(ctx context.Context, socket string) error {
 }
 
 // handOn asks Watch to hand the file over.
-func (c *Client) handOn() {
+func (c *Client) handOn() { signal(c.keeping) }
+
+// signal puts an element into a channel of one, if it has none.
+func signal(to chan<- struct{}) {
 	select {
-	case c.keeping <- struct{}{}:
+	case to <- struct{}{}:
 	default:
 	}
 }

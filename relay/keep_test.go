@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -82,5 +83,52 @@ func TestKeepBesideOthers(t *testing.T) {
 	must(t, c.handOver(t.Context()))
 	if !r.keeps() || others != 1 {
 		t.Errorf("the relay has the file: %v, beside %d others", r.keeps(), others)
+	}
+}
+
+// TestKeepAgain: a relay keeps the file whatever went wrong before: one could not be started, or one ended of which nobody heard, since a
+// call to it had run into its deadline.
+func TestKeepAgain(t *testing.T) {
+	for _, unheard := range []bool{false, true} {
+		path, relays, begun := socketPath(t), make(chan *running, 10), 0
+		begin := starter(t, path, relays)
+		c := client(t, path, Options{Start: func() (<-chan error, error) {
+			if begun++; begun == 1 && !unheard {
+				return nil, errors.New("no memory")
+			}
+			return begin()
+		}})
+		ctx, cancel := context.WithCancel(t.Context())
+		watched := make(chan error, 1)
+		go func() { watched <- c.Watch(ctx, func(string) {}) }()
+		kept := func() *running {
+			t.Helper()
+			select {
+			case r := <-relays:
+				for began := time.Now(); !r.keeps(); time.Sleep(time.Millisecond) {
+					if time.Since(began) > callTime {
+						t.Fatalf("unheard %v: the relay has no file", unheard)
+					}
+				}
+				return r
+			case <-time.After(2 * callTime):
+				t.Fatalf("unheard %v: no relay was started", unheard)
+			}
+			return nil
+		}
+		file, err := os.Open(os.DevNull)
+		must(t, err)
+		c.Keep(file)
+		first := kept()
+		if unheard {
+			short, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			_ = c.with(short, callTime, false, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+			stop()
+			first.stop()
+			must(t, c.Apply(t.Context(), snapshot(endpoint("a"))))
+			kept()
+		}
+		cancel()
+		must(t, <-watched)
 	}
 }
