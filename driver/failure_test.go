@@ -271,3 +271,50 @@ func programRequest(t testing.TB, n, e int, ports string) *network.ProgramExtern
 	return parse[network.ProgramExternalConnectivityRequest](t, `{"NetworkID": "`+id(n)+`", "EndpointID": "`+id(e)+`",
 		"Options": {"com.docker.network.portmap": [`+ports+`]}}`)
 }
+
+// TestClosedPorts: connections by a port that an endpoint has lost are ended by the next process too, which knows of them until that is
+// done, and not those by a port that it has got again.
+func TestClosedPorts(t *testing.T) {
+	after := func(b *bench) { b.Driver = New(b.store, b.loop, b.ports, b.host, b.flows, Options{}) }
+	for name, c := range map[string]struct {
+		do   func(*bench)
+		want string
+	}{
+		"revoked": {func(b *bench) { b.ok(b.revoke(1, 1)) }, "0.0.0.0:8080/tcp [::]:8080/tcp"},
+		"one of two": {func(b *bench) {
+			b.ok(b.program(1, 1, `[`+tcp(80, 8080)+`,`+tcp(81, 8081)+`]`))
+			b.ok(b.program(1, 1, `[`+tcp(81, 8081)+`]`))
+		}, "0.0.0.0:8080/tcp [::]:8080/tcp"},
+		"got again": {func(b *bench) { b.ok(b.revoke(1, 1)); b.ok(b.program(1, 1, `[`+tcp(80, 8080)+`]`)) }, ""},
+		"not had": {func(b *bench) {
+			b.loop.broken = errors.New("no rules")
+			_ = b.program(1, 1, `[`+tcp(81, 8081)+`]`)
+			b.loop.broken = nil
+		}, "0.0.0.0:8081/tcp [::]:8081/tcp"},
+		"with the end": {func(b *bench) { b.ok(b.revoke(1, 1)); b.ok(b.leave(1, 1)); b.ok(b.deleteEndpoint(1, 1)) }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := furnished(t)
+			c.do(b)
+			after(b)
+			b.flows.forgotten()
+			b.loop.broken = errors.New("no rules")
+			if err := b.Settle(b.ctx()); c.want != "" && err == nil {
+				t.Error("the rules may still be there, and nobody says so")
+			}
+			if _, closed := b.flows.forgotten(); closed != "" {
+				t.Errorf("ended while the rules may still be there: %s", closed)
+			}
+			b.loop.broken = nil
+			for _, want := range []string{c.want, ""} {
+				b.ok(b.Settle(b.ctx()))
+				if _, closed := b.flows.forgotten(); closed != want {
+					t.Errorf("ended were connections by %q, want %q", closed, want)
+				}
+			}
+			if left := b.endpoint(1).Closed; len(left) > 0 {
+				t.Errorf("remembered are %v", left)
+			}
+		})
+	}
+}

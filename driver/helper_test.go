@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -105,7 +106,8 @@ func (b *bench) deleteNetwork(n int) error {
 	return b.DeleteNetwork(b.ctx(), &network.DeleteNetworkRequest{NetworkID: id(n)})
 }
 
-// everything is all that a call may change, but for the revision.
+// everything is all that a call may change, but for the revision, and the ports whose connections are to be ended: those of a port that was
+// open for a moment, too.
 type everything struct {
 	State state.Snapshot
 	Held  map[state.EndpointID][]state.Port
@@ -113,7 +115,10 @@ type everything struct {
 
 func (b *bench) everything() everything {
 	s := b.store.Snapshot()
-	s.Revision = 0
+	s.Revision, s.Endpoints = 0, slices.Clone(s.Endpoints)
+	for i := range s.Endpoints {
+		s.Endpoints[i].Closed = nil
+	}
 	return everything{s, b.ports.all()}
 }
 

@@ -99,10 +99,18 @@ func (d *Driver) reserve(ctx context.Context, e state.Endpoint, want []state.Por
 func setPorts(tx *store.Tx, id state.EndpointID, ports []state.Port) bool {
 	e, ok := tx.Endpoint(id)
 	if ok {
-		e.Ports = ports
-		tx.PutEndpoint(e)
+		tx.PutEndpoint(withPorts(e, ports))
 	}
 	return ok
+}
+
+// withPorts returns e with other ports. Those that it loses are remembered until Settle has seen to their connections.
+func withPorts(e state.Endpoint, ports []state.Port) state.Endpoint {
+	e.Closed = missing(append(slices.Clone(e.Closed), e.Ports...), ports)
+	slices.SortFunc(e.Closed, state.ComparePorts)
+	e.Closed = slices.Compact(e.Closed)
+	e.Ports = ports
+	return e
 }
 
 // cut ends the flows that a change of e's ports makes wrong: what came in by a port that is
@@ -141,8 +149,7 @@ func byFamily(ports []state.Port) []state.Port {
 func (d *Driver) RevokeExternalConnectivity(ctx context.Context, r *network.RevokeExternalConnectivityRequest) error {
 	return d.withdraw(ctx, r.NetworkID, r.EndpointID, func(tx *store.Tx, e state.Endpoint) bool {
 		published := len(e.Ports) > 0
-		e.Ports = nil
-		tx.PutEndpoint(e)
+		tx.PutEndpoint(withPorts(e, nil))
 		return published
 	})
 }

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"slices"
 
 	"github.com/drawbridge-net/drawbridge/state"
 	"github.com/drawbridge-net/drawbridge/store"
@@ -83,12 +84,44 @@ func (d *Driver) end(r removal) {
 	}
 }
 
-// Settle waits for the host and forgets what removals of an earlier process left behind, if it does not fail.
+// Settle waits for the host and forgets what removals left behind, those of an earlier process too, if it does not fail.
 func (d *Driver) Settle(ctx context.Context) error {
-	if len(d.store.Snapshot().Retired) == 0 {
+	s := d.store.Snapshot()
+	closed := slices.DeleteFunc(slices.Clone(s.Endpoints), func(e state.Endpoint) bool { return len(e.Closed) == 0 })
+	if len(s.Retired)+len(closed) == 0 {
 		return nil
 	}
-	return d.settle(ctx, state.Scope{})
+	err := d.settle(ctx, state.Scope{})
+	for _, e := range closed {
+		if err == nil {
+			err = d.endClosed(ctx, e)
+		}
+	}
+	return err
+}
+
+// endClosed ends, and forgets, what came by ports that an endpoint has lost, as it was when the host was last waited for.
+func (d *Driver) endClosed(ctx context.Context, was state.Endpoint) error {
+	release, err := d.locks.take(ctx, endpointLock(was.ID))
+	if err != nil {
+		return err
+	}
+	defer release()
+	if e, ok := d.store.Snapshot().Endpoint(was.ID); !ok || !slices.Equal(e.Closed, was.Closed) {
+		return nil
+	}
+	d.flows.ForgetPublished(was, was.Closed)
+	if err := d.flows.Settle(ctx); err != nil {
+		return err
+	}
+	_, err = d.store.Update(ctx, func(tx *store.Tx) error {
+		if e, ok := tx.Endpoint(was.ID); ok {
+			e.Closed = nil
+			tx.PutEndpoint(e)
+		}
+		return nil
+	})
+	return err
 }
 
 // settle waits for the host. If everything went well, nothing is left of any bridge that was

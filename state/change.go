@@ -62,7 +62,7 @@ func (e Endpoint) Equal(o Endpoint) bool {
 	return e.ID == o.ID && e.Network == o.Network && e.Addr4 == o.Addr4 && e.Addr6 == o.Addr6 && e.MAC == o.MAC &&
 		e.LinkPrefix == o.LinkPrefix && e.Name == o.Name && e.Sandbox == o.Sandbox && e.WantsPorts == o.WantsPorts &&
 		e.Exposure == o.Exposure &&
-		slices.Equal(e.Links, o.Links) && slices.Equal(e.Exposed, o.Exposed) && equalPorts(e.Ports, o.Ports)
+		slices.Equal(e.Links, o.Links) && slices.Equal(e.Exposed, o.Exposed) && equalPorts(e.Ports, o.Ports) && slices.Equal(e.Closed, o.Closed)
 }
 
 // equalPorts looks first whether both are the same slice, as those of an endpoint are that nobody changed.

@@ -27,6 +27,9 @@ type Endpoint struct {
 
 	// Ports are published, all of them or none; empty between Revoke and Program.
 	Ports []Port `json:"ports,omitempty"`
+	// Closed are published no more, in one family each, and some of their connections may go on: they are ended behind the pass that closes a
+	// port, and a daemon that is killed between leaves that to the next one.
+	Closed []Port `json:"closed,omitempty"`
 	// WantsPorts says that the container was made with published ports. Which of its endpoints publishes them
 	// is known later, and may change.
 	WantsPorts bool `json:"wantsPorts,omitempty"`

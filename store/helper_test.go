@@ -103,6 +103,7 @@ func endpoint(i, net int) state.Endpoint {
 			{Proto: state.UDP, HostIP: ip("2001:db8::1"), HostPort: 53, ContainerPort: 53},
 			{Proto: state.SCTP, HostPort: 3868, ContainerPort: 3868},
 		},
+		Closed: []state.Port{{Proto: state.TCP, HostIP: ip("0.0.0.0"), HostPort: 8081, ContainerPort: 81}},
 	}
 }
 

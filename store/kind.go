@@ -72,6 +72,7 @@ func compareLeaseKeys(a, b leaseKey) int {
 // from disk.
 func cloneEndpoint(e state.Endpoint) state.Endpoint {
 	e.Ports = append([]state.Port(nil), e.Ports...)
+	e.Closed = append([]state.Port(nil), e.Closed...)
 	e.Links = append([]string(nil), e.Links...)
 	e.Exposed = append([]state.ContainerPort(nil), e.Exposed...)
 	return e

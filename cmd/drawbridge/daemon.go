@@ -153,8 +153,7 @@ func (d *daemonParts) wire(ctx context.Context, st *store.Store, s settings, p p
 	}
 	d.tasks["reconcile"] = loop.Run
 	d.tasks["first pass"] = func(ctx context.Context) error {
-		return d.firstPass(ctx, loop, func() {
-			forgetOthers(planes.flows, st.Snapshot())
+		return d.firstPass(ctx, loop, func() { forgetOthers(planes.flows, st.Snapshot()) }, func() {
 			if planes.rules != nil {
 				planes.translation.forget(st.Snapshot())
 			}
@@ -249,13 +248,19 @@ func sweep(ctx context.Context, network *driver.Driver, addresses *ipam.Driver, 
 
 // firstPass waits for the first comparison. What failed in it is for the calls that it concerns, and
 // the loop tries again. One that takes its time, since a program hangs, holds up nobody who does not need what it is about.
-func (d *daemonParts) firstPass(ctx context.Context, loop *reconcile.Loop, after func()) error {
+//
+// It calls forget before anybody is answered: who gets the address of a container that went would have its connections. Rules of
+// before may have made some anew where the comparison was not waited for.
+func (d *daemonParts) firstPass(ctx context.Context, loop *reconcile.Loop, forget, after func()) error {
 	bounded, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	_ = loop.Wait(bounded, 0, state.Scope{})
+	late := bounded.Err() != nil
+	forget()
 	close(d.compared)
-	if bounded.Err() != nil {
+	if late {
 		_ = loop.Wait(ctx, 0, state.Scope{})
+		forget()
 	}
 	after()
 	return nil
