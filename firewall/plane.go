@@ -3,6 +3,7 @@ package firewall
 import (
 	"context"
 	"sync/atomic"
+	"time"
 
 	"github.com/drawbridge-net/drawbridge/state"
 )
@@ -16,6 +17,7 @@ type Plane struct {
 	found    []state.Difference // what the last Apply or Follow mended
 	turned   []Port             // by the last Apply or Follow
 	halfway  bool               // the last one failed: what differs from what was made true before it may be its own doing
+	emptied  emptied
 }
 
 // applied is what a policy is made from. It takes no memory beside the state's own.
@@ -45,10 +47,13 @@ func (p *Plane) bring(
 	complete := p.settings.completer(s)
 	var found *Host // nil until the backend asks
 	acting := true  // else it asks again what it asked before
+	was, now := p.emptied, time.Now()
 	meet := func(h Host) Host {
 		h = complete(h)
+		var next emptied
+		next, h.UserRules = was.after(last, h.UserRules, now, p.settings.AskOn)
 		if acting {
-			found = &h
+			found, p.emptied = &h, next
 			p.dockers.Store(&h.DockerBridges)
 		}
 		return h
@@ -80,9 +85,9 @@ func (p *Plane) bring(
 	}
 	p.halfway = err != nil
 	if err == nil && found != nil { // else it is that of before
-		now := &applied{s, *found}
-		p.turned = now.turnedSince(last)
-		p.applied.Store(now)
+		next := &applied{s, *found}
+		p.turned = next.turnedSince(last)
+		p.applied.Store(next)
 	}
 	return err
 }
@@ -98,8 +103,9 @@ func (a *applied) turnedSince(last *applied) []Port {
 
 // Inspect tells how the firewall differs from s.
 func (p *Plane) Inspect(ctx context.Context, s state.Snapshot) ([]state.Difference, error) {
+	last := p.applied.Load()
 	found, err := p.backend.Inspect(ctx, Wanted{
-		Policy: func(h Host) Policy { return Render(s, p.settings.completer(s)(h)) },
+		Policy: func(h Host) Policy { return Render(s, last.stillAsking(p.settings.completer(s)(h))) },
 		Divert: p.settings.diverts(s),
 	})
 	if err == nil && p.settings.Latch != nil {

@@ -220,6 +220,8 @@ type Settings struct {
 	LearnedTime time.Duration
 	// Divert says whether transparent sockets may lead to containers of a state (state.Snapshot.ByHost); nil for never.
 	Divert func(state.Snapshot) bool
+	// AskOn is how long DOCKER-USER is asked about clients of sockets after its last rule went.
+	AskOn time.Duration
 }
 
 // proxied returns the networks to which loopback addresses may not lead by translation.

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -480,6 +482,11 @@ func (f *fakeBackend) Sync(_ context.Context, w Wanted) error {
 	return f.err
 }
 
+func (f *fakeBackend) Inspect(_ context.Context, w Wanted) ([]string, error) {
+	f.got = w.Policy(f.host)
+	return nil, f.err
+}
+
 func (f *fakeBackend) Rules(p Policy) string { return fmt.Sprintf("%d networks", len(p.V4.Networks)) }
 
 func TestPlane(t *testing.T) {
@@ -533,6 +540,44 @@ func TestPlaneChanges(t *testing.T) {
 	leads = true
 	step("another way for loopback addresses", plane.Follow(t.Context(), state.Compare(empty, published)), false, 0, 0)
 	step("no more", plane.Follow(t.Context(), state.Compare(published, empty)), true, 1, 0)
+}
+
+// TestPlaneAsksOn: who replaces the rules in DOCKER-USER takes them away for a moment, in which it goes on being asked. One that stays empty
+// is not, nor is one of a kernel that cannot ask.
+func TestPlaneAsksOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := &fakeBackend{}
+		plane := NewPlane(fake, Settings{Divert: func(state.Snapshot) bool { return true }, AskOn: time.Minute})
+		s, none := state.Snapshot{Networks: []state.Network{network()}}, Both{}
+		for _, step := range []struct {
+			after       time.Duration
+			found, want Both
+			unable      bool
+		}{
+			{0, none, none, false},
+			{0, Both{V4: true}, Both{V4: true}, false},
+			{time.Hour, none, Both{V4: true}, false},
+			{time.Minute - 1, Both{V6: true}, Both{V4: true, V6: true}, false},
+			{1, Both{V6: true}, Both{V6: true}, false},
+			{0, Both{V4: true, V6: true}, Both{V4: true, V6: true}, false},
+			{time.Hour, none, Both{V4: true, V6: true}, false},
+			{time.Minute, none, none, false},
+			{0, Both{V4: true}, Both{V4: true}, true},
+			{0, none, none, false},
+		} {
+			time.Sleep(step.after)
+			fake.host = Host{UserRules: step.found, NoInquiry: step.unable}
+			if err := plane.Apply(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+			if asked, _ := plane.Inquire(); asked != step.want || fake.got.V4.Inquire != (step.want.V4 && !step.unable) || fake.got.V6.Inquire != step.want.V6 {
+				t.Errorf("%v after the last: found %v: asked are %v, want %v; rules for it %v and %v", step.after, step.found, asked, step.want, fake.got.V4.Inquire, fake.got.V6.Inquire)
+			}
+			if _, err := plane.Inspect(t.Context(), s); err != nil || fake.got.V6.Inquire != step.want.V6 {
+				t.Errorf("%v after the last: found %v: the inspection wants another host (%v)", step.after, step.found, err)
+			}
+		}
+	})
 }
 
 // TestPlaneTurns: it is told which ports are translated that were left to the host before, and those alone.

@@ -327,7 +327,7 @@ func (d *daemonParts) newPlanes(s settings, parsed parsed, log *slog.Logger) (*p
 	d.onEnd(p.backend.Close)
 	rules := firewall.Settings{
 		NoIPv6: !s.ip6tables, Loopback: p.links.LeadsLoopback, BarsLoopback: p.barsLoopback,
-		Publish: p.auto.Modes, LearnedTime: s.learnedTime, Divert: p.auto.leads,
+		Publish: p.auto.Modes, LearnedTime: s.learnedTime, Divert: p.auto.leads, AskOn: askOn,
 	}
 	if err := d.openLatch(&rules, p.ports, s, log); err != nil {
 		return nil, err

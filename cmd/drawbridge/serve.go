@@ -226,6 +226,8 @@ func notify(log *slog.Logger, what string) {
 const (
 	// checkInterval is how often the host is compared with the state when nothing happens.
 	checkInterval = 30 * time.Second
+	// askOn is how long DOCKER-USER is asked after its last rule went: who replaces rules is done by then, and has been heard of.
+	askOn = 10 * time.Second
 	// sweepInterval is how often endpoints are looked for whose container is gone.
 	sweepInterval = 10 * time.Second
 	// leftoverTimeout bounds the look for rules of an earlier run.

@@ -47,6 +47,7 @@ func TestUserRulesOfSockets(t *testing.T) {
 						}
 					}
 				}
+				b.replaced(t, f.tables, rule, f.host, ports)
 				b.run(f.tables, deleted(rule)...)
 				for _, port := range ports {
 					lab.Eventually(t, b.client, "tcp", f.host+":"+port)
@@ -73,6 +74,20 @@ func TestUserRulesOfSockets(t *testing.T) {
 			lab.Eventually(t, b.client, "tcp", b.client.Host.Addr4().String()+":"+port)
 		}
 	})
+}
+
+// replaced takes the only rule away and puts it back, as a program does that writes all of its rules anew. Nobody has to hear of the new one:
+// it counts at once.
+func (b *bed) replaced(t *testing.T, tables string, rule []string, host string, ports map[string]string) {
+	t.Helper()
+	b.run(tables, deleted(rule)...)
+	time.Sleep(time.Second) // in which the daemon hears that there is none
+	b.run(tables, rule...)
+	for mode, port := range ports {
+		if _, err := lab.Get(t.Context(), b.client, lab.Request{Network: "tcp", Addr: host + ":" + port, Timeout: lab.PassTimeout}); err == nil {
+			t.Errorf("%s: %s:%s is served right after DOCKER-USER's rule was replaced", mode, host, port)
+		}
+	}
 }
 
 // unserved waits until a client is not served any more, for as long as it may take the daemon to hear of a rule, and wants it to stay so.
