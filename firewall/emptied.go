@@ -7,19 +7,15 @@ import "time"
 // been heard of.
 type emptied struct{ v4, v6 time.Time }
 
-// after returns what holds from now on, and where to ask on a host on which rules were found in some families. A
-// kernel that cannot be asked is not: clients are kept out for that.
-func (e emptied) after(last *applied, found Both, now time.Time, askOn time.Duration) (next emptied, asked Both) {
-	was := Both{}
-	if last != nil && !last.host.NoInquiry {
-		was = last.host.UserRules
-	}
-	next.v4, asked.V4 = stillAsked(e.v4, was.V4, found.V4, now, askOn)
-	next.v6, asked.V6 = stillAsked(e.v6, was.V6, found.V6, now, askOn)
+// after returns what holds from now on, and where to ask on a host on which DOCKER-USER was asked, and rules were found now, in some families.
+func (e emptied) after(was, found Both, now time.Time, askOn time.Duration) (next emptied, asked Both) {
+	next.v4, asked.V4 = goesOn(e.v4, was.V4, found.V4, now, askOn)
+	next.v6, asked.V6 = goesOn(e.v6, was.V6, found.V6, now, askOn)
 	return next, asked
 }
 
-func stillAsked(since time.Time, was, found bool, now time.Time, askOn time.Duration) (next time.Time, asked bool) {
+// goesOn is after for one family.
+func goesOn(since time.Time, was, found bool, now time.Time, askOn time.Duration) (next time.Time, asked bool) {
 	switch {
 	case found:
 		return time.Time{}, true
@@ -34,11 +30,10 @@ func stillAsked(since time.Time, was, found bool, now time.Time, askOn time.Dura
 	return time.Time{}, false
 }
 
-// stillAsking adds the families in which DOCKER-USER is asked as things are.
-func (a *applied) stillAsking(h Host) Host {
-	if a != nil && !a.host.NoInquiry {
-		h.UserRules.V4 = h.UserRules.V4 || a.host.UserRules.V4
-		h.UserRules.V6 = h.UserRules.V6 || a.host.UserRules.V6
+// asks returns in which families DOCKER-USER is asked. A kernel that cannot be asked is not: clients are kept out for that.
+func (a *applied) asks() Both {
+	if a == nil || a.host.NoInquiry {
+		return Both{}
 	}
-	return h
+	return a.host.UserRules
 }

@@ -47,11 +47,11 @@ func (p *Plane) bring(
 	complete := p.settings.completer(s)
 	var found *Host // nil until the backend asks
 	acting := true  // else it asks again what it asked before
-	was, now := p.emptied, time.Now()
+	emptiedSince, asked, now := p.emptied, last.asks(), time.Now()
 	meet := func(h Host) Host {
 		h = complete(h)
 		var next emptied
-		next, h.UserRules = was.after(last, h.UserRules, now, p.settings.AskOn)
+		next, h.UserRules = emptiedSince.after(asked, h.UserRules, now, p.settings.AskOn)
 		if acting {
 			found, p.emptied = &h, next
 			p.dockers.Store(&h.DockerBridges)
@@ -103,9 +103,13 @@ func (a *applied) turnedSince(last *applied) []Port {
 
 // Inspect tells how the firewall differs from s.
 func (p *Plane) Inspect(ctx context.Context, s state.Snapshot) ([]state.Difference, error) {
-	last := p.applied.Load()
+	asked := p.applied.Load().asks()
 	found, err := p.backend.Inspect(ctx, Wanted{
-		Policy: func(h Host) Policy { return Render(s, last.stillAsking(p.settings.completer(s)(h))) },
+		Policy: func(h Host) Policy {
+			h = p.settings.completer(s)(h)
+			h.UserRules = Both{h.UserRules.V4 || asked.V4, h.UserRules.V6 || asked.V6}
+			return Render(s, h)
+		},
 		Divert: p.settings.diverts(s),
 	})
 	if err == nil && p.settings.Latch != nil {
