@@ -335,6 +335,9 @@ func (c *Client) Hello(ctx context.Context) (Hello, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, briefTime)
 	defer cancel()
 	hello, err := c.hello(ctx)
+	if errors.Is(err, errAbsent) && !c.published.Load() {
+		return Hello{}, false, nil // it ended, and nobody needs one
+	}
 	return hello, err == nil, err
 }
 

@@ -65,6 +65,10 @@ func TestPorts(t *testing.T) {
 	if taken(other) {
 		t.Error("the port is held though it was given back")
 	}
+	(<-relays).stop()
+	if _, runs, err := c.Hello(t.Context()); runs || err != nil {
+		t.Errorf("a relay that nobody needs has ended: %v %v", runs, err)
+	}
 }
 
 // TestErrorsKeepTheirKind: who looks for the kind of an error finds it, and its words are those of package publish.

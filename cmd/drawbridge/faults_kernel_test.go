@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/drawbridge-net/drawbridge/control"
 	"github.com/drawbridge-net/drawbridge/internal/effect"
 	"github.com/drawbridge-net/drawbridge/store"
 	"github.com/drawbridge-net/drawbridge/test/environ"
@@ -469,10 +470,11 @@ func (w *walker) walked() []string {
 // daemon has come to rest without.
 func (w *walker) await(point int, fault effect.Fault) string {
 	w.Helper()
+	var why string
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		status, err := w.host.status()
 		ended := w.host.hasEnded()
-		if !ended && (err != nil || !status.Healthy() || w.host.reaping()) {
+		if why = unrest(status, err, w.host.reaping()); !ended && why != "" {
 			continue
 		}
 		switch names := w.walked(); {
@@ -480,9 +482,24 @@ func (w *walker) await(point int, fault effect.Fault) string {
 			return ""
 		case ended || fault == effect.Fail || inRelay(names[point-1]):
 			return names[point-1]
+		default:
+			why = fmt.Sprintf("it lives on behind %q", names)
 		}
 	}
-	w.Fatalf("the daemon does not come to rest:\n%s", w.host.log.String())
+	w.Fatalf("%s %d: the daemon does not come to rest: %s\n%s", fault, point, why, w.host.log.String())
+	return ""
+}
+
+// unrest says what is still under way on the host, "" for nothing.
+func unrest(status control.Status, err error, reaping bool) string {
+	switch {
+	case err != nil:
+		return err.Error()
+	case !status.Healthy():
+		return strings.Join(status.Errors, "; ")
+	case reaping:
+		return "links are being deleted"
+	}
 	return ""
 }
 

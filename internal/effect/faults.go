@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -43,25 +42,35 @@ type Plan struct {
 	Fault Fault
 }
 
-// Write puts the plan into the folder, for the process that is about to read it or is reading it at each point.
+// Write puts the plan into the folder, for the process that is about to read it or is reading it at each point. Who is passing a point
+// meanwhile counts it by the plan before.
 func (p Plan) Write(dir string) error {
 	text, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}
-	// Without a plan nothing is counted: the one before must not begin anew.
-	if err := os.Remove(filepath.Join(dir, planFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	walked, err := openWalked(dir, os.O_CREATE)
+	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, walkedFile), nil, 0o600); err != nil {
+	defer walked.Close()
+	if err := walked.Truncate(0); err != nil {
 		return err
 	}
-	// The file is there at once and whole, whoever reads it meanwhile.
-	next := filepath.Join(dir, planFile+".next")
-	if err := os.WriteFile(next, text, 0o600); err != nil {
-		return err
+	return os.WriteFile(filepath.Join(dir, planFile), text, 0o600)
+}
+
+// openWalked opens the file of what was walked, and locks both files until it is closed.
+func openWalked(dir string, flag int) (*os.File, error) {
+	walked, err := os.OpenFile(filepath.Join(dir, walkedFile), flag|os.O_APPEND|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
 	}
-	return os.Rename(next, filepath.Join(dir, planFile))
+	if err := syscall.Flock(int(walked.Fd()), syscall.LOCK_EX); err != nil {
+		walked.Close()
+		return nil, err
+	}
+	return walked, nil
 }
 
 // Walked returns the names of the points that were passed since the plan was written.
@@ -95,14 +104,11 @@ func pass(name string) Fault {
 	if dir == "" {
 		return ""
 	}
-	walked, err := os.OpenFile(filepath.Join(dir, walkedFile), os.O_APPEND|os.O_RDWR, 0o600)
+	walked, err := openWalked(dir, 0)
 	if err != nil {
 		return ""
 	}
-	defer walked.Close() // and with it the lock
-	if err := syscall.Flock(int(walked.Fd()), syscall.LOCK_EX); err != nil {
-		return ""
-	}
+	defer walked.Close()
 	raw, err := os.ReadFile(filepath.Join(dir, planFile))
 	var plan Plan
 	if err != nil || json.Unmarshal(raw, &plan) != nil {
