@@ -41,7 +41,7 @@ type Looker struct {
 // reading is what the rules said, and by what it is known whether they have changed since.
 type reading struct {
 	generation uint32
-	sizes      string // of legacy tables
+	sizes      legacytables.Sizes
 	at         time.Time
 	found      Finding
 }
@@ -132,7 +132,7 @@ func (l *Looker) mark(c *conn) (reading, error) {
 
 // same reports whether nothing has changed from r to a later reading.
 func (r reading) same(later reading) bool {
-	return r.generation == later.generation && r.sizes == later.sizes && (r.sizes == "" || later.at.Sub(r.at) < staleAfter)
+	return r.generation == later.generation && r.sizes.Equal(later.sizes) && (len(r.sizes) == 0 || later.at.Sub(r.at) < staleAfter)
 }
 
 func (l *Looker) tables(ctx context.Context, c *conn) ([]table, error) {

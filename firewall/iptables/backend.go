@@ -287,7 +287,7 @@ func (b *Backend) write(ctx context.Context, variant string, have tablesOfBoth, 
 		return written{}, joinErrors(err, have.err6, err6)
 	}
 	if err == nil && variant != "-nft" && !b.counted {
-		b.legacy.end(v4.tables+v6.tables > 0)
+		b.legacy.end(addedTo(v4, v6))
 	}
 	return written{
 		tables:  tablesOfBoth{d4: v4.result, d6: v6.result, err6: have.err6, ports4: p.V4.Ports, ports6: p.V6.Ports},

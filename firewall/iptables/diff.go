@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/drawbridge-net/drawbridge/firewall"
+	"github.com/drawbridge-net/drawbridge/internal/legacytables"
 )
 
 // tables are those in which something of ours may be.
@@ -19,6 +20,8 @@ type change struct {
 	// result is what the tables hold afterwards, if sure: where more than chains of ours change, somebody has to look.
 	result dump
 	sure   bool
+	// adds is how many rules more the tables that it changes have afterwards, as the kernel counts those of the legacy variant.
+	adds map[string]int
 	// sets says how they differed.
 	sets []setDifference
 }
@@ -28,10 +31,11 @@ func script(d dump, want Ruleset) string { return changeTo(d, want).text }
 
 // changeTo returns what turns what d shows into want. It names only what differs, and foreign rules never.
 func changeTo(d dump, want Ruleset) change {
-	c := change{result: maps.Clone(d), sure: true}
+	c := change{result: maps.Clone(d), sure: true, adds: map[string]int{}}
 	for _, name := range tables {
 		lines, result, sure := tableScript(d[name], want.table(name))
 		if len(lines) > 0 {
+			c.adds[name] = adds(d[name], lines)
 			c.add(name, lines, result, sure)
 		}
 	}
@@ -44,6 +48,46 @@ func (c *change) add(table string, lines []string, result map[string][]string, s
 	c.tables++
 	c.sure = c.sure && sure
 	c.result[table] = result
+}
+
+// adds returns how many rules more a table has by the lines. Those of a chain that is emptied go, and a chain itself counts two: its name,
+// and what ends it (iptables libiptc/libiptc.c).
+func adds(have map[string][]string, lines []string) int {
+	const chain = 2
+	more := 0
+	for _, line := range lines {
+		verb, rest, _ := strings.Cut(line, " ")
+		switch {
+		case verb == "-A", verb == "-I":
+			more++
+		case verb == "-D":
+			more--
+		case verb == "-N":
+			more += chain
+		case verb == "-X":
+			more -= chain
+		case verb == "-F":
+			more -= len(have[rest])
+		default: // :NAME makes the chain, or empties it
+			if rules, there := have[verb[1:]]; there {
+				more -= len(rules)
+			} else {
+				more += chain
+			}
+		}
+	}
+	return more
+}
+
+// addedTo returns by how many rules both families' tables grow.
+func addedTo(v4, v6 change) map[legacytables.Table]int {
+	added := map[legacytables.Table]int{}
+	for i, c := range []change{v4, v6} {
+		for name, more := range c.adds {
+			added[legacytables.Table{V6: i == 1, Name: name}] = more
+		}
+	}
+	return added
 }
 
 // changePorts returns what has a dump's chains redirect the ports after, where they redirected those before.

@@ -12,8 +12,8 @@ type legacy struct {
 	kernel *legacytables.Tables
 
 	mu   sync.Mutex
-	left *string // what was there when we were last done; nil while we are at work, and for who does not use it; guarded by mu
-	seen string  // what was there before somebody looked; guarded by mu
+	left legacytables.Sizes // what was there when we were last done; nil while we are at work, and for who does not use it; guarded by mu
+	seen legacytables.Sizes // what was there before somebody looked; guarded by mu
 }
 
 func newLegacy() *legacy { return &legacy{kernel: legacytables.Open()} }
@@ -24,7 +24,7 @@ func (l *legacy) close() {
 	}
 }
 
-// begin says that we look at the rules, and may change them. What somebody changes from now on is news, unless we write.
+// begin says that we look at the rules, and may change them. What somebody changes from now on is news.
 func (l *legacy) begin() {
 	if l == nil {
 		return
@@ -34,25 +34,25 @@ func (l *legacy) begin() {
 	l.left, l.seen = nil, l.look()
 }
 
-// end says that the rules are as we want them, and whether we wrote any.
-func (l *legacy) end(wrote bool) {
+// end says that the rules are as we want them, and how many more there are now by our changes, in the tables in which we made any. Where
+// there are not so many somebody has made changes beside ours, and what is there now is news too.
+func (l *legacy) end(added map[legacytables.Table]int) {
 	if l == nil {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := l.seen
-	if wrote {
-		now = l.look()
+	l.left = l.seen
+	if now := l.look(); l.seen.Becomes(now, added) {
+		l.left = now
 	}
-	l.left = &now
 }
 
 // stray says that somebody changed rules, once.
 func (l *legacy) stray() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.left == nil || *l.left == l.look() {
+	if l.left == nil || l.left.Equal(l.look()) {
 		return ""
 	}
 	l.left = nil
@@ -60,4 +60,4 @@ func (l *legacy) stray() string {
 }
 
 // look returns what the kernel tells of the tables in which rules of ours may be.
-func (l *legacy) look() string { return l.kernel.Sizes(tables...) }
+func (l *legacy) look() legacytables.Sizes { return l.kernel.Sizes(tables...) }

@@ -5,6 +5,7 @@ package iptables
 import (
 	"context"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -94,6 +95,45 @@ func TestForeignChangesAreTold(t *testing.T) {
 				t.Errorf("told %q with nothing of ours on the host", told)
 			}
 		})
+	}
+}
+
+// TestChangesBesideOursAreTold: what others change while we write is told behind it, in whichever table it is.
+func TestChangesBesideOursAreTold(t *testing.T) {
+	l := newLab(t, "-legacy")
+	whole := firewalltest.State()
+	part := whole
+	part.Endpoints = nil
+	for i, foreign := range []string{
+		"ip6tables-legacy -A FORWARD -i tun0 -j ACCEPT",
+		"iptables-legacy -A FORWARD -i tun0 -j ACCEPT",
+		"iptables-legacy -t nat -A POSTROUTING -o tun0 -j MASQUERADE",
+		"ip6tables-legacy -t raw -A PREROUTING -i tun0 -j ACCEPT", // no table of ours
+		"ip6tables-legacy -t mangle -A PREROUTING -i tun0 -j ACCEPT",
+	} {
+		l.syncInside(part)
+		if told := l.compared(); len(told) > 0 {
+			t.Fatalf("told %q with nothing changed", told)
+		}
+		var once sync.Once
+		l.backend.run = func(ctx context.Context, stdin string, argv ...string) (string, error) {
+			if strings.HasSuffix(argv[0], "-restore") {
+				once.Do(func() {
+					_, err := l.Run(ctx, "", strings.Fields(foreign)...)
+					must(t, err)
+				})
+			}
+			return l.Run(ctx, stdin, argv...)
+		}
+		l.syncInside(whole)
+		l.backend.run = l.Run
+		if told := l.compared(); (len(told) == 1) == strings.Contains(foreign, "raw") {
+			t.Errorf("%d: %s beside a write: told %q", i, foreign, told)
+		}
+		l.syncInside(whole)
+		if told := l.compared(); len(told) > 0 {
+			t.Errorf("%s: told %q behind a pass", foreign, told)
+		}
 	}
 }
 

@@ -4,10 +4,12 @@ package legacytables
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"maps"
+	"math/bits"
 	"os"
 	"slices"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +25,53 @@ const getInfo = 64
 
 // info is ipt_getinfo and ip6t_getinfo: the table's name, its hooks, the number of its rules and their size.
 type info [84]byte
+
+// Offsets in it of 32-bit numbers.
+const (
+	validHooks = 32
+	numEntries = 76
+)
+
+// rules is the number of the table's rules. A chain of the table's own counts one, for its policy, any other two, and the table one.
+func (in info) rules() int { return int(binary.NativeEndian.Uint32(in[numEntries:])) }
+
+// blank is what it was when the table was made.
+func (in info) blank() int { return bits.OnesCount32(binary.NativeEndian.Uint32(in[validHooks:])) + 1 }
+
+// Table names a table of a family.
+type Table struct {
+	V6   bool
+	Name string
+}
+
+// Sizes are what the kernel tells of tables: their numbers of rules, and the rules' sizes.
+type Sizes map[Table]info
+
+// Equal reports whether nothing that shows there has changed.
+func (s Sizes) Equal(later Sizes) bool { return maps.Equal(s, later) }
+
+// Becomes reports whether later may come of s by changes that add so many rules to each of the tables that they are made in, and by
+// nothing else. A table that is not in s is made by the first of them.
+func (s Sizes) Becomes(later Sizes, added map[Table]int) bool {
+	for t, now := range later {
+		before, known := s[t]
+		more, changed := added[t]
+		switch {
+		case !changed:
+			if before != now {
+				return false
+			}
+		case known && now.rules() != before.rules()+more, !known && now.rules() != now.blank()+more:
+			return false
+		}
+	}
+	for t := range s {
+		if _, there := later[t]; !there {
+			return false
+		}
+	}
+	return true
+}
 
 // families are where each of both has its tables.
 var families = [2]struct {
@@ -77,18 +126,18 @@ func present(file string) []string {
 
 // Sizes returns what the kernel tells of those of the tables that are there, in both families: how many rules each has, and their size.
 // Each change is the exchange of a whole table; one that leaves both numbers as they were is not seen here.
-func (t *Tables) Sizes(tables ...string) string {
-	var all strings.Builder
+func (t *Tables) Sizes(tables ...string) Sizes {
+	all := Sizes{}
 	for i, f := range families {
 		for _, name := range present(f.names) {
 			var in info
 			copy(in[:], name)
 			if slices.Contains(tables, name) && read(t.sockets[i], f.level, &in) == nil {
-				all.Write(in[:])
+				all[Table{i == 1, name}] = in
 			}
 		}
 	}
-	return all.String()
+	return all
 }
 
 // read fills in what the kernel knows of the table that in names.
