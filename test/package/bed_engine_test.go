@@ -89,9 +89,9 @@ func (b *bed) stop() {
 
 func (b *bed) eventually(what string, holds func() bool) {
 	b.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			b.t.Fatalf("not in 20 s: %s", what)
+			b.t.Fatalf("not in a minute: %s", what)
 		}
 	}
 }
