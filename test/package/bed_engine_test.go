@@ -153,7 +153,7 @@ func (b *bed) hold() map[string]*outage.Stream {
 func goOn(t *testing.T, when string, streams map[string]*outage.Stream) {
 	t.Helper()
 	for mode, s := range streams {
-		if err := s.GoesOn(10 * time.Second); err != nil {
+		if err := s.GoesOn(30 * time.Second); err != nil {
 			t.Errorf("%s, the connection by %s: %v", when, mode, err)
 		}
 	}
