@@ -201,13 +201,13 @@ func (s *stage) shell(line string) *exec.Cmd {
 // soon has a shell run what need not succeed at once, as a daemon that was just started has a comparison to make.
 func (s *stage) soon(line string) string {
 	s.t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		out, err := s.shell(line).CombinedOutput()
 		if err == nil {
 			return string(out)
 		}
 		if time.Now().After(deadline) {
-			s.t.Fatalf("not in a minute: %s: %v\n%s", line, err, out)
+			s.t.Fatalf("not in 20 s: %s: %v\n%s", line, err, out)
 		}
 	}
 }

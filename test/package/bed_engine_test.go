@@ -89,9 +89,9 @@ func (b *bed) stop() {
 
 func (b *bed) eventually(what string, holds func() bool) {
 	b.t.Helper()
-	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			b.t.Fatalf("not in a minute: %s", what)
+			b.t.Fatalf("not in 20 s: %s", what)
 		}
 	}
 }
@@ -153,7 +153,7 @@ func (b *bed) hold() map[string]*outage.Stream {
 func goOn(t *testing.T, when string, streams map[string]*outage.Stream) {
 	t.Helper()
 	for mode, s := range streams {
-		if err := s.GoesOn(30 * time.Second); err != nil {
+		if err := s.GoesOn(10 * time.Second); err != nil {
 			t.Errorf("%s, the connection by %s: %v", when, mode, err)
 		}
 	}

@@ -193,16 +193,12 @@ func (b *bed) step(name string, do func()) {
 	b.t.Logf("step %s: %v", name, time.Since(began).Round(10*time.Millisecond))
 }
 
-// patience is how long others may take for what is a matter of moments, on a machine that has other things to do: a program of iptables alone
-// takes ten seconds then.
-const patience = time.Minute
-
 // eventually waits for something that another process brings about.
 func (b *bed) eventually(what string, holds func() bool) {
 	b.t.Helper()
-	for deadline := time.Now().Add(patience); !holds(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			b.t.Fatalf("not in %v: %s\n%s", patience, what, b.Journal(b.t.Context(), 50, daemon, relay))
+			b.t.Fatalf("not in 20 s: %s\n%s", what, b.Journal(b.t.Context(), 50, daemon, relay))
 		}
 	}
 }

@@ -174,7 +174,7 @@ func (b *bed) undisturbed(what string, argv ...string) {
 	knocking(began)
 	ended := time.Now()
 	time.Sleep(outage.Patience) // for the answers to what was asked until then
-	if err := held.GoesOn(30 * time.Second); err != nil {
+	if err := held.GoesOn(5 * time.Second); err != nil {
 		b.t.Errorf("%s: %v", what, err)
 	}
 	requests := 0
