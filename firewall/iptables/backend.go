@@ -291,7 +291,7 @@ func (b *Backend) write(ctx context.Context, variant string, have tablesOfBoth, 
 	}
 	return written{
 		tables:  tablesOfBoth{d4: v4.result, d6: v6.result, err6: have.err6, ports4: p.V4.Ports, ports6: p.V6.Ports},
-		changed: v4.tables + v6.tables, sure: v4.sure && v6.sure,
+		changed: len(v4.adds) + len(v6.adds), sure: v4.sure && v6.sure,
 		sets: slices.Concat(v4.sets, v6.sets),
 	}, err
 }
@@ -317,7 +317,7 @@ func (b *Backend) writeChange(ctx context.Context, variant string, have tablesOf
 	})
 	return written{
 		tables:  tablesOfBoth{d4: v4.result, d6: v6.result, err6: have.err6, ports4: left4, ports6: left6},
-		changed: v4.tables + v6.tables, sure: v4.sure && v6.sure,
+		changed: len(v4.adds) + len(v6.adds), sure: v4.sure && v6.sure,
 	}, joinErrors(err4, err6)
 }
 

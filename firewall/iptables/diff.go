@@ -15,8 +15,7 @@ var tables = []string{"mangle", "filter", "nat"}
 
 // change is what iptables-restore --noflush is told.
 type change struct {
-	text   string // "" if nothing differs
-	tables int    // that it changes
+	text string // "" if nothing differs
 	// result is what the tables hold afterwards, if sure: where more than chains of ours change, somebody has to look.
 	result dump
 	sure   bool
@@ -35,17 +34,16 @@ func changeTo(d dump, want Ruleset) change {
 	for _, name := range tables {
 		lines, result, sure := tableScript(d[name], want.table(name))
 		if len(lines) > 0 {
-			c.adds[name] = adds(d[name], lines)
-			c.add(name, lines, result, sure)
+			c.add(name, d[name], lines, result, sure)
 		}
 	}
 	return c
 }
 
-// add adds the lines for one table, and what it holds after them.
-func (c *change) add(table string, lines []string, result map[string][]string, sure bool) {
+// add adds the lines for one table, and what it holds after them. Have are the chains that they are about, as they were.
+func (c *change) add(table string, have map[string][]string, lines []string, result map[string][]string, sure bool) {
 	c.text += fmt.Sprintf("*%s\n%s\nCOMMIT\n", table, strings.Join(lines, "\n"))
-	c.tables++
+	c.adds[table] = adds(have, lines)
 	c.sure = c.sure && sure
 	c.result[table] = result
 }
@@ -92,7 +90,7 @@ func addedTo(v4, v6 change) map[legacytables.Table]int {
 
 // changePorts returns what has a dump's chains redirect the ports after, where they redirected those before.
 func changePorts(d dump, before, after []firewall.Port) change {
-	c := change{result: maps.Clone(d), sure: true}
+	c := change{result: maps.Clone(d), sure: true, adds: map[string]int{}}
 	if slices.Equal(before, after) {
 		return c // perhaps there are no chains at all
 	}
@@ -112,7 +110,7 @@ func changePorts(d dump, before, after []firewall.Port) change {
 		delete(nat, name)
 	}
 	maps.Copy(nat, result)
-	c.add("nat", lines, nat, sure)
+	c.add("nat", have, lines, nat, sure)
 	return c
 }
 
